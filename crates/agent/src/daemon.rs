@@ -20,6 +20,7 @@ mod node_name;
 mod once;
 mod over_budget;
 mod overrun;
+mod pod_addresses;
 mod pod_gate;
 mod repairs;
 mod restore;

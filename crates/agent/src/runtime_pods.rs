@@ -7,8 +7,9 @@
 //!                       list
 //! ```
 //!
-//! What is known of one pod name is merged by these rules. Two descriptions are of the same pod if their UIDs are equal. A static pod has
-//! another UID in the API server than in the runtime: it is matched by its name.
+//! What is known of one pod name is merged by these rules. Two descriptions are of the same pod if their UIDs are equal. The mirror of a
+//! static pod has the runtime's UID as an annotation, which `palisade_manifest` reads as its UID. A pod without a UID that can be read is
+//! matched by its name.
 //!
 //! 1. **A pod that the runtime has announced** (its sandbox *started*) exists, on this node, with the addresses of its sandbox, until that
 //!    sandbox is stopped. No other pod has these addresses, whatever the API server says; of two sandboxes the one that started last has
@@ -25,7 +26,8 @@
 //!    as the API server says: a start could be missed. The list of the next connection decides which sandboxes are left.
 //! 7. **A pod whose labels are not known yet** counts as a pod without labels. The caller asks [`RuntimePods::has_labels`] and closes such a
 //!    pod.
-//! 8. A sandbox without addresses (of a host-network pod, or of a runtime that doesn't report them) is not merged at all.
+//! 8. **A sandbox without addresses** (of a host-network pod, or of a runtime that doesn't report them) is not merged at all. In a list it says
+//!    that a sandbox that is held exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -47,11 +49,11 @@ pub(crate) struct RuntimePod {
     pub(crate) id: String,
     /// Namespace and name of the pod.
     pub(crate) key: ObjectKey,
-    /// Unknown for a static pod.
+    /// Unknown if a tool other than the kubelet made the sandbox.
     pub(crate) uid: Uid,
     /// The pod's labels when the sandbox was made. `None` if they are not known: a CNI plugin is not told labels.
     pub(crate) labels: Option<Labels>,
-    /// Never empty.
+    /// Empty only in a list: the runtime doesn't report addresses. Such a pod is not added, but one that is held stays.
     pub(crate) addresses: Vec<IpAddr>,
 }
 
@@ -163,6 +165,9 @@ impl RuntimePods {
             let key = pod.key.clone();
             if self.keys.contains_key(&pod.id) {
                 changes.extend(self.add_labels(pod).then(|| self.edit(key, |_| ())));
+                continue;
+            }
+            if pod.addresses.is_empty() {
                 continue;
             }
             match self.add(Sandbox { pod, started: None }, cluster) {

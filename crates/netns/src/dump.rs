@@ -24,6 +24,11 @@ pub fn dump(request: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
     socket.send(&bytes, 0)?;
+    replies(&socket)
+}
+
+/// Returns the messages up to the end of a listing, or up to the acknowledgement of a request. Those that can't be parsed are skipped.
+pub(crate) fn replies(socket: &Socket) -> io::Result<Vec<RouteNetlinkMessage>> {
     let mut out = Vec::new();
     loop {
         let (bytes, _) = socket.recv_from_full()?;

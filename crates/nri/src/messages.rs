@@ -91,8 +91,6 @@ pub(crate) struct PodSandbox {
     pub(crate) namespace: String,
     #[prost(map = "string, string", tag = "5")]
     pub(crate) labels: HashMap<String, String>,
-    #[prost(map = "string, string", tag = "6")]
-    pub(crate) annotations: HashMap<String, String>,
     #[prost(message, optional, tag = "8")]
     pub(crate) linux: Option<LinuxPodSandbox>,
     #[prost(uint32, tag = "9")]

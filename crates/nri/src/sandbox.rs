@@ -12,8 +12,6 @@ const MAX_NAME: usize = 253;
 const MAX_LABELS: usize = 10_000;
 /// Addresses of one pod that are taken.
 const MAX_ADDRESSES: usize = 64;
-/// The annotation by which the kubelet says where it has a pod from: "api", "file" or "http".
-const SOURCE: &str = "kubernetes.io/config.source";
 
 /// A pod's sandbox: what its containers share, its network among it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,13 +23,10 @@ pub struct Sandbox {
     /// Namespace of the pod.
     pub namespace: String,
     /// UID of the pod. Empty if the sandbox was made without one, as by tools other than the kubelet. That of a static pod is the one that the
-    /// kubelet gave it, and not that of its mirror in the API server.
+    /// kubelet gave it, which its mirror in the API server has in an annotation.
     pub uid: String,
     /// Labels of the pod when the sandbox was made.
     pub labels: BTreeMap<String, String>,
-    /// Whether the kubelet took the pod from somewhere else than the API server, such as a file. The pod's UID in the API server is
-    /// another one then.
-    pub is_static: bool,
     /// Its addresses. Empty where the runtime doesn't report them (NRI before 0.8: containerd before 2.1), and for a host-network pod.
     pub addresses: Vec<IpAddr>,
     /// Path of its network namespace. `None` for a host-network pod, and where the runtime doesn't report it.
@@ -62,7 +57,6 @@ impl TryFrom<PodSandbox> for Sandbox {
             namespace: name("namespace", message.namespace)?,
             uid: if message.uid.is_empty() { message.uid } else { name("uid", message.uid)? },
             labels: labels(message.labels)?,
-            is_static: message.annotations.get(SOURCE).is_some_and(|source| source != "api"),
             addresses: addresses(&message.ips)?,
             network_namespace: network.map(|n| n.path).filter(|path| !path.is_empty()).map(PathBuf::from),
             pid: message.pid,
@@ -146,16 +140,6 @@ mod tests {
         let sandbox =
             Sandbox::try_from(PodSandbox { ips: Vec::new(), linux: None, ..message() }).expect("valid");
         assert!(sandbox.addresses.is_empty() && sandbox.network_namespace.is_none());
-    }
-
-    #[test]
-    fn a_static_pod_is_one_that_the_kubelet_has_from_elsewhere() {
-        for (source, is_static) in [("api", false), ("file", true), ("http", true)] {
-            let annotations = [(SOURCE.to_owned(), source.to_owned())].into();
-            let sandbox = Sandbox::try_from(PodSandbox { annotations, ..message() }).expect("valid");
-            assert_eq!(sandbox.is_static, is_static, "{source}");
-        }
-        assert!(!Sandbox::try_from(message()).expect("valid").is_static);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! * [`shrink`] reduces a cluster that shows a fault, [`describe`] prints it; [`hold`] does both if a property is
 //!   violated.
 //! * [`seeds`] yields the fixed seeds of a test and a fresh one.
+//! * [`runtime`] plays a container runtime for an agent.
 
 pub use fastrand::Rng;
 
@@ -27,6 +28,8 @@ mod plain;
 mod pod;
 mod policy;
 mod realistic;
+#[cfg(unix)]
+pub mod runtime;
 mod seeds;
 mod shape;
 mod shrink;

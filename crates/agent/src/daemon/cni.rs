@@ -1,6 +1,10 @@
 //! The agent's side of the chained CNI plugin: answers the plugin, and keeps it installed.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use notify::{RecursiveMode, Watcher as _};
 use tokio::{sync::Notify, time::timeout};
@@ -37,7 +41,7 @@ pub(super) async fn attached(gate: &PodGate, attachment: Attachment) -> Response
         gate.count("no-address");
         return started(true, "the pod has no address yet");
     }
-    match gate.announce(pod, gate.timeout).outcome().await {
+    match gate.announce(pod, Instant::now(), gate.timeout).outcome().await {
         StartOutcome::Programmed => Response::PodStarted(PodStarted { starts: true, note: None }),
         StartOutcome::Closed => started(
             true,

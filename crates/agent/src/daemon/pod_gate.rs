@@ -51,9 +51,8 @@ impl PodGate {
         }
     }
 
-    /// Tells the worker of a pod, in the order of these calls.
-    pub(super) fn announce(&self, pod: RuntimePod, patience: Duration) -> Announced {
-        let arrived = Instant::now();
+    /// Tells the worker of a pod, in the order of these calls. It may wait for `patience` from its arrival on.
+    pub(super) fn announce(&self, pod: RuntimePod, arrived: Instant, patience: Duration) -> Announced {
         let (respond, outcome) = oneshot::channel();
         let (id, key) = (pod.id.clone(), pod.key.to_string());
         let start = Start { pod, arrived, deadline: arrived + patience.saturating_sub(GRACE), respond };

@@ -9,7 +9,7 @@
 
 use std::{
     net::IpAddr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,7 @@ use palisade_nri::{Answer, Connection, Event, Identity, InvalidSandbox, NriError
 use palisade_policy::{Labels, ObjectKey, Uid};
 
 use super::{
+    pod_addresses::PodAddresses,
     pod_gate::PodGate,
     runtime_event::{RuntimeEvent, StartOutcome},
 };
@@ -48,6 +49,7 @@ pub(super) struct RuntimeFollower {
     socket: PathBuf,
     mode: Nri,
     gate: PodGate,
+    addresses: PodAddresses,
 }
 
 impl RuntimeFollower {
@@ -57,6 +59,7 @@ impl RuntimeFollower {
             socket: config.nri_socket.clone(),
             mode: config.nri,
             gate: gate.clone(),
+            addresses: PodAddresses::default(),
         })
     }
 
@@ -118,7 +121,7 @@ impl RuntimeFollower {
         self.gate.metrics.runtime_connected.set(1);
         loop {
             match connection.next().await {
-                Ok(event) => self.handle(event, patience),
+                Ok(event) => self.handle(event, patience).await,
                 Err(error) => return error,
             }
         }
@@ -143,7 +146,7 @@ impl RuntimeFollower {
         patience
     }
 
-    fn handle(&self, event: Event, patience: Duration) {
+    async fn handle(&self, event: Event, patience: Duration) {
         match event {
             Event::Synchronize { sandboxes, invalid, answer } => {
                 invalid.iter().for_each(|invalid| self.log_invalid(invalid));
@@ -151,7 +154,7 @@ impl RuntimeFollower {
                 self.gate.inbox.add_runtime(RuntimeEvent::Synchronized(pods));
                 answer.accept();
             }
-            Event::PodStarts { sandbox, answer } => self.start(sandbox, answer, patience),
+            Event::PodStarts { sandbox, answer } => self.start(sandbox, answer, patience).await,
             Event::PodStopped { sandbox, answer } => {
                 self.gate.inbox.add_runtime(RuntimeEvent::Stopped(sandbox.id));
                 answer.accept();
@@ -168,23 +171,43 @@ impl RuntimeFollower {
         tracing::warn!(err = %invalid, "the container runtime describes a pod that no pod can be, refused it");
     }
 
-    fn start(&self, sandbox: Sandbox, answer: Answer, patience: Duration) {
-        let is_host_network = sandbox.network_namespace.is_none();
+    /// The addresses of a pod that the runtime names without any.
+    async fn addresses_in(&self, namespace: &Path, pod: &str) -> Vec<IpAddr> {
+        let read = self.addresses.read(namespace).await;
+        let (err, found) = match read {
+            Ok(found) => (None, found.iter().map(IpAddr::to_canonical).filter(is_of_pod).collect()),
+            Err(error) => (Some(error_chain::with_causes(&error)), Vec::new()),
+        };
+        if found.is_empty() {
+            tracing::warn!(
+                pod,
+                err,
+                "the container runtime names no address of the pod, it is isolated once the API server does"
+            );
+        }
+        found
+    }
+
+    /// Announces a pod, and answers once it is programmed. Addresses that the runtime doesn't report are waited for here, so that what it reports
+    /// next is not handled before: its end, for example.
+    async fn start(&self, sandbox: Sandbox, answer: Answer, patience: Duration) {
+        let arrived = Instant::now();
         let key = format!("{}/{}", sandbox.namespace, sandbox.name);
-        let Some(pod) = runtime_pod(sandbox) else {
-            if is_host_network {
-                self.gate.count("host-network");
-            } else {
-                tracing::warn!(
-                    pod = key,
-                    "the container runtime names no address of the pod, it is isolated once the API server does"
-                );
-                self.gate.count("no-address");
-            }
+        let namespace = sandbox.network_namespace.clone();
+        let Some(mut pod) = runtime_pod(sandbox) else {
+            self.gate.count("host-network");
             answer.accept();
             return;
         };
-        let announced = self.gate.announce(pod, patience);
+        if let (true, Some(namespace)) = (pod.addresses.is_empty(), namespace) {
+            pod.addresses = self.addresses_in(&namespace, &key).await;
+        }
+        if pod.addresses.is_empty() {
+            self.gate.count("no-address");
+            answer.accept();
+            return;
+        }
+        let announced = self.gate.announce(pod, arrived, patience);
         tokio::spawn(async move {
             let outcome = announced.outcome().await;
             if answer.is_too_late() {
@@ -203,20 +226,17 @@ impl RuntimeFollower {
     }
 }
 
-/// Returns the pod of a sandbox, unless the sandbox has no address of its own. Without a network namespace of its own, addresses are the
-/// node's.
+/// Returns the pod of a sandbox, without addresses that can't be its own. `None` if it has no network namespace of its own: then addresses are
+/// the node's.
 fn runtime_pod(sandbox: Sandbox) -> Option<RuntimePod> {
     sandbox.network_namespace.as_ref()?;
     let addresses: Vec<IpAddr> =
         sandbox.addresses.iter().map(IpAddr::to_canonical).filter(is_of_pod).collect();
-    if addresses.is_empty() {
-        return None;
-    }
     let labels = sandbox.labels.iter().filter(|(key, _)| !KUBELET_LABELS.contains(&key.as_str()));
     let labels: Labels = labels.map(|(key, value)| (key.as_str(), value.as_str())).collect();
     Some(RuntimePod {
         key: ObjectKey::new(sandbox.namespace.as_str(), sandbox.name.as_str()),
-        uid: if sandbox.is_static { Uid::UNKNOWN } else { Uid::parse(&sandbox.uid) },
+        uid: Uid::parse(&sandbox.uid),
         id: sandbox.id,
         labels: Some(labels),
         addresses,

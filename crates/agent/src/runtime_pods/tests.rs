@@ -220,11 +220,11 @@ fn a_pod_deleted_by_force_keeps_its_policies_until_its_sandbox_is_stopped() {
 }
 
 #[test]
-fn a_static_pod_is_matched_by_its_name() {
+fn a_pod_whose_uid_the_runtime_does_not_say_is_matched_by_its_name() {
     let mut world = World::new();
-    world.start(sandbox("s", "static-n1", Uid::UNKNOWN, "web", &["10.0.0.1"]));
-    world.set(api("static-n1", uid(9), "mirror", &[]));
-    assert_eq!(world.of("static-n1"), seen("mirror", &["10.0.0.1"]));
+    world.start(sandbox("s", "by-hand", Uid::UNKNOWN, "web", &["10.0.0.1"]));
+    world.set(api("by-hand", uid(9), "mirror", &[]));
+    assert_eq!(world.of("by-hand"), seen("mirror", &["10.0.0.1"]));
 }
 
 #[test]
@@ -257,6 +257,20 @@ fn a_list_only_fills_in_what_the_api_server_does_not_say() {
     assert_eq!(world.of("b"), seen("b", &["10.0.0.2"]));
     assert_eq!(world.of("c"), seen("c", &["10.0.0.3"]));
     assert_eq!(world.owner("10.0.0.1"), Some("a"), "a listed sandbox yields");
+}
+
+#[test]
+fn a_list_without_addresses_keeps_what_has_started_and_adds_nothing() {
+    let mut world = World::new();
+    world.start(sandbox("s", "started", uid(1), "a", &["10.0.0.1"]));
+    world.start(sandbox("t", "gone", uid(2), "a", &["10.0.0.2"]));
+    world.disconnect();
+    world.synchronize(vec![
+        sandbox("s", "started", uid(1), "a", &[]),
+        sandbox("u", "unknown", uid(3), "a", &[]),
+    ]);
+    assert_eq!(world.of("started"), seen("a", &["10.0.0.1"]));
+    assert_eq!((world.of("gone"), world.of("unknown")), (None, None));
 }
 
 #[test]
@@ -302,7 +316,7 @@ fn the_number_of_sandboxes_and_of_stopped_ones_is_bounded() {
 enum Step {
     Set { name: u8, uid: u8, app: u8, address: Option<u8>, phase: u8 },
     Delete { name: u8 },
-    Start { id: u8, name: u8, uid: u8, address: u8, is_static: bool },
+    Start { id: u8, name: u8, uid: u8, address: u8, has_uid: bool },
     Stop { id: u8 },
     List { ids: u8 },
     Disconnect,
@@ -315,8 +329,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => (name.clone(), uid.clone(), 0..2_u8, proptest::option::of(address.clone()), 0..6_u8)
             .prop_map(|(name, uid, app, address, phase)| Step::Set { name, uid, app, address, phase }),
         2 => name.clone().prop_map(|name| Step::Delete { name }),
-        5 => (id.clone(), name, uid, address, proptest::bool::weighted(0.1))
-            .prop_map(|(id, name, uid, address, is_static)| Step::Start { id, name, uid, address, is_static }),
+        5 => (id.clone(), name, uid, address, proptest::bool::weighted(0.9))
+            .prop_map(|(id, name, uid, address, has_uid)| Step::Start { id, name, uid, address, has_uid }),
         3 => id.prop_map(|id| Step::Stop { id }),
         1 => any::<u8>().prop_map(|ids| Step::List { ids }),
         1 => Just(Step::Disconnect),
@@ -341,8 +355,8 @@ impl World {
                 self.set(Pod { phase, ..api(&name(n), uid(u), &name(app), &addresses) });
             }
             Step::Delete { name: n } => self.delete(&name(n)),
-            Step::Start { id, name: n, uid: u, address, is_static } => {
-                let of = if is_static { Uid::UNKNOWN } else { uid(u) };
+            Step::Start { id, name: n, uid: u, address, has_uid } => {
+                let of = if has_uid { uid(u) } else { Uid::UNKNOWN };
                 let pod = sandbox(&id.to_string(), &name(n), of, "runtime", &[&at(address)]);
                 running.insert(pod.id.clone(), pod.clone());
                 self.start(pod);

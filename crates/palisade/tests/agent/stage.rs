@@ -180,6 +180,16 @@ impl Stage {
         }
     }
 
+    /// Starts a process in a pod.
+    pub(crate) fn in_pod(&self, pod: &str) -> InPod {
+        let mut command = palisade(self.dir.path());
+        command.args(["lab", "exec", pod, "--", "sh", "-c", "echo pid $$; exec sleep 600"]);
+        let running = Running::of(&mut command);
+        let lines = running.until("pid ");
+        let process = lines.trim().rsplit(' ').next().unwrap().to_owned();
+        InPod { _running: running, process }
+    }
+
     pub(crate) fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(self.socket()).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -191,6 +201,19 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.lab.signal(Signal::SIGTERM);
         _ = self.lab.child.wait();
+    }
+}
+
+/// A process in a pod.
+pub(crate) struct InPod {
+    _running: Running,
+    process: String,
+}
+
+impl InPod {
+    /// The path of its network namespace.
+    pub(crate) fn namespace(&self) -> String {
+        format!("/proc/{}/ns/net", self.process)
     }
 }
 

@@ -146,6 +146,15 @@ fn the_host_is_shared_as_little_as_possible() {
             volumes.push(json!({"name": "nri", "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}));
             mounts.push(json!({"name": "nri", "mountPath": folder, "readOnly": true}));
         }
+        // The pods' network namespaces, for a runtime that doesn't report addresses.
+        if path.contains("monitored") {
+            let (name, folder) = ("netns", "/run/netns");
+            volumes.push(json!({"name": name, "hostPath": {"path": folder, "type": "DirectoryOrCreate"}}));
+            let propagation = "HostToContainer";
+            mounts.push(
+                json!({"name": name, "mountPath": folder, "readOnly": true, "mountPropagation": propagation}),
+            );
+        }
         assert_eq!(pod["volumes"], json!(volumes), "{path}");
         let agent = containers(&pod).into_iter().find(|c| is_palisade(c)).unwrap();
         assert_eq!(agent["volumeMounts"], json!(mounts), "{path}");
