@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The GitHub Action of action.yml: runs `palisade diff` and reports what a pull request opens and closes.
+# The GitHub Action of action.yml: runs `palisade review` and reports what a pull request changes.
 #
 # Reads its inputs, and what GitHub says about the run, from variables. Requires git, jq, and for comments gh; every runner of GitHub has them.
 set -euo pipefail
@@ -16,7 +16,7 @@ fail() {
 }
 
 work=$(mktemp -d "${RUNNER_TEMP:-/tmp}/palisade.XXXXXX")
-case $INPUT_FAIL_ON in errors | changes) ;; *) fail "fail-on is \"errors\" or \"changes\"" ;; esac
+case $INPUT_FAIL_ON in errors | findings | opened | changes) ;; *) fail "fail-on is \"errors\", \"findings\", \"opened\" or \"changes\"" ;; esac
 case $INPUT_COMMENT in true | false) ;; *) fail "comment is \"true\" or \"false\"" ;; esac
 
 program=$INPUT_PROGRAM
@@ -46,21 +46,30 @@ if [[ -z $revisions ]]; then
 fi
 [[ $revisions != -* ]] || fail "revisions begin with a dash: $revisions"
 
+# Paths are part of an option's word, so that they are none themselves.
 options=()
-while IFS= read -r option; do
-    [[ -z $option ]] || options+=("$option")
-done <<<"$INPUT_OPTIONS"
+each() {
+    local line
+    while IFS= read -r line; do
+        [[ -z $line ]] || options+=("$1$line")
+    done <<<"$2"
+}
+each --file= "$INPUT_PATH"
+each --tests= "$INPUT_TESTS"
+each '' "$INPUT_OPTIONS"
+[[ $INPUT_FAIL_ON == errors ]] || options+=("--fail-on=$INPUT_FAIL_ON")
+# GitHub takes 65,536 characters of comment; some are kept for the messages.
 status=0
-"$program" diff "--git=$revisions" --color=never --output=md ${options[@]+"${options[@]}"} -- "$INPUT_PATH" \
+"$program" review "--git=$revisions" --color=never --output=markdown --max-size=60000 --keep-going ${options[@]+"${options[@]}"} \
     >"$work/answer.md" 2>"$work/messages" || status=$?
 show "$work/messages"
-((status <= 2)) || fail "palisade diff ended with exit code $status"
+((status <= 2)) || fail "palisade review ended with exit code $status"
 
 report=$work/report.md
 {
     # The first line of the report, by which a comment is found again. A pull request may have one for each path.
-    printf '<!-- palisade-diff %s -->\n' "$(printf '%s' "$INPUT_PATH" | sha256sum | cut -c1-16)"
-    ((status < 2)) || printf '**The answer is not complete, or there is none.** The messages below say why.\n\n'
+    printf '<!-- palisade-review %s -->\n' "$(printf '%s\n' "$INPUT_PATH" "$INPUT_OPTIONS" | sha256sum | cut -c1-16)"
+    ((status < 2)) || printf '**The review is not complete, or there is none.** The messages below say why.\n\n'
     cat "$work/answer.md"
     if [[ -s $work/messages ]]; then
         # Indented, so that no message can end the block.
@@ -82,7 +91,7 @@ shorten 1000000 >>"$GITHUB_STEP_SUMMARY"
 printf 'exit-code=%s\nreport=%s\n' "$status" "$report" >>"$GITHUB_OUTPUT"
 
 if [[ $INPUT_COMMENT == true && -n $number ]]; then
-    shorten 60000 >"$work/comment.md"
+    shorten 65000 >"$work/comment.md"
     comments=repos/$GITHUB_REPOSITORY/issues/$number/comments
     marker=$(head -n 1 "$report")
     if gh api --paginate "$comments" 2>"$work/gh.log" \
@@ -102,6 +111,6 @@ fi
 
 case $status-$INPUT_FAIL_ON in
     0-* | 1-errors) ;;
-    1-changes) fail "connections change, and fail-on is \"changes\": the job summary lists them" ;;
-    *) fail "there is no complete answer: the job summary has the messages" ;;
+    1-*) fail "the review has what fail-on ($INPUT_FAIL_ON) names: the job summary lists it" ;;
+    *) fail "there is no complete review: the job summary has the messages" ;;
 esac

@@ -14,6 +14,7 @@ use crate::{
     man::{self, Man},
     output::Color,
     overview::{self, OverviewArguments},
+    review::{self, Review},
 };
 
 /// Kubernetes network policies: enforced, explained, proved.
@@ -87,6 +88,9 @@ pub(crate) enum Verb {
     /// Show the cluster at a glance: isolation, DNS and the internet for each namespace
     #[command(after_help = overview::HELP)]
     Overview(OverviewArguments),
+    /// Review a range of git revisions: connections opened and closed, new likely mistakes, assertions that change
+    #[command(after_help = review::HELP)]
+    Review(Review),
     /// Write the cluster's objects that policies depend on to a directory for -f
     #[cfg(feature = "live")]
     #[command(after_help = crate::snapshot::HELP)]

@@ -6,6 +6,7 @@
 //!  manifests, cluster ─► load ─┘
 //! ```
 
+mod changes;
 mod check;
 mod example;
 mod file;
@@ -28,6 +29,10 @@ use crate::{
     inputs::{self, InputArguments, LoadedInputs},
     output,
 };
+pub(crate) use changes::{AssertionChange, AssertionFile, AssertionSide, Edit, changes, is_assertion_file};
+pub(crate) use check::Status;
+pub(crate) use formats::{JsonResult, json_result};
+pub(crate) use text::explanation;
 
 pub(crate) const HELP: &str = "\
 An assertion file says what must and must not be possible:

@@ -6,12 +6,12 @@ pub(crate) mod git;
 mod graph;
 mod groups;
 mod json;
-mod markdown;
+pub(crate) mod markdown;
 mod page;
 mod picture;
 mod sides;
 mod summary;
-mod text;
+pub(crate) mod text;
 mod wording;
 
 use std::collections::BTreeSet;
@@ -31,9 +31,12 @@ use crate::{
     inputs::{ReadingArguments, RenderSidesArguments},
     output::{self, Encoding},
 };
-use comparison::Comparison;
+pub(crate) use comparison::Comparison;
 pub(crate) use folded::folded;
-use sides::Sides;
+pub(crate) use groups::groups;
+pub(crate) use json::{JsonDiff, document};
+pub(crate) use sides::{DiffInputs, Sides, read};
+pub(crate) use summary::Summary;
 pub(crate) use wording::ends;
 
 pub(crate) const HELP: &str = "\
@@ -111,27 +114,14 @@ enum OutputFormat {
 
 /// Prints the difference.
 pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
-    let Sides { sides, namespace, missing, notes } = sides::load(arguments)?;
-    let routes = routes(arguments, &sides, &namespace)?;
-    let side = |side: usize| DiffSide { cluster: &sides[side].cluster, routes: Some(&routes[side]) };
-    let difference =
-        output::with_progress("comparing all connections", || diff_with_future_pods(side(0), side(1)));
-    let mut notes = notes;
-    if sides.iter().all(|side| side.cluster.pods.is_empty()) && !difference.is_same() {
-        let text =
-            "neither side has pods or workloads: compared by what policies allow to pods that may exist";
-        notes.push(Note::new("no-pods", text));
-    }
-    let has_errors = sides.iter().any(Loaded::has_errors);
-    let complete = (missing.is_empty() && !has_errors) || arguments.cluster.allow_incomplete;
-    let mut undecided = undecided(&sides, &difference);
-    undecided.extend(by_addresses(&difference.undecided));
-    undecided.extend(not_evaluated(&sides));
-    let comparison = Comparison { sides, difference, missing, undecided, notes };
+    let sides = sides::load(arguments)?;
+    let routes = routes(&arguments.controller, &sides)?;
+    let allowed = arguments.cluster.allow_incomplete;
+    let comparison = compared(sides, &routes);
     let text = match arguments.output {
         OutputFormat::Text => text::text(&comparison),
-        OutputFormat::Json => json::document(&comparison, Encoding::Json)?,
-        OutputFormat::Yaml => json::document(&comparison, Encoding::Yaml)?,
+        OutputFormat::Json => Encoding::Json.encode(&document(&comparison))?,
+        OutputFormat::Yaml => Encoding::Yaml.encode(&document(&comparison))?,
         OutputFormat::Md => markdown::markdown(&comparison),
         OutputFormat::Mermaid => graph::mermaid(&comparison),
         OutputFormat::Svg => picture::page(&comparison),
@@ -148,14 +138,35 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
         notes.chain(&blocked).for_each(|text| output::note(&format!("note: {text}\n")));
         comparison.undecided.iter().for_each(|why| output::note(&format!("undecided: {}\n", why.text)));
     }
-    let complete = complete && comparison.difference.undecided.is_empty();
+    let complete = (comparison.is_complete() || allowed) && comparison.difference.undecided.is_empty();
     Ok(if complete { comparison.outcome() } else { Outcome::Incomplete })
+}
+
+/// Compares two sides.
+pub(crate) fn compared(sides: Sides, routes: &[ControllerRoutes; 2]) -> Comparison {
+    let Sides { sides, missing, mut notes, .. } = sides;
+    let side = |side: usize| DiffSide { cluster: &sides[side].cluster, routes: Some(&routes[side]) };
+    let difference =
+        output::with_progress("comparing all connections", || diff_with_future_pods(side(0), side(1)));
+    if sides.iter().all(|side| side.cluster.pods.is_empty()) && !difference.is_same() {
+        let text =
+            "neither side has pods or workloads: compared by what policies allow to pods that may exist";
+        notes.push(Note::new("no-pods", text));
+    }
+    let mut undecided = undecided(&sides, &difference);
+    undecided.extend(by_addresses(&difference.undecided));
+    undecided.extend(not_evaluated(&sides));
+    Comparison { sides, difference, missing, undecided, notes }
 }
 
 /// Returns the routes of both sides, with the pods that `--ingress-controller` names. A workload that is new or gone is
 /// named on one side only.
-fn routes(arguments: &Diff, sides: &[Loaded; 2], namespace: &str) -> Result<[ControllerRoutes; 2]> {
-    let of = |side: usize| arguments.controller.entrances(&sides[side], namespace);
+///
+/// # Errors
+/// When a name has no pod with an address on either side.
+pub(crate) fn routes(controller: &ControllerArguments, given: &Sides) -> Result<[ControllerRoutes; 2]> {
+    let Sides { sides, namespace, .. } = given;
+    let of = |side: usize| controller.entrances(&sides[side], namespace);
     let without =
         |side: usize| ControllerRoutes { routes: sides[side].routes.clone(), ..ControllerRoutes::default() };
     match [of(0), of(1)] {

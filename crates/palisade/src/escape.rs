@@ -121,24 +121,64 @@ pub(crate) fn mermaid(text: &str) -> Cow<'_, str> {
     })
 }
 
-/// Escapes a cell of a Markdown table.
+/// Escapes text for a line of Markdown or a cell of a table.
+///
+/// GitHub and GitLab look for mentions, references and addresses in the finished HTML, where an escaped character is the
+/// character again. So these are divided by a space without width.
 pub(crate) fn markdown(text: &str) -> Cow<'_, str> {
-    mapped(text, |c| match c {
-        '\\' => Some("\\\\"),
-        '|' => Some("\\|"),
-        '`' => Some("\\`"),
-        '*' => Some("\\*"),
-        '_' => Some("\\_"),
-        '[' => Some("\\["),
-        ']' => Some("\\]"),
-        '~' => Some("\\~"),
-        '@' => Some("&#64;"),
-        '#' => Some("&#35;"),
-        '&' => Some("&amp;"),
-        '<' => Some("&lt;"),
-        '>' => Some("&gt;"),
-        _ => None,
+    let text = plain(text);
+    if !text.contains(|c: char| markdown_character(c).is_some() || ":.-%^".contains(c)) {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for (at, c) in text.char_indices() {
+        match markdown_character(c) {
+            Some(escape) => out.push_str(escape),
+            None => out.push(c),
+        }
+        let next = at + c.len_utf8();
+        if is_reference(&text[..next], &text[next..]) {
+            out.push_str("&#8203;");
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The escape of a character that Markdown or HTML interprets.
+fn markdown_character(c: char) -> Option<&'static str> {
+    Some(match c {
+        '\\' => "\\\\",
+        '|' => "\\|",
+        '`' => "\\`",
+        '*' => "\\*",
+        '_' => "\\_",
+        '[' => "\\[",
+        ']' => "\\]",
+        '~' => "\\~",
+        '!' => "\\!",
+        '$' => "&#36;",
+        '@' => "&#64;",
+        '#' => "&#35;",
+        '&' => "&amp;",
+        '<' => "&lt;",
+        '>' => "&gt;",
+        _ => return None,
     })
+}
+
+/// Whether a mention (`@name`), a reference (`#1`, `!1`, `GH-1`) or an address (`https://`, `www.`) would go on here.
+fn is_reference(before: &str, after: &str) -> bool {
+    let ends_with = |word: &str| {
+        let start = before.len().checked_sub(word.len()).and_then(|start| before.get(start..));
+        start.is_some_and(|end| end.eq_ignore_ascii_case(word))
+    };
+    if before.ends_with('@') || ends_with("www.") {
+        return true;
+    }
+    let begins = |c: char| c.is_alphanumeric() || matches!(c, '"' | '_');
+    (before.ends_with(['#', '!', '$', '%', '~', '&', '^']) && after.starts_with(begins))
+        || (before.ends_with(':') && after.starts_with("//"))
+        || (ends_with("gh-") && after.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 /// Escapes a field of CSV (RFC 4180). A field that a spreadsheet would evaluate as a formula gets an apostrophe in front.
@@ -174,6 +214,25 @@ mod tests {
         }
         assert_eq!(dot("a\"b\\"), "a\\\"b\\\\");
         assert_eq!(markdown("a|b"), "a\\|b");
+    }
+
+    #[test]
+    fn nothing_in_a_comment_is_a_mention_a_reference_or_an_address() {
+        for (text, divided) in [
+            ("@everyone", "&#64;&#8203;everyone"),
+            ("a@b.example", "&#64;&#8203;b.example"),
+            ("owner/repo#1", "&#35;&#8203;1"),
+            ("!1", "\\!&#8203;1"),
+            ("&1", "&amp;&#8203;1"),
+            ("%\"a\"", "%&#8203;\"a"),
+            ("GH-1", "GH-&#8203;1"),
+            ("https://evil.example", "https:&#8203;//evil"),
+            ("WWW.evil.example", "WWW.&#8203;evil"),
+        ] {
+            let escaped = markdown(text);
+            assert!(escaped.contains(divided), "{escaped}");
+        }
+        assert_eq!(markdown("deploy/web.yaml:12 TCP 1-79"), "deploy/web.yaml:12 TCP 1-79");
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use palisade_lint::{Finding, Level, LintReport, LintRule, RULES, lint, selected};
-use palisade_manifest::{Loaded, Severity, load};
+use palisade_manifest::{Loaded, Note, Severity, load};
 
 use crate::{
     cluster::Need,
@@ -28,6 +28,9 @@ use crate::{
     inputs::{self, Gathered, InputArguments},
     output::{self, Style, styled},
 };
+pub(crate) use formats::{JsonFinding, json_finding, message};
+pub(crate) use introduced::{Introduced, introduced};
+pub(crate) use text::finding as finding_text;
 
 pub(crate) const HELP: &str = "\
 Rules have a code and a name: PAL017 and ports-in-own-rule. --select and --ignore take either, or the beginning of either. `palisade lint --explain RULE` says what a rule finds and what happens in the cluster.
@@ -114,7 +117,7 @@ enum LintFormat {
 
 /// `--severity`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum LevelArgument {
+pub(crate) enum LevelArgument {
     /// Everything
     Note,
     /// Warnings and errors
@@ -125,7 +128,7 @@ enum LevelArgument {
 }
 
 impl LevelArgument {
-    const fn level(self) -> Level {
+    pub(crate) const fn level(self) -> Level {
         match self {
             Self::Note => Level::Note,
             Self::Warning => Level::Warning,
@@ -156,8 +159,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         output::print_wrapped(&documentation::text(rule)).context("can't write the documentation")?;
         return Ok(Outcome::Yes);
     }
-    let rules =
-        selected(RULES, &arguments.select, &arguments.ignore).map_err(|word| anyhow!(unknown(word)))?;
+    let rules = rules(&arguments.select, &arguments.ignore)?;
     let mut known = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     let mut gathered = arguments.sources.gather(arguments.namespace.as_deref(), Need::Everything)?;
     sources::take_standard_input(&mut gathered)?;
@@ -188,7 +190,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
             (loaded, report) = examine(&gathered, &rules)?;
         }
     }
-    warn(&loaded, &report);
+    warn(&loaded.notes, &report);
     if arguments.sources.reading.strict {
         for finding in report.findings.iter_mut().filter(|f| f.level == Level::Warning) {
             finding.level = Level::Error;
@@ -216,6 +218,14 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
     };
     output::print(&text).context("can't write the findings")?;
     Ok(outcome(arguments, &gathered, &report, !shown.findings.is_empty()))
+}
+
+/// Returns the rules that `--select` and `--ignore` leave.
+///
+/// # Errors
+/// When there is no rule of such a name.
+pub(crate) fn rules(select: &[String], ignore: &[String]) -> Result<Vec<&'static LintRule>> {
+    selected(RULES, select, ignore).map_err(|word| anyhow!(unknown(word)))
 }
 
 /// How often files are corrected and read again.
@@ -255,9 +265,9 @@ fn shown(
 }
 
 /// Says what no rule names: what could not be read, and suppressions of rules that don't exist.
-fn warn(loaded: &Loaded, report: &LintReport) {
+pub(crate) fn warn(notes: &[Note], report: &LintReport) {
     inputs::report(
-        &Loaded { diagnostics: report.other.clone(), notes: loaded.notes.clone(), ..Loaded::default() },
+        &Loaded { diagnostics: report.other.clone(), notes: notes.to_vec(), ..Loaded::default() },
         false,
     );
     let heading = styled(Style::Open, "warning:");

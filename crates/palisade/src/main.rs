@@ -45,6 +45,7 @@ mod output;
 mod overview;
 mod plugin;
 mod reasons;
+mod review;
 #[cfg(feature = "live")]
 mod snapshot;
 mod traffic;
@@ -121,6 +122,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Lab(_) => left_out::verb("lab"),
         Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Overview(arguments) => overview::run(&arguments),
+        Verb::Review(arguments) => review::run(&arguments),
         #[cfg(feature = "live")]
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
         #[cfg(not(feature = "live"))]

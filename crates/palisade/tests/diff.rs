@@ -196,7 +196,7 @@ fn odd_names_stay_text_in_markdown() {
     fs::write(dir.path().join("odd.yaml"), pod).unwrap();
     let (code, out, _) = run(palisade("diff -o md examples/shop").arg(dir.path()));
     assert_eq!(code, 1);
-    assert!(out.contains("&lt;img src=x&gt;\\|&#64;everyone") && !out.contains("<img"), "{out}");
+    assert!(out.contains("&lt;img src=x&gt;\\|&#64;&#8203;everyone") && !out.contains("<img"), "{out}");
 }
 
 /// Compares both sides of a case in tests/cases/diff.

@@ -11,9 +11,9 @@ use crate::exit::Outcome;
 
 /// The result of an assertion.
 #[derive(Debug)]
-pub(super) struct TestResult {
+pub(crate) struct TestResult {
     pub(super) written: Written,
-    pub(super) status: Status,
+    pub(crate) status: Status,
     /// What breaks it.
     pub(super) counterexamples: Vec<Counterexample>,
     /// The number of kinds of pairs that were judged.
@@ -25,7 +25,7 @@ pub(super) struct TestResult {
 
 /// Whether an assertion holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Status {
+pub(crate) enum Status {
     Holds,
     Fails,
     /// It depends on what is not known.
@@ -35,7 +35,8 @@ pub(super) enum Status {
 }
 
 impl Status {
-    pub(super) const fn word(self) -> &'static str {
+    /// Returns the word in answers.
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Holds => "holds",
             Self::Fails => "fails",

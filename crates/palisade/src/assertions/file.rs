@@ -29,6 +29,17 @@ pub(super) struct Written {
     pub(super) place: Place,
 }
 
+impl Written {
+    /// Whether another one says the same, wherever it is and whatever its reason.
+    pub(super) fn says_the_same(&self, other: &Self) -> bool {
+        let kinds = |ends: &[WrittenEnd]| ends.iter().map(|end| end.kind.clone()).collect::<Vec<_>>();
+        self.expect == other.expect
+            && self.ports == other.ports
+            && kinds(&self.from) == kinds(&other.from)
+            && kinds(&self.to) == kinds(&other.to)
+    }
+}
+
 /// An end as written, with its line.
 #[derive(Clone, Debug)]
 pub(super) struct WrittenEnd {
@@ -37,7 +48,7 @@ pub(super) struct WrittenEnd {
 }
 
 /// The kinds of ends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum EndKind {
     /// As on the command line.
     Word(String),
@@ -99,7 +110,11 @@ pub(super) fn read(path: &Path) -> Result<Vec<Written>> {
     parse(&name, &text)
 }
 
-fn parse(name: &str, text: &str) -> Result<Vec<Written>> {
+/// Reads the text of a file.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Written>> {
     let source = Source { name, text };
     let mut out: Vec<Written> = Vec::new();
     let mut documents = 0;
@@ -153,12 +168,13 @@ impl Source<'_> {
         }
         for (key, position, _) in at.entries() {
             if !keys.contains(&key) {
-                let near = keys.iter().min_by_key(|known| strsim::osa_distance(key, known));
-                let key = printable(key).into_owned();
-                return self.error(
-                    &position,
-                    &format!("unknown field `{key}`; did you mean `{}`?", near.copied().unwrap_or_default()),
-                );
+                let near = palisade_names::near(key, keys.iter().map(|known| (*known, (*known).to_owned())));
+                let suggestion = match near.first() {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("there are {}", keys.join(", ")),
+                };
+                let key = printable(key);
+                return self.error(&position, &format!("unknown field `{key}`; {suggestion}"));
             }
         }
         Ok(())
@@ -373,6 +389,11 @@ mod tests {
         assert!(
             refusal(&with("  form: x\n"))
                 .contains("t.yaml:4:3: assertions[0].form: unknown field `form`; did you mean `from`?")
+        );
+        let other = refusal(&with("  verdict: x\n"));
+        assert!(
+            other.contains("unknown field `verdict`; there are name, reason, from, to, ports, expect"),
+            "{other}"
         );
         assert!(refusal(&with("  expect: perhaps\n")).contains("must be allow, deny or only"));
         let end = |end: &str| with(&format!("  expect: deny\n  to: x\n  from: {end}\n"));

@@ -33,8 +33,9 @@ struct Document<'a> {
     incomplete: &'a [JsonMissing<'a>],
 }
 
+/// A result as JSON.
 #[derive(Serialize)]
-struct JsonResult<'a> {
+pub(crate) struct JsonResult<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -85,7 +86,8 @@ pub(super) fn json(results: &[TestResult], incomplete: &[JsonMissing<'_>]) -> Re
     Encoding::Json.encode(&Document { schema: SCHEMA, status: status.word(), results, incomplete })
 }
 
-fn json_result(result: &TestResult) -> JsonResult<'_> {
+/// Returns a result as JSON.
+pub(crate) fn json_result(result: &TestResult) -> JsonResult<'_> {
     let written = &result.written;
     JsonResult {
         name: &written.name,

@@ -49,7 +49,14 @@ pub(super) fn result(result: &TestResult) -> String {
     if result.status == Status::Holds {
         return out;
     }
-    out.push_str(&format!("  --> {}\n", printable(&result.written.place.to_string())));
+    out.push_str(&explanation(result));
+    out.push('\n');
+    out
+}
+
+/// Returns where an assertion is, its reason, and what breaks it.
+pub(crate) fn explanation(result: &TestResult) -> String {
+    let mut out = format!("  --> {}\n", printable(&result.written.place.to_string()));
     if let Some(reason) = &result.written.reason {
         out.push_str(&format!("  reason: {}\n", printable(reason)));
     }
@@ -63,7 +70,6 @@ pub(super) fn result(result: &TestResult) -> String {
     if more > 0 {
         out.push_str(&format!("  and {more} more (-o json shows them)\n"));
     }
-    out.push('\n');
     out
 }
 

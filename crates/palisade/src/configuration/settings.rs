@@ -29,6 +29,13 @@ const HIDING: &[(&str, &str)] = &[
     ("quiet", "no answer and no warnings are printed"),
 ];
 
+/// A verb that does what another one does, too, and so has the settings of that one's table for options that both have.
+/// Those of its own table take precedence.
+const INCLUDES: &[(&str, &str)] = &[("review", "lint")];
+
+/// Options whose values are paths, relative to the file's directory.
+const PATHS: &[&str] = &["paths", "file", "tests"];
+
 /// Keys that are called otherwise than their option.
 const KEYS: &[(&str, &str)] = &[("paths", "file"), ("families", "family")];
 
@@ -107,6 +114,11 @@ pub(super) fn of_verb(
         };
         let values = values(arg, &entry, file)?;
         let own = args.iter().find(|(path, _)| *path == verbs).map(|(_, arg)| *arg);
+        let is_included = INCLUDES.iter().any(|(verb, other)| verbs == [*verb] && entry.verbs == [*other]);
+        let own = own.or_else(|| {
+            let verb = is_included.then(|| all.iter().find(|(path, _)| *path == verbs)).flatten();
+            verb.and_then(|(_, verb)| option(verb, &entry.key))
+        });
         if let Some(arg) = own.or(global) {
             let setting = Setting {
                 id: arg.get_id().to_string(),
@@ -115,7 +127,8 @@ pub(super) fn of_verb(
                 values,
                 place: entry.place,
             };
-            settings.push((tables, setting));
+            // The table of another verb comes before the verb's own.
+            settings.push((2 * tables - usize::from(is_included), setting));
         }
     }
     // The settings of a verb's own table come last, and take precedence.
@@ -212,7 +225,7 @@ fn values(arg: &Arg, entry: &Entry, file: &Path) -> Result<Vec<String>> {
             bail!("{place}: {}", text.trim());
         }
     }
-    if key == "paths" || key == "file" {
+    if PATHS.contains(&&**key) {
         return Ok(words.iter().map(|path| relative_to(file, path)).collect());
     }
     Ok(words)

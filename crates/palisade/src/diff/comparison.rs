@@ -2,13 +2,15 @@
 
 use palisade_analysis::{
     ConnectionEnd,
-    diff::{Diff, Edit, Labeled, ObjectChange, PolicyChange, PolicyEdit, Presence},
+    diff::{Diff, Edit, EndChange, Labeled, ObjectChange, PolicyChange, PolicyEdit, Presence},
 };
 use palisade_api::Missing;
 use palisade_manifest::{Loaded, Note};
 use palisade_policy::{Name, ObjectKey, Origin, PolicyKey};
 
-use crate::{cluster::JsonMissing, connection_ends::JsonObject, escape, exit::Outcome, inputs};
+use crate::{
+    cluster::JsonMissing, connection_ends::JsonObject, escape, exit::Outcome, inputs, traffic::VisibleTraffic,
+};
 
 /// Two clusters and their difference.
 pub(crate) struct Comparison {
@@ -104,6 +106,23 @@ impl Comparison {
             }
         }
         out
+    }
+
+    /// Returns whether everything could be read.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.is_empty() && !self.sides.iter().any(Loaded::has_errors)
+    }
+
+    /// Returns whether a connection opens: between ends that are on both sides, for pods that don't exist yet, or of ends
+    /// that are new.
+    pub(crate) fn opens(&self) -> bool {
+        let difference = &self.difference;
+        let is_new = |end: &EndChange| {
+            end.change == Presence::Added && !(end.sends.is_empty() && end.receives.is_empty())
+        };
+        difference.changes.iter().any(|change| !VisibleTraffic::of(&change.opened).is_none())
+            || difference.exposure.iter().any(|change| change.opened && change.exact)
+            || difference.ends.iter().any(is_new)
     }
 
     /// Returns whether a difference was found. What could not be decided may be one only if none was found.

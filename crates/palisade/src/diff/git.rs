@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use palisade_manifest::Input;
+use palisade_manifest::{DirectoryFile, Input};
 
 /// A path, as a directory in which git can run and the path below it. `None`: the directory itself.
 struct Place {
@@ -65,28 +65,65 @@ impl Place {
 /// Renders what is at a path on disk and has another name in messages.
 pub(crate) type Render<'r> = &'r dyn Fn(&str, &str) -> Result<Input>;
 
-/// Returns the manifests at `path` on both sides of `REV..REV`, `REV...REV` or `REV`, with their names in messages.
+/// What a path is on one side of a range.
+pub(crate) struct RangeSide {
+    /// Nothing, if there is nothing at the path.
+    pub(crate) inputs: Vec<Input>,
+    /// The revision. `None`: the files as they are now.
+    pub(crate) revision: Option<String>,
+    path: String,
+}
+
+impl RangeSide {
+    /// Its name in messages: `main:deploy`.
+    pub(crate) fn name(&self) -> String {
+        match &self.revision {
+            Some(revision) => format!("{revision}:{}", self.path),
+            None => self.path.clone(),
+        }
+    }
+}
+
+/// Gives the files of both sides the same names, without revisions, so that what is in both is recognized.
+pub(crate) fn without_revisions(sides: [RangeSide; 2]) -> [Vec<Input>; 2] {
+    // The files of a directory that is on disk are called as its path is written.
+    let on_disk = sides.iter().any(|side| side.revision.is_none());
+    sides.map(|side| {
+        let RangeSide { inputs, revision, .. } = side;
+        let short = |name: String| {
+            let prefix = revision.as_ref().map(|revision| format!("{revision}:"));
+            let rest = prefix.as_ref().and_then(|prefix| name.strip_prefix(&**prefix)).unwrap_or(&name);
+            let rest = if on_disk { rest } else { rest.strip_prefix("./").unwrap_or(rest) };
+            rest.to_owned()
+        };
+        let file = |DirectoryFile { path, bytes }| DirectoryFile { path: short(path), bytes };
+        let renamed = inputs.into_iter().map(|input| match input {
+            Input::Text { name, text } => Input::Text { name: short(name), text },
+            Input::Directory(files) => Input::Directory(files.into_iter().map(file).collect()),
+            other => other,
+        });
+        renamed.collect()
+    })
+}
+
+/// Returns what is at `path` on both sides of `REV..REV`, `REV...REV` or `REV`.
 /// With `render`, each revision is written to a temporary directory and rendered there.
 ///
 /// A side that has nothing at the path is empty.
 ///
 /// # Errors
 /// When git can't be run, a revision does not exist, or neither side has anything at the path.
-pub(crate) fn inputs(
-    revisions: &str,
-    path: &str,
-    render: Option<Render<'_>>,
-) -> Result<[(Vec<Input>, String); 2]> {
+pub(crate) fn inputs(revisions: &str, path: &str, render: Option<Render<'_>>) -> Result<[RangeSide; 2]> {
     let place = Place::of(path);
     place.read(&["rev-parse", "--git-dir"]).with_context(|| format!("{path} is not in a git repository"))?;
     let or_head = |rev: &str| if rev.is_empty() { "HEAD".to_owned() } else { rev.to_owned() };
-    let side = |rev: &str| -> Result<(Vec<Input>, String)> {
+    let side = |rev: &str| -> Result<RangeSide> {
         let commit = commit(&place, rev)?;
         let inputs = match render {
             None => tree::manifests(&place, &commit, rev)?,
             Some(render) => export::rendered(&place, &commit, &format!("{rev}:{path}"), render)?,
         };
-        Ok((inputs, format!("{rev}:{path}")))
+        Ok(RangeSide { inputs, revision: Some(rev.to_owned()), path: path.to_owned() })
     };
     if let Some((a, b)) = revisions.split_once("...") {
         let (a, b) = (or_head(a), or_head(b));
@@ -106,15 +143,32 @@ pub(crate) fn inputs(
                 None => Some(Input::of_argument(path)),
                 Some(render) => Some(render(path, path)?),
             };
-            on_a_side([side(revisions)?, (here.into_iter().collect(), path.to_owned())], path)
+            let here = here.into_iter().collect();
+            on_a_side(
+                [side(revisions)?, RangeSide { inputs: here, revision: None, path: path.to_owned() }],
+                path,
+            )
         }
     }
 }
 
+/// Returns the files of a name, anywhere in the repository of a path, that are not the same in two revisions.
+///
+/// # Errors
+/// When git can't read them.
+pub(crate) fn changed(path: &str, [before, after]: [&str; 2], name: &str) -> Result<Vec<String>> {
+    let place = Place::of(path);
+    let [a, b] = [commit(&place, before)?, commit(&place, after)?];
+    let files = format!(":(top,glob)**/{name}");
+    let listed = place.read(&["diff-tree", "-r", "-z", "--name-only", &a, &b, "--", &files])?;
+    let names = listed.split(|b| *b == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+}
+
 /// Checks that the path exists on a side.
-fn on_a_side(sides: [(Vec<Input>, String); 2], path: &str) -> Result<[(Vec<Input>, String); 2]> {
-    if sides.iter().all(|(inputs, _)| inputs.is_empty()) {
-        let [(_, a), (_, b)] = &sides;
+fn on_a_side(sides: [RangeSide; 2], path: &str) -> Result<[RangeSide; 2]> {
+    if sides.iter().all(|side| side.inputs.is_empty()) {
+        let [a, b] = sides.map(|side| side.name());
         bail!("neither {a} nor {b} has manifests; is `{path}` the right path?");
     }
     Ok(sides)

@@ -24,15 +24,15 @@ use crate::{
     connection_ends::{self, JsonEnd, JsonObject},
     exit::Outcome,
     future_pods::{JsonFuturePods, JsonPodTraffic},
-    output::Encoding,
     traffic::{JsonTraffic, VisibleTraffic, family_names},
 };
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.diff/v2";
 
+/// A difference as JSON.
 #[derive(Serialize)]
-struct Document<'a> {
+pub(crate) struct JsonDiff<'a> {
     schema: &'static str,
     result: &'static str,
     summary: Summary,
@@ -145,7 +145,7 @@ struct JsonPolicy<'a> {
 }
 
 /// Renders the difference.
-pub(crate) fn document(comparison: &Comparison, encoding: Encoding) -> anyhow::Result<String> {
+pub(crate) fn document(comparison: &Comparison) -> JsonDiff<'_> {
     let difference = &comparison.difference;
     let mut causes: Vec<&Edit> = Vec::new();
     let mut numbers: HashMap<&Edit, usize> = HashMap::new();
@@ -160,7 +160,7 @@ pub(crate) fn document(comparison: &Comparison, encoding: Encoding) -> anyhow::R
     let blocked = wording::blocked(comparison);
     let blocked = blocked.into_iter().map(|text| Note::new("route-denied", text));
     let notes = comparison.all_notes().into_iter().cloned();
-    let document = Document {
+    JsonDiff {
         schema: SCHEMA,
         result: match comparison.outcome() {
             Outcome::Yes => "identical",
@@ -181,8 +181,7 @@ pub(crate) fn document(comparison: &Comparison, encoding: Encoding) -> anyhow::R
         undecided: comparison.undecided.clone(),
         notes: notes.chain(blocked).collect(),
         incomplete: comparison.incomplete().collect(),
-    };
-    encoding.encode(&document)
+    }
 }
 
 /// Returns what a change opens and what it closes.

@@ -20,51 +20,51 @@ const MAX_CHARS: usize = 65_536 - 2_048;
 const MAX_OPEN_ROWS: usize = 20;
 
 /// The most rows of a group.
-const MAX_ROWS: usize = 200;
+pub(crate) const MAX_ROWS: usize = 200;
 
 /// Renders the difference. What doesn't fit in a comment is counted.
 pub(crate) fn markdown(comparison: &Comparison) -> String {
     let mut comment = Comment { text: String::from("### Network connections\n\n"), chars: 25, left_out: 0 };
     comment.add(&format!("**{}**\n", cell(Summary::new(comparison).text())));
-    for missing in &comparison.missing {
-        let meaning = missing.kind.if_missing();
-        comment.add(&format!("\n**Incomplete**: {} could not be read: {meaning}.\n", missing.kind.plural()));
-    }
-    for opened in [false, true] {
-        if let Some(dns) = wording::dns(comparison, opened) {
-            comment.add(&format!("\n{}.\n", sentence(&dns)));
-        }
-    }
-    for refused in comparison.sides.iter().flat_map(|side| &side.refused) {
-        comment.add(&format!("\n**Incomplete**: {}.\n", cell(&refused.to_string())));
-    }
-    let (notes, blocked) = (comparison.all_notes(), wording::blocked(comparison));
-    let undecided = comparison.undecided.iter().map(|why| format!("undecided: {}", why.text));
-    for why in undecided {
-        comment.add(&format!("\n{}.\n", sentence(&why)));
-    }
-    for note in notes.into_iter().map(|note| &note.text).chain(&blocked) {
-        comment.add(&format!("\n{}.\n", sentence(note)));
-    }
-    for group in groups(comparison) {
-        comment.add(&of_group(comparison, &group));
-    }
-    for end in &comparison.difference.ends {
-        let lines = Direction::BOTH.into_iter().flat_map(|direction| wording::reach(end, direction));
-        let lines: Vec<String> = lines.map(|line| format!("  - {}\n", cell(&line))).collect();
-        comment.add(&format!("\n- {}\n{}", cell(&wording::end_change(comparison, end)), lines.concat()));
-    }
-    for (key, _) in comparison.difference.policies_without_effect() {
-        comment.add(&format!("\n- no effect: {}\n", cell(&wording::idle(comparison, key))));
-    }
-    for key in comparison.renamed() {
-        comment.add(&format!("\n- {}\n", cell(&wording::renamed(comparison, key))));
+    let groups = groups(comparison);
+    let groups = groups.iter().map(|group| of_group(comparison, group, MAX_ROWS).0);
+    for part in remarks(comparison).into_iter().chain(groups).chain(ends_and_policies(comparison)) {
+        comment.add(&part);
     }
     if comment.left_out > 0 {
         let (n, parts) = (comment.left_out, crate::inputs::plural(comment.left_out, "part"));
         _ = writeln!(comment.text, "\n{n} more {parts} did not fit: `palisade diff` prints all.");
     }
     comment.text
+}
+
+/// Returns what could not be read or decided, and what else to know. Each is an item of a list: on GitLab, a line that begins
+/// with a slash is a command.
+pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
+    let mut out: Vec<String> = Vec::new();
+    for missing in comparison.incomplete() {
+        out.push(format!("\n- **Incomplete**: {}: {}.\n", cell(&missing.why), cell(missing.means)));
+    }
+    let dns = [false, true].into_iter().filter_map(|opened| wording::dns(comparison, opened));
+    let undecided = comparison.undecided.iter().map(|why| format!("undecided: {}", why.text));
+    let notes = comparison.all_notes().into_iter().map(|note| note.text.clone());
+    let all = dns.chain(undecided).chain(notes).chain(wording::blocked(comparison));
+    out.extend(all.map(|text| format!("\n- {}.\n", sentence(&text))));
+    out
+}
+
+/// Returns the ends that are new or gone, and the policies that changed without effect or only in name.
+pub(crate) fn ends_and_policies(comparison: &Comparison) -> Vec<String> {
+    let end = |end| {
+        let lines = Direction::BOTH.into_iter().flat_map(|direction| wording::reach(end, direction));
+        let lines: Vec<String> = lines.map(|line| format!("  - {}\n", cell(&line))).collect();
+        format!("\n- {}\n{}", cell(&wording::end_change(comparison, end)), lines.concat())
+    };
+    let idle = comparison.difference.policies_without_effect();
+    let idle = idle.map(|(key, _)| format!("\n- no effect: {}\n", cell(&wording::idle(comparison, key))));
+    let renamed = comparison.renamed();
+    let renamed = renamed.map(|key| format!("\n- {}\n", cell(&wording::renamed(comparison, key))));
+    comparison.difference.ends.iter().map(end).chain(idle).chain(renamed).collect()
 }
 
 /// A comment, which takes parts as long as they fit.
@@ -86,7 +86,8 @@ impl Comment {
     }
 }
 
-fn of_group(comparison: &Comparison, group: &Group<'_>) -> String {
+/// Returns a group with at most so many rows, and the number of rows that are not in it.
+pub(crate) fn of_group(comparison: &Comparison, group: &Group<'_>, most: usize) -> (String, usize) {
     let rows = wording::rows(group, group.changes.len() > MAX_LISTED);
     let causes: Vec<String> = group.edits.iter().map(|edit| cell(&wording::edit(comparison, edit))).collect();
     let mut out = match causes.is_empty() {
@@ -102,21 +103,20 @@ fn of_group(comparison: &Comparison, group: &Group<'_>) -> String {
         }
         table
     };
-    let open = rows.len().min(MAX_OPEN_ROWS);
-    out += &table(0, open);
-    if rows.len() > open {
-        let folded = rows.len().min(MAX_ROWS);
-        _ = writeln!(
-            out,
-            "\n<details><summary>{} more</summary>\n\n{}\n</details>",
-            rows.len() - open,
-            table(open, folded)
-        );
-        if rows.len() > folded {
-            _ = writeln!(out, "\n{} more are not listed: `palisade diff` prints all.", rows.len() - folded);
-        }
+    let shown = rows.len().min(most);
+    let open = shown.min(MAX_OPEN_ROWS);
+    if open > 0 {
+        out += &table(0, open);
     }
-    out
+    if shown > open {
+        let more = table(open, shown);
+        _ = writeln!(out, "\n<details><summary>{} more</summary>\n\n{more}\n</details>", rows.len() - open);
+    }
+    let left_out = rows.len() - shown;
+    if left_out > 0 {
+        _ = writeln!(out, "\n{left_out} more are not listed: `palisade diff` prints all.");
+    }
+    (out, left_out)
 }
 
 fn cell(text: &str) -> String {

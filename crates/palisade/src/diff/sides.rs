@@ -8,9 +8,9 @@ use palisade_manifest::{Input, LoadOptions, Loaded, Note, assign_addresses, file
 
 use super::{Diff, git};
 use crate::{
-    addresses,
+    addresses::{self, AddressArguments},
     cluster::{self, Need},
-    inputs,
+    inputs::{self, ReadingArguments},
 };
 
 /// The two sides of a comparison.
@@ -25,13 +25,19 @@ pub(crate) struct Sides {
 }
 
 /// The two sets of inputs to compare.
-struct DiffInputs {
-    before: Vec<Input>,
-    after: Vec<Input>,
+pub(crate) struct DiffInputs {
+    pub(crate) before: Vec<Input>,
+    pub(crate) after: Vec<Input>,
     /// Their names in messages.
-    names: [String; 2],
-    namespace: String,
-    missing: Vec<Missing>,
+    pub(crate) names: [String; 2],
+    pub(crate) namespace: String,
+    pub(crate) missing: Vec<Missing>,
+    /// Whether one side is a cluster.
+    pub(crate) live: bool,
+    /// The sides about which only errors are reported.
+    pub(crate) quiet: [bool; 2],
+    /// Whether files are called the same on both sides, so that errors have to name the side.
+    pub(crate) same_names: bool,
 }
 
 /// Reads both sides, with the IP families that one of them shows.
@@ -39,16 +45,28 @@ struct DiffInputs {
 /// # Errors
 /// As [`inputs::load_inputs`], and when both sides are empty.
 pub(crate) fn load(arguments: &Diff) -> Result<Sides> {
-    let DiffInputs { before, after, names, namespace, missing } = diff_inputs(arguments)?;
+    read(&diff_inputs(arguments)?, &arguments.reading, &arguments.addresses)
+}
+
+/// Reads both sides of these inputs.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn read(
+    given: &DiffInputs,
+    reading: &ReadingArguments,
+    addresses: &AddressArguments,
+) -> Result<Sides> {
+    let DiffInputs { before, after, names, namespace, missing, live, quiet, same_names } = given;
+    let (namespace, missing, live) = (namespace.clone(), missing.clone(), *live);
     let options = LoadOptions {
         default_namespace: namespace.clone(),
         all_namespaces: missing.iter().all(|m| m.kind != ResourceKind::Namespace),
         addresses: None,
         ..LoadOptions::default()
     };
-    let live = arguments.is_live();
-    let [a_name, b_name] = &names;
-    let empty = [&before, &after].map(|inputs| !live && is_empty(inputs, &options));
+    let [a_name, b_name] = names;
+    let empty = [before, after].map(|inputs| !live && is_empty(inputs, &options));
     let mut notes = Vec::new();
     match empty {
         [true, true] => bail!("{a_name} and {b_name} have no manifests: nothing can be compared"),
@@ -63,12 +81,12 @@ pub(crate) fn load(arguments: &Diff) -> Result<Sides> {
         if empty {
             return Ok(Loaded::default());
         }
-        inputs::load_inputs(inputs, name, &arguments.reading, options, quiet)
+        let loaded = inputs::load_inputs(inputs, name, reading, options, quiet);
+        if *same_names { loaded.with_context(|| format!("in {name}")) } else { loaded }
     };
-    // Problems of the cluster's own objects are reported once.
-    let mut before = side(&before, a_name, empty[0], &options, live)?;
-    let mut after = side(&after, b_name, empty[1], &options, false)?;
-    assign_addresses(&mut [&mut before, &mut after], &arguments.addresses.plan()?);
+    let mut before = side(before, a_name, empty[0], &options, quiet[0])?;
+    let mut after = side(after, b_name, empty[1], &options, quiet[1])?;
+    assign_addresses(&mut [&mut before, &mut after], &addresses.plan()?);
     let assumed = addresses::notes(&before).into_iter().chain(addresses::notes(&after));
     for note in assumed {
         if !notes.contains(&note) {
@@ -84,7 +102,17 @@ fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
     if !arguments.is_live() {
         let [(before, a), (after, b)] = file_inputs(arguments)?;
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
-        return Ok(DiffInputs { before, after, names: [a, b], namespace, missing: Vec::new() });
+        let (names, missing, quiet) = ([a, b], Vec::new(), [false; 2]);
+        return Ok(DiffInputs {
+            before,
+            after,
+            names,
+            namespace,
+            missing,
+            live: false,
+            quiet,
+            same_names: false,
+        });
     }
     let [path] = &arguments.paths[..] else { bail!("--live takes one path, but two were given") };
     if arguments.git.is_some() {
@@ -101,6 +129,10 @@ fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
         names: ["the cluster".to_owned(), path.clone()],
         namespace: namespace.unwrap_or(live.namespace),
         missing: cluster::needed(&live.missing, Need::Everything),
+        live: true,
+        // Problems of the cluster's own objects are reported once.
+        quiet: [true, false],
+        same_names: false,
     })
 }
 
@@ -135,7 +167,8 @@ fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
                 let rendered = arguments.render.input(path, shown, arguments.namespace.as_deref())?;
                 Ok(rendered.unwrap_or_else(|| Input::of_argument(path)))
             };
-            git::inputs(revisions, path, arguments.render.is_set().then_some(&render))
+            let sides = git::inputs(revisions, path, arguments.render.is_set().then_some(&render))?;
+            Ok(sides.map(|side| (side.name(), side)).map(|(name, side)| (side.inputs, name)))
         }
         (Some(_), _) => bail!("--git takes one path, but two were given"),
     }

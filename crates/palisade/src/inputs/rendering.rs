@@ -76,10 +76,42 @@ impl RenderArguments {
         kustomized.chain(charts).collect()
     }
 
+    /// Returns what is rendered, one by one.
+    pub(crate) fn each(&self) -> impl Iterator<Item = Rendered<'_>> {
+        let rendered = |is_chart| move |path| Rendered { path, is_chart, values: &self.values };
+        let kustomized = self.kustomize.iter().map(String::as_str).map(rendered(false));
+        kustomized.chain(self.helm.iter().map(String::as_str).map(rendered(true)))
+    }
+
     /// Returns what is rendered, as messages name it.
     pub(crate) fn names(&self) -> Vec<String> {
         let kustomized = self.kustomize.iter().map(|dir| format!("kustomize:{dir}"));
         kustomized.chain(self.helm.iter().map(|chart| format!("helm:{chart}"))).collect()
+    }
+}
+
+/// A directory or chart that is rendered, which may be somewhere else in each revision.
+pub(crate) struct Rendered<'a> {
+    path: &'a str,
+    is_chart: bool,
+    values: &'a ValuesArguments,
+}
+
+impl Rendered<'_> {
+    /// Its path, as it is written.
+    pub(crate) fn path(&self) -> &str {
+        self.path
+    }
+
+    /// Renders what is at another path. Messages call it by its own path.
+    ///
+    /// # Errors
+    /// As [`RenderArguments::inputs`].
+    pub(crate) fn input(&self, at: &str, namespace: Option<&str>) -> Result<Input> {
+        match self.is_chart {
+            true => self.values.helm(at, self.path, namespace, false),
+            false => self.values.kustomize(at, self.path, false),
+        }
     }
 }
 

@@ -27,8 +27,9 @@ struct Document<'a> {
     fixed: usize,
 }
 
+/// A finding as JSON.
 #[derive(Serialize)]
-struct JsonFinding<'a> {
+pub(crate) struct JsonFinding<'a> {
     code: &'static str,
     rule: &'static str,
     level: Level,
@@ -57,7 +58,8 @@ pub(super) fn json(shown: &Shown) -> Result<String> {
     })
 }
 
-fn json_finding(f: &Finding) -> JsonFinding<'_> {
+/// Returns a finding as JSON.
+pub(crate) fn json_finding(f: &Finding) -> JsonFinding<'_> {
     let origin = f.origin.as_ref();
     JsonFinding {
         code: f.rule.code,
@@ -77,7 +79,7 @@ fn json_finding(f: &Finding) -> JsonFinding<'_> {
 }
 
 /// Returns the message, after the object if there is no file that names it.
-pub(super) fn message(f: &Finding) -> String {
+pub(crate) fn message(f: &Finding) -> String {
     match &f.object {
         Some(object) => format!("{object}: {}", f.message),
         None => f.message.clone(),

@@ -1,8 +1,12 @@
-//! `--git`: the manifests before and after a range of revisions, with the same names, so that findings are recognized.
+//! `--git`: the manifests before and after a range of revisions, and what the range introduced.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
-use palisade_manifest::{DirectoryFile, Input};
+use palisade_lint::{Finding, Level, LintReport, LintRule, lint};
+use palisade_manifest::{Input, LoadOptions, Loaded};
 
+use super::sources;
 use crate::{diff::git, inputs::InputArguments};
 
 /// Returns the manifests on both sides of a range. A file is called what it is called in the working tree.
@@ -17,31 +21,54 @@ pub(super) fn sides(sources: &InputArguments, range: &str) -> Result<[Vec<Input>
     if path == "-" {
         bail!("--git requires a path: standard input has no revisions");
     }
-    let sides = git::inputs(range, path, None)?;
-    let [before, after] = sides.map(|(inputs, name)| {
-        // Messages name the file of a revision `REV:PATH`.
-        let revision = name.split_once(':').map_or("", |(revision, _)| revision);
-        inputs.into_iter().map(|input| renamed(input, revision)).collect::<Vec<_>>()
-    });
+    let [before, after] = git::without_revisions(git::inputs(range, path, None)?);
     if after.is_empty() {
         bail!("nothing is left at {path} after the range");
     }
     Ok([before, after])
 }
 
-fn renamed(input: Input, revision: &str) -> Input {
-    let short = |name: String| {
-        let rest = name.strip_prefix(revision).and_then(|rest| rest.strip_prefix(':'));
-        rest.map_or_else(|| name.clone(), |rest| rest.strip_prefix("./").unwrap_or(rest).to_owned())
-    };
-    match input {
-        Input::Text { name, text } => Input::Text { name: short(name), text },
-        Input::Directory(files) => Input::Directory(
-            files
-                .into_iter()
-                .map(|file| DirectoryFile { path: short(file.path), bytes: file.bytes })
-                .collect(),
-        ),
-        other => other,
+/// What a change of manifests introduced.
+pub(crate) struct Introduced {
+    /// The findings of the level that is shown, or above.
+    pub(crate) findings: Vec<Finding>,
+    /// How many are less severe.
+    pub(crate) below: usize,
+    /// How many were there before.
+    pub(crate) older: usize,
+    /// How many are suppressed, before and after.
+    pub(crate) suppressed: [usize; 2],
+    /// What was found after the change.
+    pub(crate) report: LintReport,
+}
+
+/// Compares the findings of two sides, which were read from these inputs.
+pub(crate) fn introduced(
+    sides: [(&[Input], &Loaded); 2],
+    rules: &[&'static LintRule],
+    least: Level,
+    namespace: &str,
+) -> Introduced {
+    let limit = LoadOptions::default().max_file_bytes;
+    let [before, report] =
+        sides.map(|(inputs, loaded)| lint(loaded, &sources::texts(inputs, loaded, limit), rules, namespace));
+    let known: BTreeSet<&str> = before.findings.iter().map(|f| &*f.fingerprint).collect();
+    let new: Vec<&Finding> = report.findings.iter().filter(|f| !known.contains(&*f.fingerprint)).collect();
+    let findings: Vec<Finding> = new.iter().filter(|f| f.level >= least).map(|f| (*f).clone()).collect();
+    Introduced {
+        below: new.len() - findings.len(),
+        older: report.findings.len() - new.len(),
+        suppressed: [before.suppressed, report.suppressed],
+        findings,
+        report,
+    }
+}
+
+impl Introduced {
+    /// Makes warnings errors.
+    pub(crate) fn make_strict(&mut self) {
+        for finding in self.findings.iter_mut().filter(|f| f.level == Level::Warning) {
+            finding.level = Level::Error;
+        }
     }
 }

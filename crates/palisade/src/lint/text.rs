@@ -35,7 +35,8 @@ pub(super) fn text(shown: &Shown) -> String {
     out
 }
 
-fn finding(finding: &Finding) -> String {
+/// Returns a finding for people.
+pub(crate) fn finding(finding: &Finding) -> String {
     let style = match finding.level {
         Level::Error => Style::Bad,
         Level::Warning => Style::Open,
