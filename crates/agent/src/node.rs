@@ -189,6 +189,14 @@ impl<D: DataPlane> NodeAgent<D> {
         self.reviews.add(scope, now);
     }
 
+    /// Lets the review of what is committed begin at the next [`NodeAgent::tick`], without the pause between reviews. Returns when that is
+    /// due, `None` if all is reviewed.
+    #[cfg(any(test, feature = "daemon"))]
+    pub(crate) fn hurry_review(&mut self) -> Option<Instant> {
+        self.reviews.hurry();
+        self.reviews.due(self.now()).map(|due| self.started + due)
+    }
+
     /// What the review of established connections is doing.
     #[must_use]
     pub fn review_state(&self) -> ReviewState {

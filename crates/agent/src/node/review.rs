@@ -60,6 +60,8 @@ pub(super) struct Reviews<E> {
     /// One end of each connection that has our revocation label but is not in the set of revoked connections.
     only_labelled: BTreeSet<IpAddr>,
     schedule: ReviewSchedule,
+    /// Whether the next review begins without a pause.
+    is_urgent: bool,
 }
 
 /// A review that has begun.
@@ -106,6 +108,7 @@ impl<E> Default for Reviews<E> {
             running: None,
             only_labelled: BTreeSet::new(),
             schedule: ReviewSchedule::default(),
+            is_urgent: false,
         }
     }
 }
@@ -123,6 +126,12 @@ impl<E> Reviews<E> {
             Some((pending, _)) => pending.extend(scope),
             None => self.pending = Some((scope, now)),
         }
+    }
+
+    /// Lets the review of what is committed begin without a pause, after the running one if there is one.
+    #[cfg(any(test, feature = "daemon"))]
+    pub(super) fn hurry(&mut self) {
+        self.is_urgent |= self.pending.is_some();
     }
 
     pub(super) fn state(&self, now: Duration) -> ReviewState {
@@ -148,6 +157,7 @@ impl<E> Reviews<E> {
                 Some(now + (now.saturating_sub(*begun) / 8).clamp(POLL.0, POLL.1))
             }
             Some(_) => Some(now),
+            None if self.is_urgent => self.pending.as_ref().map(|_| now),
             None => self.pending.as_ref().map(|_| self.schedule.next().max(now)),
         }
     }
@@ -183,12 +193,14 @@ impl<E> Reviews<E> {
         let Some((scope, _)) = &self.pending else { return false };
         if scope.is_empty() && self.only_labelled.is_empty() && !plane.has_revoked() {
             self.pending = None;
+            self.is_urgent = false;
             report.review_succeeded = true;
             return false;
         }
-        if !self.schedule.is_due(now) {
+        if !self.is_urgent && !self.schedule.is_due(now) {
             return false;
         }
+        self.is_urgent = false;
         let addresses = match plane.host_addresses() {
             Ok(addresses) => addresses,
             Err(error) => {
@@ -215,6 +227,7 @@ impl<E> Reviews<E> {
 
     fn failed(&mut self, mut running: Running<E>, error: DataPlaneError, now: Duration, report: &mut Report) {
         self.schedule.failed(now);
+        self.is_urgent = false;
         // The next review checks the same connections again.
         self.only_labelled.append(&mut running.only_labelled);
         let later = self.pending.take().map(|(scope, _)| scope).unwrap_or_default();

@@ -148,7 +148,12 @@ impl Worker {
         let waiting = std::mem::take(&mut self.runtime.waiting);
         for start in waiting {
             match self.wait_of(&start, now) {
-                Wait::Over(outcome) => _ = start.respond.send(outcome),
+                Wait::Over(outcome) => {
+                    _ = start.respond.send(outcome);
+                    // Connections that are older than the rules: echoes that the kernel has answered in the pod's network namespace, and what the
+                    // last owner of an address has left. They are cut before the runtime has made a container.
+                    self.review_due = self.agent.hurry_review();
+                }
                 Wait::Goes => self.runtime.waiting.push(start),
                 Wait::TooLong => {
                     let outcome = self.without_policies(&start.pod);

@@ -127,6 +127,23 @@ fn a_review_in_progress_forgets_nothing_that_a_newer_change_denies() {
 }
 
 #[test]
+fn the_review_of_a_pod_that_starts_begins_without_a_pause() {
+    let mut agent = busy();
+    agent.plane.connections.insert(8, from("10.0.0.10"));
+    agent.plane.holds_listings = true;
+    agent.apply(web1(&[]));
+    agent.tick();
+    agent.apply(vec![Change::SetPod(pod("web2", "10.0.0.10", "n2", &[]))]);
+    assert!(agent.hurry_review().is_some());
+    agent.plane.holds_listings = false;
+    while let Some(due) = agent.tick().review_due {
+        assert!(due <= agent.started + agent.now() + Duration::from_millis(1), "a pause");
+    }
+    assert_eq!(revoked(&agent), agent.plane.connections.len());
+    assert_eq!(agent.hurry_review(), None);
+}
+
+#[test]
 fn a_review_that_fails_in_the_middle_is_repeated_and_reported_until_then() {
     let mut agent = busy();
     agent.plane.reject_listings = 1;
