@@ -5,7 +5,8 @@
 //! isolates one of them is created and deleted repeatedly, while packets are sent four times a millisecond, each a new connection. A
 //! plain watch beside the agents measures the API server's part of the time.
 //!
-//! Then many policies are created at once, and the agent's processor time and what it was spent for are printed.
+//! Then many policies are created at once, and the agent's processor time and what it was spent for are printed. And a container runtime
+//! announces pods that some of the policies select: how long each has to wait.
 //!
 //! PALISADE_BENCH_BASELINE=PROGRAM measures another `palisade` first, in the same run. It prints and asserts nothing.
 //! PALISADE_BENCH_PODS, _POLICIES, _ROUNDS and _BURST change the sizes.
@@ -40,6 +41,7 @@ use palisade_cluster_tests::{
     world::{NODES, READY_WITHIN, key},
 };
 use palisade_lab::{Place, namespace::Namespace};
+use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -100,6 +102,7 @@ fn bench(world: &mut World) -> Result<()> {
     world.settle()?;
     let packets = Packets::start(world)?;
     let plain = PlainWatch::start(namespace.try_clone()?, admin.clone())?;
+    let folder = tempfile::tempdir()?;
     let baseline = std::env::var_os("PALISADE_BENCH_BASELINE").map(PathBuf::from);
     let programs = baseline.map(Some).into_iter().chain([None]);
     for program in programs {
@@ -107,13 +110,26 @@ fn bench(world: &mut World) -> Result<()> {
             Some(path) => println!("\n== baseline: {}", path.display()),
             None => println!("\n== this version"),
         }
-        let options =
+        // Another version may not have the option.
+        let socket = folder.path().join("nri.sock");
+        let offered = if program.is_none() { Some(Offered::at(&socket)?) } else { None };
+        let mut runtime = None;
+        let mut options =
             AgentOptions { kubeconfig: world.agent_kubeconfig()?, program, ..AgentOptions::default() };
         for node in NODES {
-            world.start_agent(node, &options)?.wait_ready(READY_WITHIN)?;
+            let offered = offered.as_ref().filter(|_| node == "w2");
+            options.more = offered.map(|o| vec!["--nri=on".to_owned(), o.option()]).unwrap_or_default();
+            let agent = world.start_agent(node, &options)?;
+            if let Some(offered) = offered {
+                runtime = Some(offered.accept(&[], READY_WITHIN)?);
+            }
+            agent.wait_ready(READY_WITHIN)?;
         }
         world.settle()?;
         one_policy(world, (&namespace, &admin), (&packets, &plain), rounds)?;
+        if let Some(runtime) = &mut runtime {
+            pod_starts(runtime, rounds)?;
+        }
         many_policies(world, &namespace, &admin, size("BURST", 1000))?;
     }
     Ok(())
@@ -166,6 +182,31 @@ fn one_policy(
     println!("\nfrom the start of `kubectl apply`");
     print("to its end", &mut ended);
     print("to the first packet dropped", &mut dropped);
+    Ok(())
+}
+
+/// Measures how long a runtime waits from its announcement of a pod to the agent's answer, after the commit. Each pod is selected by several
+/// policies, which admit hundreds of peers, and nothing else on the node needs them: all is programmed anew.
+fn pod_starts(runtime: &mut Connected, rounds: usize) -> Result<()> {
+    let mut waited = Vec::new();
+    for round in 0..rounds {
+        let (name, uid) = (format!("starting-{round}"), format!("{round:032x}"));
+        let (v4, v6) =
+            (format!("10.33.{}.{}", round / 250, round % 250 + 1), format!("fd00:33::{:x}", round + 1));
+        let app = ["app-0", "app-10"][round % 2];
+        let sandbox = Sandbox {
+            pod: ("crowd-0", &name),
+            uid: &uid,
+            labels: &[("app", app), ("pod", &name)],
+            network_namespace: "/run/netns/none",
+            addresses: &[&v4, &v6],
+        };
+        let sandbox = sandbox.encode();
+        waited.push(runtime.start(&sandbox)?);
+        runtime.call("StopPodSandbox", &field(1, sandbox))?.map_err(|e| anyhow::anyhow!(e))?;
+    }
+    println!("\nfrom the runtime's announcement of a pod by NRI");
+    print("to the agent's answer", &mut waited);
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use palisade_cluster_tests::confined_with;
 
 use crate::{
     Cluster, cgroups, node, programs, progress, progress::say, report, requirements, results, running, stage,
-    suites, upstream,
+    starter, suites, upstream,
 };
 
 /// The name of the run's control groups, in the environment of its processes.
@@ -69,6 +69,8 @@ enum Verb {
     Node { name: String },
     #[command(name = SWEEP, hide = true)]
     Sweep { name: String },
+    #[command(name = starter::VERB, hide = true)]
+    Starter { port: u16, targets: Vec<starter::Target> },
 }
 
 /// Runs the program.
@@ -79,6 +81,7 @@ pub fn main() -> ExitCode {
         Verb::Exec { cluster, command } => return running::exec(cluster, &command).unwrap_or_else(refused),
         Verb::Report { folder } => return report(&folder).unwrap_or_else(refused),
         Verb::Node { name } => node::init(&name),
+        Verb::Starter { port, targets } => starter::run(port, &targets),
         Verb::Sweep { name } => {
             wait_for_end();
             cgroups::sweep(&name);

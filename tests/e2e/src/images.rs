@@ -35,6 +35,8 @@ const AGNHOST: [&str; 3] = [
 ];
 /// A shell and its programs: Kubernetes' suite starts its own loops in it.
 const SHELL: [&str; 1] = ["registry.k8s.io/e2e-test-images/busybox:1.37.0-2"];
+/// What starts in pods whose first packets are judged: this program.
+pub const STARTER: &str = "docker.io/library/palisade-e2e:starter";
 /// A server that answers connections with packets of a wrong state, for one case about connection tracking.
 const WRONG_STATE: &str = "registry.k8s.io/e2e-test-images/regression-issue-74839:1.5";
 
@@ -74,6 +76,8 @@ pub fn pack(programs: Programs<'_>, archive: &Path) -> Result<()> {
     layout.add(&Image::new(["/regression-issue-74839"]).layer(&wrong_state), &[WRONG_STATE])?;
     let coredns = Layer::of_program(&programs.nodes.join("coredns"), "/coredns")?;
     layout.add(&Image::new(["/coredns"]).layer(&coredns), &[COREDNS])?;
+    let starter = root::program(&std::env::current_exe()?, "/palisade-e2e")?;
+    layout.add(&Image::new(["/palisade-e2e"]).layer(&starter), &[STARTER])?;
     // As the Dockerfile has it.
     let palisade = root::program(programs.palisade, "/usr/local/bin/palisade")?;
     layout.add(&Image::new(["/usr/local/bin/palisade"]).user("65532:65532").layer(&palisade), &[PALISADE])?;

@@ -29,6 +29,7 @@ pub mod requirements;
 pub mod results;
 pub mod running;
 pub mod stage;
+pub mod starter;
 pub mod suites;
 pub mod traffic;
 pub mod upstream;

@@ -25,7 +25,7 @@ pub struct Suite {
 }
 
 /// Our own, in the order in which `all` would run them.
-const SUITES: [Suite; 6] = [
+const SUITES: [Suite; 8] = [
     Suite {
         name: "install",
         about: "Palisade installed, upgraded under traffic and removed, by Helm and by manifests",
@@ -36,10 +36,16 @@ const SUITES: [Suite; 6] = [
         about: "pods that start under a policy: what their first packets meet",
         run: first_packet::run,
     },
+    Suite { name: "first-packet-churn", about: "the same with 200 pods", run: first_packet::run_in_churn },
     Suite {
         name: "first-packet-cni",
-        about: "the same without NRI, through the CNI plugin that the agents install",
+        about: "the same with 200 pods and without NRI, through the CNI plugin that the agents install",
         run: first_packet::run_with_plugin,
+    },
+    Suite {
+        name: "first-packet-restarts",
+        about: "the same through both, while the agents are killed, stopped, restarted and upgraded",
+        run: first_packet::run_with_restarts,
     },
     Suite { name: "liveness", about: "isolated pods, which their kubelets still reach", run: liveness::run },
     Suite {

@@ -1,15 +1,20 @@
 //! Pods that start under a policy which denies them everything: what their first packets meet.
 //!
 //! The container runtime waits until a pod is isolated (docs/start-of-pods.md). So not one packet may pass, from the first instruction of
-//! its container: none that it sends, by TCP or UDP, and none that another pod sends to it all the time. Pods without a policy do the same:
-//! otherwise a test that sees nothing would look like a policy.
+//! its container: none that it sends, and none that another pod sends to it all the time, by UDP, TCP and ICMP, IPv4 and IPv6. Pods without a
+//! policy do the same: otherwise a test that sees nothing would look like a policy. And pods that are allowed to reach one server must reach
+//! it with their very first packets, where the server's node knows their addresses: on their own node.
+//!
+//! ```text
+//!  free ── flood ──► starting pods ──┬─► open servers, one on each node, which count what arrives       isolated: nothing; open: all
+//!                     (crate::starter)└─► guarded servers, one on each node, which admit one namespace  allowed: from the first packet
+//! ```
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Duration,
-};
+mod arrivals;
+mod disturbance;
+mod flood;
+
+use std::{collections::BTreeSet, net::IpAddr, ops::Range};
 
 use anyhow::{Context, Result, bail, ensure};
 use palisade_netns::namespace::Namespace;
@@ -17,68 +22,67 @@ use serde_json::{Value, json};
 
 use crate::{
     Cluster,
-    cluster::SLOW,
-    network,
+    images::STARTER,
+    network::NODES,
     palisade::{self, Method},
-    pods::{self, AGNHOST, PORT},
-    probe,
+    pods::{self, PORT},
     progress::say,
+    starter::{Seen, VERB},
     suites,
 };
+use arrivals::Arrivals;
+use disturbance::Disturbance;
 
-const NAME: &str = "first";
+/// The namespaces of pods that start: under a policy that denies them everything, without one, and under one that allows them one way.
+const ISOLATED: &str = "first";
 const OPEN: &str = "first-open";
-const SERVER: &str = "first-server";
-/// Pods under the policy, one after the other in groups, half of them on each node.
-const PODS: usize = 40;
+const ALLOWED: &str = "first-allowed";
+/// As the last ones, with an init container that lasts longer than the cluster takes to learn of their addresses.
+const PATIENT: &str = "first-patient";
+/// Servers without and with a policy.
+const SERVERS: &str = "first-server";
+const GUARDED: &str = "first-guarded";
+/// Pods that start at once, half of them on each node.
 const GROUP: usize = 10;
-/// Pods without a policy.
+/// Pods of a group that are allowed one way, with and without an init container.
+const ALLOWED_IN_GROUP: usize = 2;
+/// Pods without a policy, before and after the others.
 const OPEN_PODS: usize = 4;
-/// Where nothing listens: the kernel counts what arrives.
-const CLOSED_PORT: u16 = 9;
+/// Groups of the smoke part, and of the suites with 200 pods under the policy.
+const FEW: usize = 4;
+const MANY: usize = 20;
 
-/// What a container does, first of all a datagram; then one connection after the other, so many times. A denied attempt takes longer than TCP's
-/// first retransmission, so that a busy machine doesn't look like a policy. The datagrams that it has received since its first
-/// instruction are those that the kernel has counted, whether anything listens or not.
-const SCRIPT: &str = r#"
-exec 4<>"/dev/udp/$1/$2" && echo hostname >&4
-datagrams() {
-    local name a b
-    REPLY=0
-    while read -r name a b _; do
-        case $name$a in Udp:[0-9]*) REPLY=$((REPLY + a + b)) ;; esac
-    done </proc/net/snmp
-    while read -r name a; do
-        case $name in Udp6InDatagrams | Udp6NoPorts) REPLY=$((REPLY + a)) ;; esac
-    done </proc/net/snmp6
-}
-datagrams
-before=$REPLY
-echo begin
-for _ in $(seq "$3"); do
-    if timeout 1.5 nc -n -z "$1" "$2"; then echo open; else echo denied; fi
-done
-datagrams
-echo "received $((REPLY - before))"
-if read -r -t 1 -N 1 -u 4; then echo answered; fi
-echo end
-"#;
-
-/// Runs the suite with NRI.
+/// Runs the suite with NRI, as the manifests install it.
 pub(super) fn run(cluster: &mut Cluster) -> Result<()> {
     suites::install_palisade(cluster)?;
-    judge(cluster)
+    judge(cluster, FEW, &[])
 }
 
-/// Runs the suite with agents that don't use NRI, but install their plugin in the nodes' CNI configuration.
+/// Runs it with many pods.
+pub(super) fn run_in_churn(cluster: &mut Cluster) -> Result<()> {
+    suites::install_palisade(cluster)?;
+    judge(cluster, MANY, &[])
+}
+
+/// Runs it with agents that don't use NRI, but install their plugin in the nodes' CNI configuration.
 pub(super) fn run_with_plugin(cluster: &mut Cluster) -> Result<()> {
+    with_plugin(cluster, "off", |cluster| judge(cluster, MANY, &[]))
+}
+
+/// Runs it while the agents are killed, stopped, restarted and upgraded. The plugin holds pods while no agent runs; NRI is on too.
+pub(super) fn run_with_restarts(cluster: &mut Cluster) -> Result<()> {
+    with_plugin(cluster, "auto", |cluster| judge(cluster, 2 * Disturbance::ALL.len(), &Disturbance::ALL))
+}
+
+fn with_plugin(cluster: &mut Cluster, nri: &str, f: impl FnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
     if palisade::is_installed(cluster)? {
         palisade::remove(cluster, Method::Manifests)?;
     }
+    let nri = format!("agent.nri={nri}");
     palisade::install_with(
         cluster,
         &[
-            "agent.nri=off",
+            nri.as_str(),
             "agent.cniChain=on",
             "agent.cniConfDir=/run/cni/net.d",
             "agent.cniBinDir=/run/cni/bin",
@@ -88,234 +92,225 @@ pub(super) fn run_with_plugin(cluster: &mut Cluster) -> Result<()> {
     )?;
     let left = palisade::plugins(cluster)?;
     ensure!(left == cluster.nodes().len(), "{left} nodes have the plugin");
-    judge(cluster)?;
+    f(cluster)?;
     palisade::remove(cluster, Method::Helm)?;
     let left = palisade::plugins(cluster)?;
     ensure!(left == 0, "after the removal {left} nodes have the plugin");
     Ok(())
 }
 
-fn judge(cluster: &mut Cluster) -> Result<()> {
-    let others = [("server", "n1"), ("free", "n2")].map(|(name, node)| pods::server(SERVER, name, node, &[]));
-    pods::apply(cluster, &[pods::namespace(SERVER), pods::namespace(OPEN)])?;
-    pods::apply(cluster, &others)?;
-    pods::wait_ready(cluster, SERVER)?;
-    let addresses = pods::addresses(cluster, SERVER, "server")?;
-    // Otherwise an unreachable server would look like a policy.
-    let free = cluster.pod_network(SERVER, "free")?;
-    for address in addresses {
-        let to = SocketAddr::new(address, PORT);
-        free.run(|| probe::connect(to, None, SLOW))?
-            .with_context(|| format!("a free pod can't reach {to}"))?;
+/// Starts pods in groups, and fails if a packet passes that may not, or doesn't that must. Each of `disturbances` happens while two groups start.
+fn judge(cluster: &mut Cluster, groups: usize, disturbances: &[Disturbance]) -> Result<()> {
+    let stage = Stage::new(cluster)?;
+    let mut open = stage.start(cluster, &[(OPEN, 0..OPEN_PODS)])?[0].clone();
+    let arrived = stage.arrivals.take()?;
+    ensure!(arrived.len() >= 2 * OPEN_PODS, "servers have counted {} senders only", arrived.len());
+    let (mut isolated, mut allowed, mut patient) = (Seen::default(), Seen::default(), Seen::default());
+    for group in 0..groups {
+        if let Some(disturbance) = disturbances.get(group / 2).filter(|_| group % 2 == 0) {
+            disturbance.begin(cluster)?;
+        }
+        stage.churn(cluster, group)?;
+        let numbers = |size: usize| group * size..(group + 1) * size;
+        let few = || numbers(ALLOWED_IN_GROUP);
+        let kinds = [(ISOLATED, numbers(GROUP)), (ALLOWED, few()), (PATIENT, few())];
+        let seen = stage.start(cluster, &kinds)?;
+        isolated.add(&seen[0]);
+        allowed.add(&seen[1]);
+        patient.add(&seen[2]);
+        if !disturbances.is_empty() && group % 2 == 1 {
+            palisade::rolled_out(cluster)?;
+        }
     }
-    let policy = json!({
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "NetworkPolicy",
-        "metadata": {"name": "nothing", "namespace": NAME},
-        "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
-    });
-    pods::apply(cluster, &[pods::namespace(NAME), policy])?;
-    let mut isolated = Seen::default();
-    let mut open = start(cluster, &free, OPEN, 0..OPEN_PODS, &addresses)?;
-    for first in (0..PODS).step_by(GROUP) {
-        isolated.add(&start(cluster, &free, NAME, first..first + GROUP, &addresses)?);
+    let arrived = stage.arrivals.take()?;
+    open.add(&stage.start(cluster, &[(OPEN, OPEN_PODS..2 * OPEN_PODS)])?[0]);
+    say(&format!("{} isolated pods: {isolated}", groups * GROUP));
+    say(&format!("{} pods that may reach one server: {allowed}", groups * ALLOWED_IN_GROUP));
+    say(&format!("{} of them with an init container: {patient}", groups * ALLOWED_IN_GROUP));
+    say(&format!("{} pods without a policy: {open}", 2 * OPEN_PODS));
+    say(&format!(
+        "how long starts were delayed by the agents of the end: {}",
+        palisade::start_latency(cluster)?
+    ));
+    for name in ["near", "far"] {
+        let tries = open.of(name);
+        ensure!(tries.any == tries.ways, "pods without a policy did not reach everything: {open}");
     }
-    open.add(&start(cluster, &free, OPEN, OPEN_PODS..2 * OPEN_PODS, &addresses)?);
-    say(&format!("first packets of {PODS} isolated pods: {isolated}; of {} others: {open}", 2 * OPEN_PODS));
-    say(&format!("how long their start was delayed: {}", palisade::start_latency(cluster)?));
-    ensure!(
-        open.open > 0 && open.answered > 0 && open.received > 0,
-        "pods without a policy were not reached, or reached nothing: {open}"
-    );
-    ensure!(
-        isolated == Seen { denied: isolated.denied, ..Seen::default() },
-        "packets of isolated pods passed: {isolated}"
-    );
-    cluster.delete_namespaces(&[NAME, OPEN, SERVER])
+    ensure!(open.received.values().all(|count| *count > 0), "pods without a policy were not reached: {open}");
+    ensure!(arrived.is_empty(), "packets of isolated pods arrived: {arrived:?}");
+    let answered = isolated.tries.values().any(|tries| tries.any > 0);
+    let received = isolated.received.values().any(|count| *count > 0);
+    ensure!(!answered && !received, "packets of isolated pods passed: {isolated}");
+    // While an agent is away, a pod may start closed until the next one knows its labels.
+    if disturbances.is_empty() {
+        for seen in [&allowed, &patient] {
+            let (near, far) = (seen.of("near"), seen.of("far"));
+            ensure!(near.first == near.ways, "first packets that are allowed were dropped: {seen}");
+            ensure!(far.any == far.ways, "packets that are allowed were dropped: {seen}");
+        }
+    }
+    cluster.delete_namespaces(&[ISOLATED, ALLOWED, PATIENT, OPEN, SERVERS, GUARDED])
 }
 
-/// Starts pods while another sends them datagrams all the time, and returns what they have seen.
-fn start(
-    cluster: &mut Cluster,
-    sender: &Namespace,
-    namespace: &str,
-    numbers: std::ops::Range<usize>,
-    servers: &[IpAddr; 2],
-) -> Result<Seen> {
-    let names: Vec<(String, usize)> = numbers.map(|i| (format!("pod-{i}"), i)).collect();
-    let starting: Vec<Value> = names
-        .iter()
-        .map(|(name, i)| starting(namespace, name, ["n1", "n2"][i % 2], &servers[i / 2 % 2].to_string()))
-        .collect();
-    let targets = next_addresses(cluster, names.len())?;
-    let stop = AtomicBool::new(false);
-    let finished = thread::scope(|scope| {
-        let flood = scope.spawn(|| sender.run(|| flood(&targets, &stop)));
+/// What is there before the first pod starts.
+struct Stage {
+    /// The sender's network namespace.
+    free: Namespace,
+    /// By namespace and node.
+    servers: Vec<((&'static str, &'static str), [IpAddr; 2])>,
+    arrivals: Arrivals,
+}
+
+impl Stage {
+    fn new(cluster: &mut Cluster) -> Result<Self> {
+        let all = |allowed: &Value| json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": allowed});
+        let namespaces = |names: &[&str]| {
+            let key = "kubernetes.io/metadata.name";
+            json!([{"namespaceSelector": {"matchExpressions": [{"key": key, "operator": "In", "values": names}]}}])
+        };
+        let admits = json!({"podSelector": {}, "ingress": [{"from": namespaces(&[ALLOWED, PATIENT])}]});
+        let mut objects: Vec<Value> =
+            [ISOLATED, ALLOWED, PATIENT, OPEN, SERVERS, GUARDED].map(pods::namespace).into_iter().collect();
+        objects.extend([
+            policy(ISOLATED, "nothing", &all(&json!([]))),
+            policy(ALLOWED, "one-way", &all(&json!([{"to": namespaces(&[GUARDED])}]))),
+            policy(PATIENT, "one-way", &all(&json!([{"to": namespaces(&[GUARDED])}]))),
+            policy(GUARDED, "admits", &admits),
+        ]);
+        pods::apply(cluster, &objects)?;
+        let mut all = vec![pods::server(SERVERS, "free", NODES[1], &[])];
+        for node in NODES {
+            all.extend([SERVERS, GUARDED].map(|namespace| pods::server(namespace, &server(node), node, &[])));
+        }
+        pods::apply(cluster, &all)?;
+        let mut servers = Vec::new();
+        for namespace in [SERVERS, GUARDED] {
+            pods::wait_ready(cluster, namespace)?;
+            for node in NODES {
+                servers.push(((namespace, node), pods::addresses(cluster, namespace, &server(node))?));
+            }
+        }
+        let free = pods::addresses(cluster, SERVERS, "free")?;
+        let networks = NODES.map(|node| cluster.pod_network(SERVERS, &server(node)));
+        let arrivals = Arrivals::count(networks.into_iter().collect::<Result<_>>()?, &free)?;
+        Ok(Self { free: cluster.pod_network(SERVERS, "free")?, servers, arrivals })
+    }
+
+    /// Changes policies and labels, as happens all day: none of it concerns what pods may do that start.
+    fn churn(&self, cluster: &Cluster, group: usize) -> Result<()> {
+        let label = format!("round-{}", group % 3);
+        let to = json!([{"namespaceSelector": {"matchLabels": {"churn": label}}}]);
+        let kind = ["none", "isolated"][group % 2];
+        let spec = json!({
+            "podSelector": {"matchLabels": {"kind": kind}},
+            "ingress": [{"from": to}],
+            "egress": [{"to": to}],
+        });
+        pods::apply(cluster, &[policy(ISOLATED, "churn", &spec), policy(GUARDED, "churn", &spec)])?;
+        let label = format!("churn={label}");
+        cluster.kubectl(&["-n", SERVERS, "label", "pod", "free", "--overwrite", &label]).map(|_| ())
+    }
+
+    /// Starts pods of several kinds at once while another pod sends to them, and returns what each kind has seen. They are deleted while the next
+    /// ones start.
+    fn start(&self, cluster: &mut Cluster, kinds: &[(&str, Range<usize>)]) -> Result<Vec<Seen>> {
+        let mut starting = Vec::new();
+        for (namespace, numbers) in kinds {
+            starting.extend(numbers.clone().map(|number| self.pod(namespace, number)));
+        }
+        let targets = flood::next_addresses(cluster, starting.len())?;
+        let flood = flood::Flood::begin(&self.free, targets)?;
         let seen = pods::apply(cluster, &starting).and_then(|()| {
-            let mut all = Seen::default();
-            for (name, _) in &names {
-                let log = finished(cluster, namespace, name)?;
-                all.add(&Seen::parse(&log).with_context(|| format!("pod {name}:\n{log}"))?);
-            }
-            Ok(all)
+            let of =
+                |(namespace, numbers): &(&str, Range<usize>)| finished(cluster, namespace, numbers.len());
+            kinds.iter().map(of).collect::<Result<Vec<_>>>()
         });
-        stop.store(true, Ordering::Relaxed);
-        let sent = flood.join().map_err(|_| anyhow::anyhow!("the sender panicked"))???;
-        seen.map(|seen| (seen, sent))
-    });
-    let (seen, sent) = finished?;
-    ensure!(sent > 0, "no datagram was sent");
-    Ok(seen)
-}
-
-/// The addresses that the next pods of each node get: the CNI plugin gives them in order.
-fn next_addresses(cluster: &Cluster, pods: usize) -> Result<Vec<SocketAddr>> {
-    let all = cluster.get(&["pods", "-A"])?;
-    let used = all["items"].as_array().into_iter().flatten();
-    let used: Vec<IpAddr> = used.filter_map(|pod| pod["status"]["podIP"].as_str()?.parse().ok()).collect();
-    let mut out = Vec::new();
-    for number in [1, 2] {
-        let on_node = used.iter().filter_map(|address| match address {
-            IpAddr::V4(v4) if v4.octets()[..3] == [10, 244, number] => Some(v4.octets()[3]),
-            _ => None,
-        });
-        let last = usize::from(on_node.max().unwrap_or(1));
-        for host in last + 1..(last + pods + 4).min(255) {
-            let [v4, v6] = network::pods(number).map(|(net, _)| at(net, host as u8));
-            out.extend([v4, v6].map(|address| SocketAddr::new(address, CLOSED_PORT)));
+        let sent = flood.end()?;
+        let seen = seen?;
+        ensure!(sent > 0, "no packet was sent to the pods");
+        for (namespace, _) in kinds {
+            cluster.kubectl(&[
+                "-n",
+                namespace,
+                "delete",
+                "pods",
+                "--all",
+                "--wait=false",
+                "--grace-period=0",
+            ])?;
         }
-    }
-    Ok(out)
-}
-
-/// The address with this last part in a network.
-fn at(network: IpAddr, host: u8) -> IpAddr {
-    match network {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            Ipv4Addr::new(a, b, c, host).into()
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, e, f, g, _] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, e, f, g, host.into()).into()
-        }
-    }
-}
-
-/// Sends a datagram to each address, over and over. Returns how many were sent.
-fn flood(to: &[SocketAddr], stop: &AtomicBool) -> Result<usize> {
-    let sockets = [UdpSocket::bind("0.0.0.0:0")?, UdpSocket::bind("[::]:0")?];
-    let mut sent = 0;
-    while !stop.load(Ordering::Relaxed) {
-        for address in to {
-            // Most of them don't exist yet.
-            sent += usize::from(sockets[usize::from(address.is_ipv6())].send_to(b"x", address).is_ok());
-        }
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(sent)
-}
-
-fn starting(namespace: &str, name: &str, node: &str, address: &str) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": name, "namespace": namespace},
-        "spec": {
-            "nodeName": node,
-            "restartPolicy": "Never",
-            "terminationGracePeriodSeconds": 0,
-            "containers": [{
-                "name": "first",
-                "image": AGNHOST,
-                "command": ["bash", "-c", SCRIPT, "first", address, PORT.to_string(), "3"],
-            }],
-        },
-    })
-}
-
-/// The log of a pod that has ended by itself.
-fn finished(cluster: &mut Cluster, namespace: &str, name: &str) -> Result<String> {
-    cluster.eventually(&format!("pod {name} has ended"), |c| {
-        let pod = c.get(&["pod", "-n", namespace, name])?;
-        match pod["status"]["phase"].as_str().unwrap_or_default() {
-            "Succeeded" => Ok(Ok(())),
-            "Failed" => bail!("pod {name} has failed: {:#}", pod["status"]),
-            phase => Ok(Err(format!(
-                "{phase}; {}",
-                c.kubectl(&["-n", namespace, "logs", "--tail=3", name]).unwrap_or_default()
-            ))),
-        }
-    })?;
-    cluster.kubectl(&["-n", namespace, "logs", name])
-}
-
-/// What containers have seen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Seen {
-    /// Connections that were open.
-    open: usize,
-    /// Connections that were not.
-    denied: usize,
-    /// Containers whose first datagram was answered.
-    answered: usize,
-    /// Datagrams that arrived, from any sender.
-    received: usize,
-}
-
-impl std::fmt::Display for Seen {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { open, denied, answered, received } = self;
-        write!(
-            f,
-            "{open} connections open and {denied} denied, {answered} answers to the first datagram, {received} datagrams received"
-        )
-    }
-}
-
-impl Seen {
-    /// Reads the output of [`SCRIPT`].
-    fn parse(log: &str) -> Result<Self> {
-        let (mut seen, mut counted, mut ended) = (Self::default(), false, false);
-        for line in log.lines() {
-            match line.split_once(' ').unwrap_or((line, "")) {
-                ("open", _) => seen.open += 1,
-                ("denied", _) => seen.denied += 1,
-                ("answered", _) => seen.answered += 1,
-                ("received", count) => {
-                    seen.received += count.parse::<usize>().context("the number of datagrams")?;
-                    counted = true;
-                }
-                ("end", _) => ended = true,
-                // What bash says about a connection that was refused or ended.
-                _ => {}
-            }
-        }
-        ensure!(counted && ended, "the container has not finished");
-        ensure!(seen.open + seen.denied > 0, "no connection was tried");
         Ok(seen)
     }
 
-    fn add(&mut self, other: &Self) {
-        self.open += other.open;
-        self.denied += other.denied;
-        self.answered += other.answered;
-        self.received += other.received;
+    fn pod(&self, namespace: &str, number: usize) -> Value {
+        let (node, other) = (NODES[number % 2], NODES[(number + 1) % 2]);
+        let of = if [ALLOWED, PATIENT].contains(&namespace) { GUARDED } else { SERVERS };
+        let target = |name: &str, node: &str| {
+            let addresses = self.servers.iter().find(|(at, _)| *at == (of, node)).map(|(_, a)| a);
+            let texts: Vec<String> = addresses.into_iter().flatten().map(ToString::to_string).collect();
+            format!("{name}={}", texts.join(","))
+        };
+        let container = |name: &str, targets: &[String]| {
+            let arguments = [[VERB.to_owned(), PORT.to_string()].as_slice(), targets].concat();
+            json!({
+                "name": name,
+                "image": STARTER,
+                "imagePullPolicy": "Never",
+                "args": arguments,
+                "terminationMessagePolicy": "FallbackToLogsOnError",
+            })
+        };
+        let before = (namespace == PATIENT).then(|| container("before", &[]));
+        json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": format!("pod-{number}"), "namespace": namespace, "labels": {"kind": "isolated"}},
+            "spec": {
+                "nodeName": node,
+                "restartPolicy": "Never",
+                "terminationGracePeriodSeconds": 0,
+                "initContainers": Vec::from_iter(before),
+                "containers": [container("starter", &[target("near", node), target("far", other)])],
+            },
+        })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+fn server(node: &str) -> String {
+    format!("server-{node}")
+}
 
-    #[test]
-    fn a_log_is_read() -> Result<()> {
-        let log = "begin\nopen\ndenied\ndenied\nreceived 7\nanswered\nend\n";
-        assert_eq!(Seen::parse(log)?, Seen { open: 1, denied: 2, answered: 1, received: 7 });
-        for part in ["end\n", "received 7\n"] {
-            assert!(Seen::parse(&log.replace(part, "")).is_err());
+fn policy(namespace: &str, name: &str, spec: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": spec,
+    })
+}
+
+/// What the pods of a namespace have seen when all have ended by themselves: so many that are not being deleted.
+fn finished(cluster: &mut Cluster, namespace: &str, count: usize) -> Result<Seen> {
+    cluster.eventually(&format!("{count} pods of {namespace} have ended"), |cluster| {
+        let pods = cluster.get(&["pods", "-n", namespace])?;
+        let pods = pods["items"].as_array().cloned().unwrap_or_default();
+        let current: Vec<&Value> =
+            pods.iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null()).collect();
+        let mut seen = Seen::default();
+        let mut waits = BTreeSet::new();
+        for pod in &current {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let message = pod["status"]["containerStatuses"][0]["state"]["terminated"]["message"].as_str();
+            match pod["status"]["phase"].as_str().unwrap_or_default() {
+                "Succeeded" => {
+                    let text = message.with_context(|| format!("pod {name} says nothing"))?;
+                    seen.add(&serde_json::from_str(text).with_context(|| format!("pod {name}: {text}"))?);
+                }
+                "Failed" => bail!("pod {name} has failed: {:#}", pod["status"]),
+                phase => _ = waits.insert(format!("{name} is {phase}")),
+            }
         }
-        assert!(Seen::parse("begin\nreceived 0\nend\n").is_err());
-        Ok(())
-    }
+        let ended = waits.is_empty() && current.len() == count;
+        Ok(if ended { Ok(seen) } else { Err(format!("{} pods; {waits:?}", current.len())) })
+    })
 }
