@@ -120,6 +120,8 @@ settings! {
         cni_conf_dir: PathBuf, "PALISADE_CNI_CONF_DIR", "DIR" [default_value = DEFAULT_CNI_CONF_DIR];
         /// Directory of the node's CNI plugins
         cni_bin_dir: PathBuf, "PALISADE_CNI_BIN_DIR", "DIR" [default_value = DEFAULT_CNI_BIN_DIR];
+        /// Bytes of the latest flows that are kept for `palisade flows`; 0 keeps none
+        flow_buffer: u64, "PALISADE_FLOW_BUFFER", "BYTES" [default_value_t = 4_194_304];
         /// How a pod starts whose policies are not programmed in time
         pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
         /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits

@@ -49,16 +49,17 @@ pub use listener::SocketError;
 pub(crate) use listener::fuzz as fuzz_socket;
 pub use once::{Once, Planned, Removed, dry_run, once, remove};
 pub use restore::{Restored, restore};
-pub use shared::{Explain, VERSION};
+pub use shared::{Explain, VERSION, Wording};
 
 use crate::{
     config::{Config, Listen, SourceChoice, StartupTaint},
+    flows::FlowStore,
     metrics::Metrics,
     source::{Delivery, directory},
 };
 use health::Health;
 use http::{HttpState, Pages};
-use listener::SocketListener;
+use listener::{Doors, SocketListener};
 use pod_gate::PodGate;
 use runtime::RuntimeFollower;
 use shared::Shared;
@@ -72,7 +73,7 @@ const READY_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// # Errors
 /// If the agent can't start: invalid settings, another agent, no permission to change the firewall. Later failures are
 /// retried, logged and counted.
-pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
+pub fn run(config: &Config, explain: Explain, wording: Wording) -> Result<(), DaemonError> {
     let node = config.node()?;
     tracing::info!(
         version = VERSION,
@@ -85,15 +86,17 @@ pub fn run(config: &Config, explain: Explain) -> Result<(), DaemonError> {
     let lock = setup::take_lock(config)?;
     let plane = setup::open_plane(config)?;
     let state = restore::at_start(config, &node);
+    let metrics = Arc::new(Metrics::new(VERSION, &node));
     let shared = Shared {
         node: node.clone(),
-        metrics: Arc::new(Metrics::new(VERSION, &node)),
+        metrics: Arc::clone(&metrics),
         inbox: Arc::default(),
+        flows: Arc::new(FlowStore::new(usize::try_from(config.flow_buffer).unwrap_or(usize::MAX), metrics)),
         health: Arc::default(),
         reporter: Arc::default(),
     };
     let (ended, end) = oneshot::channel();
-    let mut worker = Worker::new(config, &shared, plane, explain);
+    let mut worker = Worker::new(config, &shared, plane, explain, wording);
     worker.keep_state_in(config, state);
     let work = move || {
         worker.run();
@@ -150,7 +153,7 @@ impl Services {
     ) -> Result<(), DaemonError> {
         serve_http(config, shared);
         let signal = tokio::select! {
-            () = listener::serve(&self.listener, PodGate::new(config, &shared.inbox, &shared.metrics)) => "none",
+            () = listener::serve(&self.listener, Doors::new(config, shared)) => "none",
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
             ended = &mut end => {

@@ -1,17 +1,27 @@
-//! Packets that policies denied: counted, and logged at intervals with the policy at fault.
+//! Packets that policies denied: counted, recorded as flows, and logged at intervals with the policy at fault.
+
+mod explained;
 
 use std::{
     collections::{HashMap, HashSet},
+    mem,
     net::{IpAddr, Ipv4Addr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use palisade_policy::{Direction, Endpoint, Flow, PolicyKey, Protocol, Reason, Verdict, reference};
+use jiff::Timestamp;
+use palisade_flow::Record;
+use palisade_policy::{Direction, Name, Protocol, Side};
 
 use crate::{
     Reconciler,
+    flows::FlowStore,
     metrics::{DropLabels, Metrics},
 };
+
+/// Puts the reason for a side's verdict into words, as lines.
+pub type Wording = Arc<dyn Fn(&Side, Direction) -> Vec<String> + Send + Sync>;
 
 /// A packet that a policy denied, as the kernel logs it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -51,19 +61,31 @@ const MAX_LINES: u32 = 20;
 /// The most flows that are explained in one [`PERIOD`]: the reference evaluates every policy for each.
 const MAX_EXPLAINED: u32 = 200;
 const PERIOD: Duration = Duration::from_secs(1);
+/// How often a flow that is denied all the time gets a record.
+const RECORD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What denied a flow, and when it was logged.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct KnownFlow {
     labels: DropLabels,
     logged: Instant,
     /// Packets since it was last logged.
     packets: u64,
+    /// What its records have in common.
+    record: Record,
+    recorded: Instant,
+    /// Packets since the last record, and when the last of them was seen.
+    unrecorded: u64,
+    seen: Timestamp,
 }
 
-/// Counts and logs denied packets.
-#[derive(Debug)]
+/// Counts, records and logs denied packets.
 pub(crate) struct DropLog {
+    node: Name,
+    records: Arc<FlowStore>,
+    wording: Wording,
+    /// Flows with packets that have no record yet.
+    waiting: Vec<DeniedPacket>,
     flows: HashMap<DeniedPacket, KnownFlow>,
     labels: HashSet<DropLabels>,
     period: Instant,
@@ -76,8 +98,12 @@ pub(crate) struct DropLog {
 }
 
 impl DropLog {
-    pub(crate) fn new(now: Instant) -> Self {
+    pub(crate) fn new(node: Name, records: Arc<FlowStore>, wording: Wording, now: Instant) -> Self {
         Self {
+            node,
+            records,
+            wording,
+            waiting: Vec::new(),
             flows: HashMap::new(),
             labels: HashSet::new(),
             period: now,
@@ -90,7 +116,27 @@ impl DropLog {
 
     /// Forgets what denied flows, because policies changed.
     pub(crate) fn forget_policies(&mut self) {
+        self.record_waiting(None);
         self.flows.clear();
+    }
+
+    /// Records packets of flows whose last record is [`RECORD_INTERVAL`] old. To be called about that often.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.record_waiting(Some(now));
+    }
+
+    /// Records packets that wait: of all flows, or of those that are due.
+    fn record_waiting(&mut self, now: Option<Instant>) {
+        let waiting = mem::take(&mut self.waiting);
+        for packet in waiting {
+            let Some(flow) = self.flows.get_mut(&packet) else { continue };
+            if now.is_some_and(|now| now.saturating_duration_since(flow.recorded) < RECORD_INTERVAL) {
+                self.waiting.push(packet);
+                continue;
+            }
+            flow.recorded = now.unwrap_or(flow.recorded);
+            flow.add_record(&self.records);
+        }
     }
 
     /// The number of packets received from the kernel.
@@ -103,11 +149,12 @@ impl DropLog {
         &mut self,
         packets: Vec<DeniedPacket>,
         uncollected: u64,
-        reconciler: &Reconciler,
+        (reconciler, generation): (&Reconciler, u64),
         metrics: &Metrics,
         now: Instant,
     ) {
         self.start_period(now);
+        self.records.lose(uncollected);
         if uncollected > 0 {
             // Their direction is unknown: they arrived together with the others.
             let direction = packets.first().map_or(Direction::Ingress, |packet| packet.direction);
@@ -115,7 +162,7 @@ impl DropLog {
             metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(uncollected);
         }
         for packet in packets {
-            self.record_packet(packet, reconciler, metrics, now);
+            self.record_packet(packet, (reconciler, generation), metrics, now);
         }
     }
 
@@ -131,33 +178,50 @@ impl DropLog {
     fn record_packet(
         &mut self,
         packet: DeniedPacket,
-        reconciler: &Reconciler,
+        (reconciler, generation): (&Reconciler, u64),
         metrics: &Metrics,
         now: Instant,
     ) {
         *self.received.entry(packet.direction).or_default() += 1;
         if let Some(flow) = self.flows.get_mut(&packet) {
             flow.packets += 1;
+            flow.seen = Timestamp::now();
+            flow.unrecorded += 1;
+            if flow.unrecorded == 1 {
+                self.waiting.push(packet.clone());
+            }
             metrics.drops.get_or_create(&flow.labels).inc();
             if now.saturating_duration_since(flow.logged) < LOG_INTERVAL {
                 return;
             }
-            let (labels, packets) = (flow.labels.clone(), std::mem::take(&mut flow.packets));
+            let (labels, packets) = (flow.labels.clone(), mem::take(&mut flow.packets));
             flow.logged = now;
             return self.log(&packet, &labels, packets, reconciler);
         }
         if self.explained >= MAX_EXPLAINED {
+            self.records.lose(1);
             metrics.drops.get_or_create(&DropLabels::unknown(packet.direction)).inc();
             return;
         }
         self.explained += 1;
-        let labels = self.limit(labels(&packet, reconciler), packet.direction);
+        let found = explained::explain(&packet, reconciler, generation, &self.wording);
+        let labels = self.limit(found.labels, packet.direction);
         metrics.drops.get_or_create(&labels).inc();
         self.log(&packet, &labels, 1, reconciler);
         if self.flows.len() >= MAX_FLOWS {
-            self.flows.clear();
+            self.forget_policies();
         }
-        self.flows.insert(packet, KnownFlow { labels, logged: now, packets: 0 });
+        let mut flow = KnownFlow {
+            labels,
+            logged: now,
+            packets: 0,
+            record: Record { node: self.node.to_string(), ..found.record },
+            recorded: now,
+            unrecorded: 1,
+            seen: Timestamp::now(),
+        };
+        flow.add_record(&self.records);
+        self.flows.insert(packet, flow);
     }
 
     /// Returns the labels, or those of an unknown policy if there are too many.
@@ -197,32 +261,33 @@ impl DropLog {
     }
 }
 
-/// Returns the policy at fault: that of the rule that denies, or the first policy that isolates the pod.
-fn labels(packet: &DeniedPacket, reconciler: &Reconciler) -> DropLabels {
-    let ends = (reconciler.endpoint(packet.source), reconciler.endpoint(packet.destination));
-    // Only a packet that went through a service comes back to the pod that sent it.
-    let through_service =
-        matches!(&ends, (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
-    let (source, destination) = ends;
-    let flow = Flow { source, destination, protocol: packet.protocol, port: packet.port, through_service };
-    let decision = reference::decide(reconciler.cluster(), &flow);
-    let side = match packet.direction {
-        Direction::Ingress => decision.ingress,
-        Direction::Egress => decision.egress,
-    };
-    let policy: Option<PolicyKey> = match (side.verdict, side.reason) {
-        // The policies changed after the packet was dropped.
-        (Verdict::Allow, _) => None,
-        (Verdict::Deny, Reason::Rule(rule)) => Some(rule.policy),
-        (Verdict::Deny, Reason::Isolated { policies, .. }) => policies.into_iter().next().map(|(key, _)| key),
-        (Verdict::Deny, _) => None,
-    };
-    policy.map_or_else(|| DropLabels::unknown(packet.direction), |key| DropLabels::of(packet.direction, &key))
+impl KnownFlow {
+    /// Records the packets since the last record.
+    fn add_record(&mut self, records: &FlowStore) {
+        let count = mem::take(&mut self.unrecorded);
+        if count > 0 {
+            records.add(Record { time: self.seen, count, ..self.record.clone() });
+        }
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use palisade_policy::PolicyKey;
+
     use super::*;
+    use crate::flows::FlowRequest;
+
+    fn drop_log(now: Instant) -> (DropLog, Arc<FlowStore>) {
+        let records = Arc::new(FlowStore::new(1 << 20, Arc::new(Metrics::new("1", "n1"))));
+        (DropLog::new("n1".into(), Arc::clone(&records), Arc::new(explained::no_words), now), records)
+    }
+
+    /// Source, destination and packets of each record.
+    async fn recorded(records: &FlowStore) -> Vec<(String, String, u64)> {
+        let page = records.page(&FlowRequest::default()).await.unwrap();
+        page.records.iter().map(|r| (r.source.to_string(), r.destination.to_string(), r.count)).collect()
+    }
 
     pub(crate) fn denied_packet() -> DeniedPacket {
         DeniedPacket {
@@ -274,12 +339,12 @@ pub(crate) mod tests {
     #[test]
     fn a_drop_counts_for_the_policy_that_isolates_and_a_packet_allowed_now_for_none() {
         let (reconciler, metrics, mut drops) =
-            (reconciler(), Metrics::new("1", "n"), DropLog::new(Instant::now()));
+            (reconciler(), Metrics::new("1", "n"), drop_log(Instant::now()).0);
         let egress = DeniedPacket { direction: Direction::Egress, ..denied_packet() };
         drops.record(
             vec![denied_packet(), denied_packet(), egress],
             4,
-            &reconciler,
+            (&reconciler, 1),
             &metrics,
             Instant::now(),
         );
@@ -297,7 +362,7 @@ pub(crate) mod tests {
     #[test]
     fn link_traffic_counts_for_no_policy() {
         let (reconciler, metrics, mut drops) =
-            (reconciler(), Metrics::new("1", "n"), DropLog::new(Instant::now()));
+            (reconciler(), Metrics::new("1", "n"), drop_log(Instant::now()).0);
         let link_traffic = [
             ("fe80::1", "fe80::2"),
             ("fe80::1", "ff02::1"),
@@ -314,17 +379,17 @@ pub(crate) mod tests {
         // This may be the broadcast address of a subnet.
         let subnet = packet("10.0.0.2", "10.0.0.255");
         assert!(!subnet.is_link_traffic());
-        drops.record([packets, vec![subnet]].concat(), 0, &reconciler, &metrics, Instant::now());
+        drops.record([packets, vec![subnet]].concat(), 0, (&reconciler, 1), &metrics, Instant::now());
         assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 5);
     }
 
     #[test]
     fn a_flow_is_logged_at_intervals_with_its_packets() {
         let (reconciler, metrics, begin) = (reconciler(), Metrics::new("1", "n"), Instant::now());
-        let mut drops = DropLog::new(begin);
+        let (mut drops, _) = drop_log(begin);
         let mut lines_at = |seconds: u64| {
             let now = begin + Duration::from_secs(seconds);
-            drops.record(vec![denied_packet()], 0, &reconciler, &metrics, now);
+            drops.record(vec![denied_packet()], 0, (&reconciler, 1), &metrics, now);
             (drops.lines, drops.flows[&denied_packet()].packets)
         };
         assert_eq!(lines_at(0), (1, 0));
@@ -335,15 +400,66 @@ pub(crate) mod tests {
     #[test]
     fn a_port_scan_has_a_bounded_number_of_explanations_lines_and_flows() {
         let (reconciler, metrics, mut drops) =
-            (reconciler(), Metrics::new("1", "n"), DropLog::new(Instant::now()));
+            (reconciler(), Metrics::new("1", "n"), drop_log(Instant::now()).0);
         let scan: Vec<DeniedPacket> =
             (0..20_000).map(|port| DeniedPacket { port, ..denied_packet() }).collect();
-        drops.record(scan, 0, &reconciler, &metrics, Instant::now());
+        drops.record(scan, 0, (&reconciler, 1), &metrics, Instant::now());
         assert!(
             drops.lines <= MAX_LINES && drops.explained <= MAX_EXPLAINED && drops.flows.len() <= MAX_FLOWS
         );
         let closed = DropLabels::of(Direction::Ingress, &PolicyKey::network_policy("shop", "closed"));
         let all = count(&metrics, &closed) + count(&metrics, &DropLabels::unknown(Direction::Ingress));
         assert_eq!(all, 20_000, "every packet counts");
+    }
+
+    #[tokio::test]
+    async fn a_flow_has_a_record_at_once_and_one_each_second_with_its_packets() {
+        let (reconciler, metrics, begin) = (reconciler(), Metrics::new("1", "n"), Instant::now());
+        let (mut drops, records) = drop_log(begin);
+        let at = |milliseconds: u64| begin + Duration::from_millis(milliseconds);
+        let record = |drops: &mut DropLog, packets: usize, now| {
+            drops.record(vec![denied_packet(); packets], 0, (&reconciler, 9), &metrics, now);
+            drops.tick(now);
+        };
+        let one = |count| ("shop/web".to_owned(), "shop/db".to_owned(), count);
+        record(&mut drops, 1, at(0));
+        assert_eq!(recorded(&records).await, [one(1)], "at once");
+        record(&mut drops, 3, at(500));
+        assert_eq!(recorded(&records).await, [one(1)]);
+        drops.tick(at(1_000));
+        assert_eq!(recorded(&records).await, [one(1), one(3)]);
+        record(&mut drops, 2, at(1_200));
+        drops.forget_policies();
+        assert_eq!(recorded(&records).await, [one(1), one(3), one(2)], "with the policies of their time");
+        let page = records.page(&FlowRequest::default()).await.unwrap();
+        let found = &page.records[0];
+        assert_eq!((found.generation, &*found.node, &*found.reason[0]), (9, "n1", "a reason"));
+        assert_eq!(found.policies[0].to_string(), "shop/closed");
+        assert_eq!(found.port, Some(80));
+    }
+
+    #[tokio::test]
+    async fn what_gets_no_record_is_counted() {
+        let (reconciler, metrics, now) = (reconciler(), Metrics::new("1", "n"), Instant::now());
+        let (mut drops, records) = drop_log(now);
+        let scan = (0..1_000).map(|port| DeniedPacket { port, ..denied_packet() }).collect();
+        drops.record(scan, 50, (&reconciler, 1), &metrics, now);
+        let page = records.page(&FlowRequest::default()).await.unwrap();
+        let packets: u64 = page.records.iter().map(|record| record.count).sum();
+        assert_eq!(packets + page.unrecorded, 1_050);
+        assert_eq!(packets, u64::from(MAX_EXPLAINED));
+    }
+
+    #[tokio::test]
+    async fn what_no_policy_denies_now_and_link_traffic_have_reasons_of_their_own() {
+        let (reconciler, metrics, now) = (reconciler(), Metrics::new("1", "n"), Instant::now());
+        let (mut drops, records) = drop_log(now);
+        let egress = DeniedPacket { direction: Direction::Egress, ..denied_packet() };
+        let multicast = DeniedPacket { destination: [224, 0, 0, 1].into(), ..egress.clone() };
+        drops.record(vec![egress, multicast], 0, (&reconciler, 1), &metrics, now);
+        let page = records.page(&FlowRequest::default()).await.unwrap();
+        let reasons: Vec<&str> = page.records.iter().map(|record| &*record.reason[0]).collect();
+        assert!(reasons[0].contains("any longer") && reasons[1].contains("multicast"), "{reasons:?}");
+        assert!(page.records.iter().all(|record| record.policies.is_empty()));
     }
 }

@@ -30,6 +30,8 @@ mod data_plane;
 pub mod drops;
 mod error_chain;
 pub mod fallback;
+#[cfg(feature = "daemon")]
+pub mod flows;
 #[cfg(all(fuzzing, feature = "daemon"))]
 pub mod fuzzing;
 mod links;

@@ -135,6 +135,11 @@ metrics! {
         "Time that pods waited for their policies to be programmed before their start";
     drops: Family<DropLabels, Counter>, "palisade_drops",
         "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
+    flow_records: Counter, "palisade_flow_records", "Records of flows: of dropped packets, one for each flow and second";
+    flow_records_evicted: Counter, "palisade_flow_records_evicted",
+        "Records of flows that made room for later ones of the same sender";
+    flow_packets_unrecorded: Counter, "palisade_flow_packets_unrecorded",
+        "Dropped packets without a record of their flow, because there were too many at once";
     errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";
     unusable_objects: Family<KindLabel, Gauge>, "palisade_unusable_objects", "Objects with a part that can't be used";
     watch_up: Family<KindLabel, Gauge>, "palisade_watch_up",

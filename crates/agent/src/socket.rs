@@ -8,6 +8,7 @@ use std::{net::IpAddr, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::cni::Attachment;
+use crate::flows::{FlowPage, FlowRequest};
 use crate::view::{PeerSetView, PodView, PolicyTableView, ProfileView};
 
 /// The version of the protocol. It grows with each change that an older program would misinterpret.
@@ -65,6 +66,8 @@ pub enum Request {
         /// The id of the sandbox.
         id: String,
     },
+    /// Records of flows.
+    Flows(FlowRequest),
     /// Updates the metrics that are counted at each scrape. The response is [`Response::Done`].
     #[serde(rename = "figures")]
     UpdateMetrics,
@@ -104,6 +107,8 @@ pub enum Response {
     PodStarted(PodStarted),
     /// To [`Request::PodIsHeld`].
     PodIsHeld(bool),
+    /// To [`Request::Flows`].
+    Flows(FlowPage),
     /// To [`Request::UpdateMetrics`] and [`Request::PodDetached`].
     Done,
     /// The request failed.

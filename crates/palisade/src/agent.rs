@@ -17,6 +17,7 @@ use crate::{
     exit::Outcome,
     node,
     output::{self, Encoding, Format},
+    reasons,
     verdict::Conclusion,
 };
 
@@ -148,7 +149,7 @@ pub(crate) fn run(arguments: &Agent) -> Result<Outcome> {
             bail!("some connections are still marked as revoked, which an agent would drop again: {why}");
         }
     } else {
-        daemon::run(&config, Arc::new(explain))?;
+        daemon::run(&config, Arc::new(explain), Arc::new(reasons::lines))?;
     }
     Ok(Outcome::Yes)
 }

@@ -75,6 +75,13 @@ pub(crate) enum Verb {
     /// Explain a verdict, policy by policy, and how to change the result
     #[command(after_help = explain::HELP)]
     Explain(Explain),
+    /// Show what policies dropped on this node, and why
+    #[cfg(all(target_os = "linux", feature = "agent"))]
+    #[command(after_help = crate::flows::HELP)]
+    Flows(crate::flows::Flows),
+    #[cfg(not(all(target_os = "linux", feature = "agent")))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Flows(left_out::Words),
     /// Run a cluster of network namespaces on this machine, with the real kernel and real packets
     #[cfg(all(target_os = "linux", feature = "lab"))]
     #[command(after_help = LAB_HELP, subcommand_required = true, arg_required_else_help = true)]

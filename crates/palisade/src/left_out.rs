@@ -45,10 +45,11 @@ impl Part {
 }
 
 /// The verbs that need a part.
-const VERBS: [(&str, Part); 6] = [
+const VERBS: [(&str, Part); 7] = [
     ("agent", Part::Agent),
     ("cni", Part::Agent),
     ("doctor", Part::Agent),
+    ("flows", Part::Agent),
     ("lab", Part::Lab),
     ("node", Part::Agent),
     ("snapshot", Part::Live),

@@ -30,6 +30,8 @@ mod entrances;
 mod escape;
 mod exit;
 mod explain;
+#[cfg(all(target_os = "linux", feature = "agent"))]
+mod flows;
 mod future_pods;
 mod inputs;
 mod junit;
@@ -116,6 +118,10 @@ fn run(verb: Verb) -> Result<Outcome> {
         #[cfg(not(all(target_os = "linux", feature = "agent")))]
         Verb::Doctor(_) => left_out::verb("doctor"),
         Verb::Explain(arguments) => explain::run(&arguments),
+        #[cfg(all(target_os = "linux", feature = "agent"))]
+        Verb::Flows(arguments) => flows::run(&arguments),
+        #[cfg(not(all(target_os = "linux", feature = "agent")))]
+        Verb::Flows(_) => left_out::verb("flows"),
         #[cfg(all(target_os = "linux", feature = "lab"))]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
         #[cfg(not(all(target_os = "linux", feature = "lab")))]

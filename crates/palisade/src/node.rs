@@ -136,7 +136,11 @@ pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
     })
 }
 
-fn ask(socket: &Path, request: Request) -> Result<Response> {
+/// Sends a request to the agent of this node.
+///
+/// # Errors
+/// If no agent answers.
+pub(crate) fn ask(socket: &Path, request: Request) -> Result<Response> {
     let at = socket.display();
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {

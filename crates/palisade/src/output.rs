@@ -119,10 +119,18 @@ pub(crate) fn styled(style: Style, text: &str) -> String {
 /// # Errors
 /// When writing fails, except that a closed pipe is not an error, as in `palisade … | head`.
 pub(crate) fn print(text: &str) -> io::Result<()> {
+    print_unless_closed(text).map(drop)
+}
+
+/// Writes a part of an answer as [`print()`] does. Returns whether somebody may still read the rest.
+///
+/// # Errors
+/// As [`print()`].
+pub(crate) fn print_unless_closed(text: &str) -> io::Result<bool> {
     let mut out = anstream::stdout().lock();
     match out.write_all(escape::terminal(text).as_bytes()).and_then(|()| out.flush()) {
-        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The agent's local socket, which answers `palisade node`.
+//! The agent's local socket, which answers `palisade node`, `palisade flows` and the CNI plugin.
 
 use std::{
     fs, io,
@@ -18,7 +18,9 @@ use tokio::{
 
 #[cfg(fuzzing)]
 use super::runtime_event::{RuntimeEvent, StartOutcome};
-use super::{cni, pod_gate::PodGate};
+use super::{cni, pod_gate::PodGate, shared::Shared};
+use crate::config::Config;
+use crate::flows::FlowStore;
 use crate::socket::{RESPONSE_TIMEOUT, Request, RequestLine, Response, ResponseLine, VERSION};
 
 /// The longest request in bytes: it contains at most names and addresses.
@@ -47,6 +49,20 @@ pub enum SocketError {
     /// The path exists and is not a socket.
     #[error("{} exists and is not a socket: remove it, or choose another path with --socket", .0.display())]
     NotASocket(PathBuf),
+}
+
+/// What requests lead to.
+#[derive(Clone, Debug)]
+pub(super) struct Doors {
+    gate: PodGate,
+    flows: Arc<FlowStore>,
+}
+
+impl Doors {
+    pub(super) fn new(config: &Config, shared: &Shared) -> Self {
+        let gate = PodGate::new(config, &shared.inbox, &shared.metrics);
+        Self { gate, flows: Arc::clone(&shared.flows) }
+    }
 }
 
 /// The listening socket. Dropping it removes the file.
@@ -90,16 +106,16 @@ impl Drop for SocketListener {
 }
 
 /// Serves connections; never returns.
-pub(super) async fn serve(listener: &SocketListener, gate: PodGate) {
+pub(super) async fn serve(listener: &SocketListener, doors: Doors) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.
         let Ok(slot) = Arc::clone(&slots).acquire_owned().await else { return };
         match listener.listener.accept().await {
             Ok((stream, _)) => {
-                let gate = gate.clone();
+                let doors = doors.clone();
                 tokio::spawn(async move {
-                    if let Err(err) = serve_connection(stream, &gate).await {
+                    if let Err(err) = serve_connection(stream, &doors).await {
                         tracing::debug!(%err, "socket connection failed");
                     }
                     drop(slot);
@@ -114,7 +130,7 @@ pub(super) async fn serve(listener: &SocketListener, gate: PodGate) {
     }
 }
 
-async fn serve_connection(stream: UnixStream, gate: &PodGate) -> io::Result<()> {
+async fn serve_connection(stream: UnixStream, doors: &Doors) -> io::Result<()> {
     // The file's mode excludes other users. This check also works on file systems that ignore the mode.
     let user = stream.peer_cred()?.uid();
     if user != 0 && user != geteuid().as_raw() {
@@ -130,7 +146,7 @@ async fn serve_connection(stream: UnixStream, gate: &PodGate) -> io::Result<()> 
             return Ok(());
         }
         let is_complete = line.ends_with(b"\n");
-        let response = if is_complete { respond(&line, gate).await } else { Response::Error(too_long()) };
+        let response = if is_complete { respond(&line, doors).await } else { Response::Error(too_long()) };
         let mut text = serde_json::to_vec(&ResponseLine { version: VERSION, response })?;
         text.push(b'\n');
         timeout(RESPONSE_TIMEOUT, write.write_all(&text)).await.map_err(io::Error::other)??;
@@ -142,18 +158,19 @@ async fn serve_connection(stream: UnixStream, gate: &PodGate) -> io::Result<()> 
 
 /// What connections need, without a worker.
 #[cfg(any(test, fuzzing))]
-fn idle_gate() -> PodGate {
-    let metrics = crate::metrics::Metrics::new("", &palisade_policy::Name::from("n1"));
-    PodGate::new(&crate::config::Config::default(), &Arc::default(), &Arc::new(metrics))
+fn idle_doors() -> Doors {
+    let metrics = Arc::new(crate::metrics::Metrics::new("", &palisade_policy::Name::from("n1")));
+    let gate = PodGate::new(&Config::default(), &Arc::default(), &metrics);
+    Doors { gate, flows: Arc::new(FlowStore::new(1 << 20, metrics)) }
 }
 
 /// Serves one connection, for [`crate::fuzzing`]. Every request is answered at once.
 #[cfg(fuzzing)]
 pub(crate) async fn fuzz(stream: UnixStream) {
-    let gate = idle_gate();
+    let doors = idle_doors();
     let worker = async {
         loop {
-            let taken = gate.inbox.take(Duration::ZERO);
+            let taken = doors.gate.inbox.take(Duration::ZERO);
             for pending in taken.requests {
                 // The client may have disconnected.
                 _ = pending.respond.send(Response::Done);
@@ -167,7 +184,7 @@ pub(crate) async fn fuzz(stream: UnixStream) {
         }
     };
     tokio::select! {
-        _ = serve_connection(stream, &gate) => {}
+        _ = serve_connection(stream, &doors) => {}
         () = worker => {}
     }
 }
@@ -176,7 +193,7 @@ fn too_long() -> String {
     format!("a request is one line of at most {MAX_REQUEST} bytes")
 }
 
-async fn respond(line: &[u8], gate: &PodGate) -> Response {
+async fn respond(line: &[u8], Doors { gate, flows }: &Doors) -> Response {
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: u32,
@@ -198,6 +215,10 @@ async fn respond(line: &[u8], gate: &PodGate) -> Response {
     let request = match line.request {
         Request::PodAttached(attachment) => return cni::attached(gate, attachment).await,
         Request::PodDetached { id } => return cni::detached(gate, id),
+        // Without the worker: it may be busy for long, and requests for flows may wait.
+        Request::Flows(request) => {
+            return flows.page(&request).await.map_or_else(Response::Error, Response::Flows);
+        }
         other => other,
     };
     match timeout(RESPONSE_TIMEOUT, gate.inbox.request(request)).await {
@@ -224,7 +245,7 @@ mod tests {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("agent.sock");
         let listener = SocketListener::open(&path).unwrap();
-        tokio::spawn(async move { serve(&listener, idle_gate()).await });
+        tokio::spawn(async move { serve(&listener, idle_doors()).await });
         let begin = Instant::now();
         let mut idle = Vec::new();
         for _ in 0..MAX_CONNECTIONS {
@@ -248,7 +269,7 @@ mod tests {
         let path = dir.path().join("agent.sock");
         let listener = SocketListener::open(&path).unwrap();
         // Nothing reads the inbox, as during a transaction that never ends.
-        tokio::spawn(async move { serve(&listener, idle_gate()).await });
+        tokio::spawn(async move { serve(&listener, idle_doors()).await });
         let mut stream = connect(&path).await;
         stream.write_all(b"{\"version\":1,\"ask\":\"status\"}\n").await.unwrap();
         let begin = Instant::now();

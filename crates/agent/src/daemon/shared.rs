@@ -6,7 +6,8 @@ use palisade_api::Reporter;
 use palisade_policy::{Cluster, Name};
 
 use super::{health::Health, inbox::Inbox};
-use crate::{metrics::Metrics, socket::Explained};
+pub use crate::drops::Wording;
+use crate::{flows::FlowStore, metrics::Metrics, socket::Explained};
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     pub(super) node: Name,
     pub(super) metrics: Arc<Metrics>,
     pub(super) inbox: Arc<Inbox>,
+    pub(super) flows: Arc<FlowStore>,
     pub(super) health: Arc<Health>,
     /// Reports to the cluster. Set once the API server is connected.
     pub(super) reporter: Arc<OnceLock<Reporter>>,

@@ -55,7 +55,7 @@ use super::{
     overrun::Overrun,
     repairs::Repairs,
     reviews::Reviews,
-    shared::{Explain, Shared},
+    shared::{Explain, Shared, Wording},
     shortfall::Shortfall,
 };
 use crate::{
@@ -63,6 +63,7 @@ use crate::{
     config::Config,
     drops::DropLog,
     error_chain,
+    flows::FlowStore,
     metrics::{Metrics, ResultLabel},
     state::Keeper,
 };
@@ -89,6 +90,7 @@ pub(super) struct Worker {
     reporter: Arc<OnceLock<Reporter>>,
     errors: ErrorLog,
     drops: DropLog,
+    flows: Arc<FlowStore>,
     /// The nflog group of denied packets.
     log_group: Option<u16>,
     explain: Explain,
@@ -122,7 +124,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(config: &Config, shared: &Shared, plane: NftDataPlane, explain: Explain) -> Self {
+    pub(super) fn new(
+        config: &Config,
+        shared: &Shared,
+        plane: NftDataPlane,
+        explain: Explain,
+        wording: Wording,
+    ) -> Self {
+        let drops = DropLog::new(shared.node.clone(), Arc::clone(&shared.flows), wording, Instant::now());
         Self {
             agent: NodeAgent::new(shared.node.clone(), plane),
             node: shared.node.clone(),
@@ -132,7 +141,8 @@ impl Worker {
             metrics: Arc::clone(&shared.metrics),
             reporter: Arc::clone(&shared.reporter),
             errors: ErrorLog::new(Arc::clone(&shared.metrics)),
-            drops: DropLog::new(Instant::now()),
+            drops,
+            flows: Arc::clone(&shared.flows),
             log_group: EnforcerOptions::default().log_group.filter(|_| config.log_drops),
             explain,
             shortfall: Shortfall::default(),
@@ -224,7 +234,7 @@ impl Worker {
             self.drops.record(
                 denied_packets,
                 uncollected_packets,
-                self.agent.reconciler(),
+                (self.agent.reconciler(), self.generation),
                 &self.metrics,
                 Instant::now(),
             );
@@ -466,6 +476,7 @@ impl Worker {
             let report = self.agent.tick();
             self.apply_report(report, None);
         }
+        self.drops.tick(Instant::now());
         self.watch_table();
         self.follow_links();
         self.compare_after_overrun();

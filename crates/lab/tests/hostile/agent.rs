@@ -72,7 +72,7 @@ pub(crate) fn child(role: &OsStr) -> ExitCode {
         let text = namespace.labels.get(REVISION).unwrap_or_default().to_owned();
         Ok(Explained { text, ..Explained::default() })
     };
-    done(daemon::run(&config, Arc::new(revision)))
+    done(daemon::run(&config, Arc::new(revision), Arc::new(|_, _| Vec::new())))
 }
 
 fn done(outcome: Result<(), daemon::DaemonError>) -> ExitCode {

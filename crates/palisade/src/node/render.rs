@@ -33,9 +33,11 @@ pub(super) fn text(reply: &Response) -> Result<String> {
         Response::Errors(errors) => self::errors(errors),
         Response::Verified(verified) => self::verified(verified),
         // No question of `palisade node` has these answers.
-        Response::Explained(_) | Response::Done | Response::PodStarted(_) | Response::PodIsHeld(_) => {
-            String::new()
-        }
+        Response::Explained(_)
+        | Response::Flows(_)
+        | Response::Done
+        | Response::PodStarted(_)
+        | Response::PodIsHeld(_) => String::new(),
         Response::Error(error) => format!("{error}\n"),
     })
 }
@@ -70,8 +72,10 @@ pub(super) fn document(reply: &Response, encoding: Encoding) -> Result<String> {
         Response::Errors(errors) => named("errors", errors),
         Response::Explained(explained) => explained.json.clone(),
         Response::Verified(verified) => named("verify", verified),
-        // Nothing that `palisade node` asks for is answered by the last two.
-        Response::Done | Response::PodStarted(_) | Response::PodIsHeld(_) => named("done", &true),
+        // Nothing that `palisade node` asks for is answered by these.
+        Response::Flows(_) | Response::Done | Response::PodStarted(_) | Response::PodIsHeld(_) => {
+            named("done", &true)
+        }
         Response::Error(error) => named("error", error),
     };
     encoding.encode(&value)

@@ -8,6 +8,7 @@
 
 mod cni;
 mod faults;
+mod flows;
 mod node_restart;
 mod runtime;
 mod settings;

@@ -39,7 +39,7 @@ impl Worker {
             Request::Verify => self.verify(),
             Request::PodIsHeld { id } => Response::PodIsHeld(self.runtime.pods.has(&id)),
             // The listener answers these without the worker.
-            Request::PodAttached(_) | Request::PodDetached { .. } => {
+            Request::PodAttached(_) | Request::PodDetached { .. } | Request::Flows(_) => {
                 Response::Error("not a request to the worker".to_owned())
             }
             Request::UpdateMetrics => {
@@ -157,6 +157,7 @@ impl Worker {
             let more = before.saturating_sub(self.drops.received(direction)).saturating_sub(*unlogged);
             *unlogged += more;
             *before = now;
+            self.flows.lose(more);
             self.metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
         }
     }

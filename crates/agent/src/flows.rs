@@ -1,0 +1,390 @@
+//! The records of this node's flows, for `palisade flows`: the latest ones, in a bounded number of bytes.
+//!
+//! Whoever sends gets a fair share: when the buffer is full, the oldest record of the sender with the most bytes makes room. So a pod
+//! that is denied all the time pushes out its own records, and not those of its neighbours. Other senders than pods share one place for each
+//! receiving pod: their addresses can be forged. Every loss is counted.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use palisade_flow::{Filter, Record};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::{Instant, timeout_at},
+};
+
+use crate::metrics::Metrics;
+
+/// The most records of a page.
+const MAX_PAGE: usize = 500;
+/// About the most bytes of a page.
+const MAX_PAGE_BYTES: usize = 4 << 20;
+/// The longest wait for a record: connections that don't ask are closed somewhat later.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The most requests that wait at once. The socket serves others too, such as the start of pods.
+const MAX_WAITING: usize = 4;
+
+/// A request for records.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowRequest {
+    /// Only records with a greater id; 0 for all.
+    #[serde(default)]
+    pub after: u64,
+    /// Only this many of the latest records that match.
+    #[serde(default)]
+    pub last: Option<usize>,
+    /// Which records.
+    #[serde(default)]
+    pub filter: Filter,
+    /// How long to wait for a record if there is none, in milliseconds.
+    #[serde(default)]
+    pub wait_milliseconds: u64,
+}
+
+/// Records, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowPage {
+    /// The records.
+    pub records: Vec<Record>,
+    /// To be given as [`FlowRequest::after`] to go on.
+    pub next: u64,
+    /// Whether there are more right now.
+    pub more: bool,
+    /// How many records have made room for others since the agent started.
+    pub evicted: u64,
+    /// How many packets have no record since the agent started, because there were too many at once.
+    pub unrecorded: u64,
+    /// When the agent started. Another agent's ids begin anew.
+    pub started: Timestamp,
+}
+
+/// The buffer.
+#[derive(Debug)]
+pub(crate) struct FlowStore {
+    capacity: usize,
+    started: Timestamp,
+    metrics: Arc<Metrics>,
+    buffer: Mutex<Buffer>,
+    /// The id of the last record.
+    last: watch::Sender<u64>,
+    waiting: Semaphore,
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
+    last_id: u64,
+    records: BTreeMap<u64, (Arc<Record>, Share, usize)>,
+    shares: HashMap<Share, Held>,
+    /// The shares by their bytes.
+    sizes: BTreeSet<(usize, Share)>,
+    bytes: usize,
+    evicted: u64,
+    unrecorded: u64,
+}
+
+/// Whose share a record takes.
+type Share = Arc<str>;
+
+/// What a share holds.
+#[derive(Debug, Default)]
+struct Held {
+    ids: VecDeque<u64>,
+    bytes: usize,
+}
+
+impl FlowStore {
+    /// Makes a buffer of `capacity` bytes; of 0, it records nothing.
+    pub(crate) fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
+        Self {
+            capacity,
+            started: Timestamp::now(),
+            metrics,
+            buffer: Mutex::default(),
+            last: watch::Sender::new(0),
+            waiting: Semaphore::new(MAX_WAITING),
+        }
+    }
+
+    /// Adds a record, whose id is set here. `O(log records)`.
+    pub(crate) fn add(&self, mut record: Record) {
+        if self.capacity == 0 {
+            return;
+        }
+        let share = share(&record);
+        let mut buffer = self.lock();
+        buffer.last_id += 1;
+        record.id = buffer.last_id;
+        let id = record.id;
+        // What it takes as text: in memory, a record takes about as much again.
+        let bytes = serde_json::to_vec(&record).map_or(0, |text| text.len());
+        let evicted = buffer.insert(record, share, bytes, self.capacity);
+        drop(buffer);
+        self.metrics.flow_records.inc();
+        self.metrics.flow_records_evicted.inc_by(evicted);
+        self.last.send_replace(id);
+    }
+
+    /// Counts packets that get no record.
+    pub(crate) fn lose(&self, packets: u64) {
+        if self.capacity > 0 && packets > 0 {
+            self.lock().unrecorded += packets;
+            self.metrics.flow_packets_unrecorded.inc_by(packets);
+        }
+    }
+
+    /// Answers a request, which waits here for a record if it asks to. Walks over the buffer.
+    pub(crate) async fn page(&self, request: &FlowRequest) -> Result<FlowPage, String> {
+        if self.capacity == 0 {
+            return Err("flows are not recorded: the setting flow-buffer is 0".to_owned());
+        }
+        let deadline = Instant::now() + Duration::from_millis(request.wait_milliseconds).min(MAX_WAIT);
+        let mut last = self.last.subscribe();
+        // Without a place to wait the answer is that there is nothing yet.
+        let place = self.waiting.try_acquire();
+        let mut after = request.after;
+        loop {
+            last.mark_unchanged();
+            let page = FlowPage { started: self.started, ..self.lock().page(after, request) };
+            if !page.records.is_empty() || request.wait_milliseconds == 0 || place.is_err() {
+                return Ok(page);
+            }
+            after = page.next;
+            if timeout_at(deadline, last.changed()).await.is_err() {
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Ignores poisoning: after a panic at most the accounting of one record is off.
+    fn lock(&self) -> MutexGuard<'_, Buffer> {
+        self.buffer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Buffer {
+    /// Inserts a record, and returns how many made room for it.
+    fn insert(&mut self, record: Record, share: Share, bytes: usize, capacity: usize) -> u64 {
+        let id = record.id;
+        self.records.insert(id, (Arc::new(record), Arc::clone(&share), bytes));
+        self.resize(&share, |held| {
+            held.ids.push_back(id);
+            held.bytes += bytes;
+        });
+        self.bytes += bytes;
+        let mut evicted = 0;
+        while self.bytes > capacity {
+            let Some((_, largest)) = self.sizes.last().cloned() else { break };
+            self.evict_oldest(&largest);
+            evicted += 1;
+        }
+        self.evicted += evicted;
+        evicted
+    }
+
+    fn evict_oldest(&mut self, share: &Share) {
+        let Some(id) = self.shares.get(share).and_then(|held| held.ids.front().copied()) else { return };
+        let bytes = self.records.remove(&id).map_or(0, |(_, _, bytes)| bytes);
+        self.resize(share, |held| {
+            held.ids.pop_front();
+            held.bytes -= bytes;
+        });
+        self.bytes -= bytes;
+    }
+
+    /// Changes what a share holds, and keeps the order of the shares.
+    fn resize(&mut self, share: &Share, change: impl FnOnce(&mut Held)) {
+        let held = self.shares.entry(Arc::clone(share)).or_default();
+        self.sizes.remove(&(held.bytes, Arc::clone(share)));
+        change(held);
+        if held.ids.is_empty() {
+            self.shares.remove(share);
+        } else {
+            self.sizes.insert((held.bytes, Arc::clone(share)));
+        }
+    }
+
+    fn page(&self, after: u64, request: &FlowRequest) -> FlowPage {
+        let later = || self.records.range(after.saturating_add(1)..).map(|(_, kept)| kept);
+        let first = request.last.map_or(0, |last| {
+            let matching = later().rev().filter(|(record, ..)| request.filter.matches(record));
+            let first = matching.take(last.min(self.records.len())).last();
+            first.map_or(u64::MAX, |(record, ..)| record.id)
+        });
+        let mut page = FlowPage {
+            next: self.last_id.max(after),
+            evicted: self.evicted,
+            unrecorded: self.unrecorded,
+            ..FlowPage::default()
+        };
+        let mut bytes = 0;
+        for (record, _, size) in later() {
+            if record.id < first || !request.filter.matches(record) {
+                continue;
+            }
+            if page.records.len() == MAX_PAGE || bytes > MAX_PAGE_BYTES {
+                page.next = page.records.last().map_or(after, |record| record.id);
+                page.more = true;
+                break;
+            }
+            bytes += size;
+            page.records.push(Record::clone(record));
+        }
+        page
+    }
+}
+
+/// The sending pod, else the receiving pod's other senders.
+fn share(record: &Record) -> Share {
+    match (&record.source.pod, &record.destination.pod) {
+        (Some(pod), _) => format!("{pod}").into(),
+        (None, Some(pod)) => format!("to {pod}").into(),
+        (None, None) => "".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_flow::{Direction, End, Object, Verdict};
+
+    use super::*;
+
+    fn store(capacity: usize) -> FlowStore {
+        FlowStore::new(capacity, Arc::new(Metrics::new("1", "n1")))
+    }
+
+    fn end(pod: Option<&str>) -> End {
+        End {
+            address: [10, 0, 0, 1].into(),
+            pod: pod.map(|name| Object {
+                kind: "Pod".to_owned(),
+                namespace: Some("x".to_owned()),
+                name: name.to_owned(),
+            }),
+            workload: None,
+            labels: BTreeMap::new(),
+            node: None,
+        }
+    }
+
+    fn record(from: Option<&str>, port: u16) -> Record {
+        Record {
+            id: 0,
+            time: Timestamp::UNIX_EPOCH,
+            node: "n1".to_owned(),
+            verdict: Verdict::Dropped,
+            direction: Direction::Ingress,
+            source: end(from),
+            destination: end(Some("db")),
+            protocol: "TCP".to_owned(),
+            port: Some(port),
+            policies: Vec::new(),
+            rule: None,
+            reason: Vec::new(),
+            generation: 1,
+            count: 1,
+        }
+    }
+
+    async fn all(store: &FlowStore) -> Vec<(String, u16)> {
+        let (mut out, mut request) = (Vec::new(), FlowRequest::default());
+        loop {
+            let page = store.page(&request).await.unwrap();
+            out.extend(page.records.iter().map(|r| (r.source.to_string(), r.port.unwrap_or(0))));
+            request.after = page.next;
+            if !page.more {
+                return out;
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flood_from_one_pod_pushes_out_its_own_records() {
+        let store = store(20_000);
+        for port in 1..=5 {
+            store.add(record(Some("quiet"), port));
+            store.add(record(None, port));
+        }
+        for port in 1..=5_000 {
+            store.add(record(Some("flood"), port));
+        }
+        let kept = all(&store).await;
+        let of = |name: &str| -> Vec<u16> {
+            kept.iter().filter(|(from, _)| from == name).map(|(_, port)| *port).collect()
+        };
+        assert_eq!(of("x/quiet"), [1, 2, 3, 4, 5]);
+        assert_eq!(of("10.0.0.1").len(), 5);
+        assert_eq!(of("x/flood").last(), Some(&5_000), "the latest stay");
+        let buffer = store.lock();
+        assert!(buffer.bytes <= 20_000 && buffer.evicted > 4_000, "{} {}", buffer.bytes, buffer.evicted);
+        assert_eq!(buffer.bytes, buffer.shares.values().map(|held| held.bytes).sum::<usize>());
+        assert_eq!(buffer.sizes.len(), buffer.shares.len());
+        assert_eq!(store.metrics.flow_records_evicted.get(), buffer.evicted);
+    }
+
+    #[tokio::test]
+    async fn pages_continue_and_the_latest_can_be_asked_for() {
+        let store = store(1 << 20);
+        for port in 1..=1_200 {
+            store.add(record(Some("web"), port));
+        }
+        assert_eq!(all(&store).await.len(), 1_200);
+        let mut request = FlowRequest { last: Some(3), ..FlowRequest::default() };
+        let ports = |page: &FlowPage| page.records.iter().filter_map(|r| r.port).collect::<Vec<_>>();
+        let page = store.page(&request).await.unwrap();
+        assert_eq!((ports(&page), page.more, page.next), (vec![1_198, 1_199, 1_200], false, 1_200));
+        request.filter.ports = vec!["7".parse().unwrap(), "9".parse().unwrap()];
+        assert_eq!(ports(&store.page(&request).await.unwrap()), [7, 9]);
+        request.last = Some(0);
+        assert_eq!(ports(&store.page(&request).await.unwrap()), [0_u16; 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_waits_for_a_record_that_matches() {
+        let store = Arc::new(store(1 << 20));
+        let mut request = FlowRequest { wait_milliseconds: 60_000, ..FlowRequest::default() };
+        request.filter.ports = vec!["80".parse().unwrap()];
+        let begin = Instant::now();
+        assert_eq!(store.page(&request).await.unwrap().records, []);
+        assert_eq!(begin.elapsed(), MAX_WAIT, "bounded");
+        let follower = tokio::spawn({
+            let (store, request) = (Arc::clone(&store), request.clone());
+            async move { store.page(&request).await.unwrap() }
+        });
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.add(record(Some("web"), 443));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        store.add(record(Some("web"), 80));
+        let page = follower.await.unwrap();
+        assert_eq!((page.records.len(), page.records[0].port, page.next), (1, Some(80), 2));
+        // Those who find no place to wait are answered.
+        let waiting = (0..MAX_WAITING).map(|_| store.waiting.try_acquire().unwrap()).collect::<Vec<_>>();
+        request.after = 2;
+        let begin = Instant::now();
+        assert_eq!(store.page(&request).await.unwrap().next, 2);
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+        drop(waiting);
+    }
+
+    #[tokio::test]
+    async fn a_buffer_of_no_size_says_so_and_counts_nothing() {
+        let store = store(0);
+        store.add(record(None, 1));
+        store.lose(5);
+        assert!(store.page(&FlowRequest::default()).await.unwrap_err().contains("flow-buffer"));
+        assert_eq!(store.metrics.flow_packets_unrecorded.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_record_larger_than_the_buffer_is_lost_and_counted() {
+        let store = store(100);
+        store.add(record(Some("web"), 1));
+        store.lose(2);
+        let page = store.page(&FlowRequest::default()).await.unwrap();
+        assert_eq!((page.records.len(), page.evicted, page.unrecorded), (0, 1, 2));
+    }
+}

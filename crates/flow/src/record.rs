@@ -1,0 +1,232 @@
+//! One record.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// What happened to packets of one connection in one direction of policies: source, destination, verdict, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The record's number on its node. Later records have greater ones.
+    pub id: u64,
+    /// When the last of the packets was seen, by the node's clock.
+    pub time: Timestamp,
+    /// The node that saw them.
+    pub node: String,
+    /// What happened to them.
+    pub verdict: Verdict,
+    /// Whether the policies of the source (egress) or of the destination (ingress) decided.
+    pub direction: Direction,
+    /// The sender.
+    pub source: End,
+    /// The receiver, after a Service's address was translated.
+    pub destination: End,
+    /// The protocol, such as `TCP`.
+    pub protocol: String,
+    /// The destination port. `None` for protocols without ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The policies that isolate the pod, or the one whose rule decided.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Object>,
+    /// The rule that decided, or else the one that came closest to allow the connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+    /// The reason as text, in the words of `palisade explain`.
+    pub reason: Vec<String>,
+    /// The generation of the kernel's table when the record was made.
+    pub generation: u64,
+    /// How many packets the record stands for.
+    pub count: u64,
+}
+
+/// What happened to a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// A policy denied it.
+    Dropped,
+}
+
+/// The policies that decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Those of the destination.
+    Ingress,
+    /// Those of the source.
+    Egress,
+}
+
+/// One end of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The address.
+    pub address: IpAddr,
+    /// The pod that has the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Object>,
+    /// The pod's workload. The namespace is the pod's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
+    /// The pod's labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// The node that has the address, if no pod has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
+/// What a pod is part of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Workload {
+    /// The kind in the API's spelling.
+    pub kind: String,
+    /// The name.
+    pub name: String,
+}
+
+/// An object of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Object {
+    /// The kind in the API's spelling.
+    pub kind: String,
+    /// The namespace. `None` for objects without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+/// A rule of a policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rule {
+    /// The policy.
+    pub policy: Object,
+    /// The field, such as `ingress[0]`.
+    pub field: String,
+    /// The rule's name, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where it is written: file and line, or object and field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    /// Whether the rule decided. Else it came closest.
+    pub decided: bool,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dropped => "dropped",
+        })
+    }
+}
+
+impl fmt::Display for Direction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ingress => "ingress",
+            Self::Egress => "egress",
+        })
+    }
+}
+
+/// `shop/web`, or `web` for an object without a namespace.
+impl fmt::Display for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// The pod, else the node, else the address.
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.pod, &self.node) {
+            (Some(pod), _) => write!(f, "{pod}"),
+            (None, Some(node)) => write!(f, "node {node}"),
+            (None, None) => write!(f, "{}", self.address),
+        }
+    }
+}
+
+impl Record {
+    /// Formats the protocol and the port: `TCP 80`, `ICMP`.
+    #[must_use]
+    pub fn port_text(&self) -> String {
+        self.port.map_or_else(|| self.protocol.clone(), |port| format!("{} {port}", self.protocol))
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn example() -> Record {
+    let pod = |name: &str| Object {
+        kind: "Pod".to_owned(),
+        namespace: Some("shop".to_owned()),
+        name: name.to_owned(),
+    };
+    let policy = Object { kind: "NetworkPolicy".to_owned(), ..pod("closed") };
+    Record {
+        id: 7,
+        time: "2026-11-28T10:00:00.25Z".parse().unwrap(),
+        node: "n1".to_owned(),
+        verdict: Verdict::Dropped,
+        direction: Direction::Ingress,
+        source: End {
+            address: [10, 0, 0, 2].into(),
+            pod: Some(pod("web-0")),
+            workload: Some(Workload { kind: "StatefulSet".to_owned(), name: "web".to_owned() }),
+            labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
+            node: None,
+        },
+        destination: End {
+            address: [10, 0, 0, 1].into(),
+            pod: Some(pod("db")),
+            workload: None,
+            labels: BTreeMap::new(),
+            node: None,
+        },
+        protocol: "TCP".to_owned(),
+        port: Some(5432),
+        policies: vec![policy.clone()],
+        rule: Some(Rule {
+            policy,
+            field: "ingress[0]".to_owned(),
+            name: None,
+            at: Some("policy.yaml:9".to_owned()),
+            decided: false,
+        }),
+        reason: vec!["isolated by NetworkPolicy shop/closed".to_owned()],
+        generation: 12,
+        count: 3,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_is_one_line_of_json_and_read_back() {
+        let line = serde_json::to_string(&example()).unwrap();
+        assert!(!line.contains('\n'));
+        assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), example());
+        assert!(
+            line.starts_with(r#"{"id":7,"time":"2026-11-28T10:00:00.25Z","node":"n1","verdict":"dropped""#),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn ends_are_named_by_pod_node_or_address() {
+        let record = example();
+        assert_eq!((record.source.to_string(), record.port_text()), ("shop/web-0".into(), "TCP 5432".into()));
+        let node = End { pod: None, node: Some("n2".to_owned()), ..record.source.clone() };
+        let outside = End { pod: None, ..record.source };
+        assert_eq!((node.to_string(), outside.to_string()), ("node n2".into(), "10.0.0.2".into()));
+    }
+}
