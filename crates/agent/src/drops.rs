@@ -52,6 +52,8 @@ impl DeniedPacket {
 
 /// The most flows that are remembered with their policy. A port scan creates one for each port.
 const MAX_FLOWS: usize = 4096;
+/// The most bytes of their records: labels and reasons can be long.
+const MAX_FLOW_BYTES: usize = 8 << 20;
 /// The most label sets of `palisade_drops_total`.
 const MAX_LABELS: usize = 1000;
 /// How often a flow that is denied all the time is logged.
@@ -60,6 +62,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_LINES: u32 = 20;
 /// The most flows that are explained in one [`PERIOD`]: the reference evaluates every policy for each.
 const MAX_EXPLAINED: u32 = 200;
+/// The most of them with one sender, so that a scan by one pod doesn't hide the flows of others.
+const MAX_EXPLAINED_OF_SENDER: u32 = MAX_EXPLAINED / 4;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often a flow that is denied all the time gets a record.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
@@ -73,6 +77,7 @@ struct KnownFlow {
     packets: u64,
     /// What its records have in common.
     record: Record,
+    bytes: usize,
     recorded: Instant,
     /// Packets since the last record, and when the last of them was seen.
     unrecorded: u64,
@@ -91,6 +96,10 @@ pub(crate) struct DropLog {
     period: Instant,
     lines: u32,
     explained: u32,
+    /// How many flows of each sender were explained.
+    explained_of: HashMap<IpAddr, u32>,
+    /// The bytes of the records of all known flows.
+    flow_bytes: usize,
     /// Lines that were not logged in this period.
     suppressed: u64,
     /// Packets received from the kernel, by direction.
@@ -109,6 +118,8 @@ impl DropLog {
             period: now,
             lines: 0,
             explained: 0,
+            explained_of: HashMap::new(),
+            flow_bytes: 0,
             suppressed: 0,
             received: HashMap::new(),
         }
@@ -118,6 +129,23 @@ impl DropLog {
     pub(crate) fn forget_policies(&mut self) {
         self.record_waiting(None);
         self.flows.clear();
+        self.flow_bytes = 0;
+    }
+
+    /// Forgets what denied flows from and to addresses, because their pods changed: an address may have another pod now.
+    pub(crate) fn forget_ends(&mut self, addresses: &HashSet<IpAddr>) {
+        if addresses.is_empty() || self.flows.is_empty() {
+            return;
+        }
+        let (records, bytes) = (&self.records, &mut self.flow_bytes);
+        self.flows.retain(|packet, flow| {
+            let stays = !addresses.contains(&packet.source) && !addresses.contains(&packet.destination);
+            if !stays {
+                flow.add_record(records);
+                *bytes -= flow.bytes;
+            }
+            stays
+        });
     }
 
     /// Records packets of flows whose last record is [`RECORD_INTERVAL`] old. To be called about that often.
@@ -172,6 +200,7 @@ impl DropLog {
                 tracing::warn!(lines = self.suppressed, "suppressed log lines about dropped packets");
             }
             (self.period, self.lines, self.explained, self.suppressed) = (now, 0, 0, 0);
+            self.explained_of.clear();
         }
     }
 
@@ -198,17 +227,19 @@ impl DropLog {
             flow.logged = now;
             return self.log(&packet, &labels, packets, reconciler);
         }
-        if self.explained >= MAX_EXPLAINED {
+        // Addresses outside the cluster can be forged: they share what is left for the receiving pod.
+        let sender = reconciler.owner(packet.source).map_or(packet.destination, |_| packet.source);
+        if !self.may_explain(sender) {
             self.records.lose(1);
             metrics.drops.get_or_create(&DropLabels::unknown(packet.direction)).inc();
             return;
         }
-        self.explained += 1;
         let found = explained::explain(&packet, reconciler, generation, &self.wording);
         let labels = self.limit(found.labels, packet.direction);
         metrics.drops.get_or_create(&labels).inc();
         self.log(&packet, &labels, 1, reconciler);
-        if self.flows.len() >= MAX_FLOWS {
+        let bytes = bytes(&found.record);
+        if self.flows.len() >= MAX_FLOWS || self.flow_bytes + bytes > MAX_FLOW_BYTES {
             self.forget_policies();
         }
         let mut flow = KnownFlow {
@@ -216,12 +247,28 @@ impl DropLog {
             logged: now,
             packets: 0,
             record: Record { node: self.node.to_string(), ..found.record },
+            bytes,
             recorded: now,
             unrecorded: 1,
             seen: Timestamp::now(),
         };
         flow.add_record(&self.records);
+        self.flow_bytes += bytes;
         self.flows.insert(packet, flow);
+    }
+
+    /// Takes one of the explanations of this period, if there is one left for this sender.
+    fn may_explain(&mut self, sender: IpAddr) -> bool {
+        if self.explained >= MAX_EXPLAINED {
+            return false;
+        }
+        let of_sender = self.explained_of.entry(sender).or_default();
+        let may = *of_sender < MAX_EXPLAINED_OF_SENDER;
+        if may {
+            *of_sender += 1;
+            self.explained += 1;
+        }
+        may
     }
 
     /// Returns the labels, or those of an unknown policy if there are too many.
@@ -259,6 +306,11 @@ impl DropLog {
             "dropped packets"
         );
     }
+}
+
+/// About the bytes of a record, as text.
+fn bytes(record: &Record) -> usize {
+    serde_json::to_vec(record).map_or(0, |text| text.len())
 }
 
 impl KnownFlow {
@@ -447,7 +499,35 @@ pub(crate) mod tests {
         let page = records.page(&FlowRequest::default()).await.unwrap();
         let packets: u64 = page.records.iter().map(|record| record.count).sum();
         assert_eq!(packets + page.unrecorded, 1_050);
-        assert_eq!(packets, u64::from(MAX_EXPLAINED));
+        assert_eq!(packets, u64::from(MAX_EXPLAINED_OF_SENDER));
+    }
+
+    #[tokio::test]
+    async fn a_scan_by_one_pod_does_not_hide_the_flows_of_others() {
+        let (reconciler, metrics, now) = (reconciler(), Metrics::new("1", "n"), Instant::now());
+        let (mut drops, records) = drop_log(now);
+        let mut packets: Vec<DeniedPacket> =
+            (1..=1_000).map(|port| DeniedPacket { port, ..denied_packet() }).collect();
+        packets.push(DeniedPacket { source: [192, 0, 2, 1].into(), ..denied_packet() });
+        drops.record(packets, 0, (&reconciler, 1), &metrics, now);
+        assert_eq!(recorded(&records).await.last().unwrap().0, "192.0.2.1");
+        assert!(drops.explained <= MAX_EXPLAINED && drops.explained_of.len() == 2);
+    }
+
+    #[tokio::test]
+    async fn an_address_that_has_another_pod_now_is_looked_up_again() {
+        let (mut reconciler, metrics, now) = (reconciler(), Metrics::new("1", "n"), Instant::now());
+        let (mut drops, records) = drop_log(now);
+        drops.record(vec![denied_packet(), denied_packet()], 0, (&reconciler, 1), &metrics, now);
+        drops.forget_ends(&HashSet::from([[10, 0, 0, 9].into()]));
+        assert_eq!(drops.flows.len(), 1, "another address");
+        drops.forget_ends(&HashSet::from([denied_packet().source]));
+        assert_eq!((drops.flows.len(), drops.flow_bytes), (0, 0));
+        let gone = palisade_policy::Change::RemovePod(palisade_policy::ObjectKey::new("shop", "web"));
+        reconciler.handle(crate::Input::Changes(vec![gone]), Duration::ZERO);
+        drops.record(vec![denied_packet()], 0, (&reconciler, 2), &metrics, now);
+        let sources: Vec<String> = recorded(&records).await.into_iter().map(|(source, ..)| source).collect();
+        assert_eq!(sources, ["shop/web", "shop/web", "10.0.0.2"]);
     }
 
     #[tokio::test]

@@ -51,7 +51,7 @@ pub struct FlowRequest {
 pub struct FlowPage {
     /// The records.
     pub records: Vec<Record>,
-    /// To be given as [`FlowRequest::after`] to go on.
+    /// To be given as [`FlowRequest::after`] to go on. Less than that if the agent has started again since.
     pub next: u64,
     /// Whether there are more right now.
     pub more: bool,
@@ -216,7 +216,7 @@ impl Buffer {
             first.map_or(u64::MAX, |(record, ..)| record.id)
         });
         let mut page = FlowPage {
-            next: self.last_id.max(after),
+            next: self.last_id,
             evicted: self.evicted,
             unrecorded: self.unrecorded,
             ..FlowPage::default()

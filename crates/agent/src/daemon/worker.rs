@@ -26,6 +26,7 @@
 //! Each Report updates the log, Metrics, ErrorLog, Health (/readyz), Shortfall, and the Reporter (Events, conditions).
 //! ```
 
+mod flows;
 mod links;
 mod repair;
 mod requests;
@@ -91,6 +92,8 @@ pub(super) struct Worker {
     errors: ErrorLog,
     drops: DropLog,
     flows: Arc<FlowStore>,
+    /// When dropped packets that the kernel did not log were last counted.
+    drops_counted: Instant,
     /// The nflog group of denied packets.
     log_group: Option<u16>,
     explain: Explain,
@@ -143,6 +146,7 @@ impl Worker {
             errors: ErrorLog::new(Arc::clone(&shared.metrics)),
             drops,
             flows: Arc::clone(&shared.flows),
+            drops_counted: Instant::now(),
             log_group: EnforcerOptions::default().log_group.filter(|_| config.log_drops),
             explain,
             shortfall: Shortfall::default(),
@@ -289,6 +293,7 @@ impl Worker {
         let changes: Vec<Change> =
             changes.into_iter().map(|change| self.runtime.pods.api_change(change)).collect();
         let addresses = pod_addresses(&changes);
+        self.forget_flows_of(&changes);
         let report = self.agent.apply(changes);
         self.apply_report(report, received);
         self.log_shared_addresses(&addresses);
@@ -477,6 +482,7 @@ impl Worker {
             self.apply_report(report, None);
         }
         self.drops.tick(Instant::now());
+        self.count_losses();
         self.watch_table();
         self.follow_links();
         self.compare_after_overrun();

@@ -150,7 +150,7 @@ impl Worker {
 
     /// Adds packets to `palisade_drops_total` that the kernel counted but didn't log: it logs a limited number. Those that
     /// were counted by the last call and have not been logged since never will be.
-    fn count_unlogged_drops(&mut self) {
+    pub(super) fn count_unlogged_drops(&mut self) {
         let Some(counts) = self.agent.data_plane().count_drops(&mut self.drop_tally) else { return };
         for (direction, now) in [(Direction::Egress, counts.egress), (Direction::Ingress, counts.ingress)] {
             let (before, unlogged) = self.drop_counts.entry(direction).or_default();

@@ -137,7 +137,8 @@ impl Worker {
             Change::SetPod(pod) => Change::SetPod(interner.pod(pod)),
             other => other,
         });
-        let changes = shared.collect();
+        let changes: Vec<Change> = shared.collect();
+        self.forget_flows_of(&changes);
         let report = self.agent.apply(changes);
         self.apply_report(report, received);
     }
