@@ -230,7 +230,7 @@ fn settings_follow_from_the_values() {
         "socket": "/run/palisade/agent.sock", "log-format": "json",
         "log-level": "info", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
         "report-status": true, "startup-taint": "keep", "nri": "auto", "nri-socket": "/var/run/nri/nri.sock",
-        "pod-start": "closed", "pod-start-timeout": 1750,
+        "pod-start": "closed", "pod-start-timeout": 1750, "flow-buffer": 4194304,
     });
     assert_eq!(settings("deploy/manifests/palisade.yaml"), defaults);
     let monitored = settings("deploy/tests/monitored/expected.yaml");
