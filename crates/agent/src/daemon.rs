@@ -88,7 +88,7 @@ pub fn run(config: &Config, explain: Explain, wording: Wording) -> Result<(), Da
     let state = restore::at_start(config, &node);
     let metrics = Arc::new(Metrics::new(VERSION, &node));
     let shared = Shared {
-        node: node.clone(),
+        node,
         metrics: Arc::clone(&metrics),
         inbox: Arc::default(),
         flows: Arc::new(FlowStore::new(usize::try_from(config.flow_buffer).unwrap_or(usize::MAX), metrics)),

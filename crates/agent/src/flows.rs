@@ -122,7 +122,7 @@ impl FlowStore {
         let id = record.id;
         // What it takes as text: in memory, a record takes about as much again.
         let bytes = serde_json::to_vec(&record).map_or(0, |text| text.len());
-        let evicted = buffer.insert(record, share, bytes, self.capacity);
+        let evicted = buffer.insert(record, &share, bytes, self.capacity);
         drop(buffer);
         self.metrics.flow_records.inc();
         self.metrics.flow_records_evicted.inc_by(evicted);
@@ -168,10 +168,10 @@ impl FlowStore {
 
 impl Buffer {
     /// Inserts a record, and returns how many made room for it.
-    fn insert(&mut self, record: Record, share: Share, bytes: usize, capacity: usize) -> u64 {
+    fn insert(&mut self, record: Record, share: &Share, bytes: usize, capacity: usize) -> u64 {
         let id = record.id;
-        self.records.insert(id, (Arc::new(record), Arc::clone(&share), bytes));
-        self.resize(&share, |held| {
+        self.records.insert(id, (Arc::new(record), Arc::clone(share), bytes));
+        self.resize(share, |held| {
             held.ids.push_back(id);
             held.bytes += bytes;
         });
