@@ -67,6 +67,8 @@ const MAX_EXPLAINED_OF_SENDER: u32 = MAX_EXPLAINED / 4;
 const PERIOD: Duration = Duration::from_secs(1);
 /// How often a flow that is denied all the time gets a record.
 const RECORD_INTERVAL: Duration = Duration::from_secs(1);
+/// How often flows are looked at whose packets have no record yet.
+const TICK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What denied a flow, and when it was logged.
 #[derive(Debug)]
@@ -91,6 +93,8 @@ pub(crate) struct DropLog {
     wording: Wording,
     /// Flows with packets that have no record yet.
     waiting: Vec<DeniedPacket>,
+    /// When these were looked at.
+    ticked: Instant,
     flows: HashMap<DeniedPacket, KnownFlow>,
     labels: HashSet<DropLabels>,
     period: Instant,
@@ -113,6 +117,7 @@ impl DropLog {
             records,
             wording,
             waiting: Vec::new(),
+            ticked: now,
             flows: HashMap::new(),
             labels: HashSet::new(),
             period: now,
@@ -148,9 +153,13 @@ impl DropLog {
         });
     }
 
-    /// Records packets of flows whose last record is [`RECORD_INTERVAL`] old. To be called about that often.
+    /// Records packets of flows whose last record is [`RECORD_INTERVAL`] old. May be called at any time: it looks at the flows at
+    /// intervals.
     pub(crate) fn tick(&mut self, now: Instant) {
-        self.record_waiting(Some(now));
+        if now.saturating_duration_since(self.ticked) >= TICK_INTERVAL {
+            self.ticked = now;
+            self.record_waiting(Some(now));
+        }
     }
 
     /// Records packets that wait: of all flows, or of those that are due.

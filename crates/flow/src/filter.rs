@@ -18,6 +18,8 @@ pub struct Filter {
     pub to: Vec<Peer>,
     /// The source or the destination.
     pub either: Vec<Peer>,
+    /// The source's or the destination's namespace.
+    pub namespaces: Vec<Peer>,
     /// The verdict.
     pub verdicts: Vec<Verdict>,
     /// A policy that isolates, or whose rule decided.
@@ -35,9 +37,11 @@ impl Filter {
         fn any<T>(of: &[T], matches: impl Fn(&T) -> bool) -> bool {
             of.is_empty() || of.iter().any(matches)
         }
+        let either = |peer: &Peer| peer.matches(&record.source) || peer.matches(&record.destination);
         any(&self.from, |peer| peer.matches(&record.source))
             && any(&self.to, |peer| peer.matches(&record.destination))
-            && any(&self.either, |peer| peer.matches(&record.source) || peer.matches(&record.destination))
+            && any(&self.either, either)
+            && any(&self.namespaces, either)
             && any(&self.verdicts, |verdict| *verdict == record.verdict)
             && any(&self.policies, |policy| policy.matches(record))
             && any(&self.ports, |port| port.matches(record))
@@ -268,6 +272,11 @@ mod tests {
             assert_eq!(matches(|filter| filter.from = peers(&["x/y", source])), matched, "{source}");
         }
         assert!(matches(|filter| filter.either = peers(&["shop/db"])));
+        assert!(matches(|filter| filter.namespaces = peers(&["x/", "shop/"])));
+        let both = |namespace: &str, pod: &str| {
+            matches(|filter| (filter.namespaces, filter.either) = (peers(&[namespace]), peers(&[pod])))
+        };
+        assert!(both("shop/", "shop/db") && !both("shop/", "shop/x") && !both("x/", "shop/db"));
         assert!(!matches(|filter| filter.to = peers(&["shop/web"])));
     }
 

@@ -124,7 +124,8 @@ impl Flows {
         Filter {
             from: self.from.clone(),
             to: self.to.clone(),
-            either: self.pod.iter().chain(&self.namespace).cloned().collect(),
+            either: self.pod.clone(),
+            namespaces: self.namespace.clone(),
             verdicts: self.verdict.iter().map(|Decided::Dropped| Verdict::Dropped).collect(),
             policies: self.policy.clone(),
             ports: self.port.clone(),

@@ -96,11 +96,14 @@ fn edges(comparison: &Comparison, by_namespace: bool) -> Vec<Edge> {
     out
 }
 
-/// Traffic between nodes, in the order in which it was found.
+/// From, to, whether it opened, and a word for it.
+type Key = (Node, Node, bool, Option<&'static str>);
+
+/// Traffic between nodes, in the order in which it was found, and whether all of one edge is the same.
 #[derive(Default)]
 struct Sums {
-    places: HashMap<(Node, Node, bool, Option<&'static str>), usize>,
-    found: Vec<(Node, Node, bool, Option<&'static str>, Traffic, bool)>,
+    places: HashMap<Key, usize>,
+    found: Vec<(Key, Traffic, bool)>,
 }
 
 impl Sums {
@@ -109,24 +112,22 @@ impl Sums {
             return;
         }
         let key = (from, to, opened, word);
-        if let Some((.., sum, same)) = self.places.get(&key).map(|at| &mut self.found[*at]) {
+        if let Some((_, sum, same)) = self.places.get(&key).map(|at| &mut self.found[*at]) {
             *same &= *sum == *traffic;
             *sum = sum.union(traffic);
             return;
         }
         self.places.insert(key.clone(), self.found.len());
-        let (from, to, opened, word) = key;
-        self.found.push((from, to, opened, word, traffic.clone(), true));
+        self.found.push((key, traffic.clone(), true));
     }
 
     fn edges(self) -> Vec<Edge> {
-        let edge =
-            |(from, to, opened, word, traffic, same): (Node, Node, bool, Option<&str>, Traffic, bool)| {
-                let sign = if opened { "+" } else { "−" };
-                let some = if same { "" } else { " (some)" };
-                let text = VisibleTraffic::of(&traffic).text();
-                Edge { from, to, opened, label: format!("{sign} {}{text}{some}", word.unwrap_or_default()) }
-            };
+        let edge = |((from, to, opened, word), traffic, same): (Key, Traffic, bool)| {
+            let sign = if opened { "+" } else { "−" };
+            let some = if same { "" } else { " (some)" };
+            let text = VisibleTraffic::of(&traffic).text();
+            Edge { from, to, opened, label: format!("{sign} {}{text}{some}", word.unwrap_or_default()) }
+        };
         self.found.into_iter().map(edge).collect()
     }
 }
