@@ -17,8 +17,7 @@ use palisade_flow::{Filter, Peer, PolicyName, Port, Verdict};
 use crate::{exit::Outcome, node, output};
 
 pub(crate) const HELP: &str = "\
-The agent must run on this machine. Its socket accepts root and the agent's own user only. It keeps the latest flows, as many as fit into
-the setting flow-buffer; a flow that is dropped all the time has one record each second, with the number of its packets.
+The agent must run on this machine. Its socket accepts root and the agent's own user only. It keeps the latest flows, as many as fit into the setting flow-buffer; a flow that is dropped all the time has one record each second, with the number of its packets.
 
 PEER is a pod or workload (NAMESPACE/NAME), a namespace (NAMESPACE/), an address or a CIDR.
 
