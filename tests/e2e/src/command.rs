@@ -5,6 +5,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf, absolute},
     process::{Command, ExitCode, Stdio},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -70,7 +71,7 @@ enum Verb {
     #[command(name = SWEEP, hide = true)]
     Sweep { name: String },
     #[command(name = starter::VERB, hide = true)]
-    Starter { port: u16, targets: Vec<starter::Target> },
+    Starter { port: u16, patience_seconds: u64, targets: Vec<starter::Target> },
 }
 
 /// Runs the program.
@@ -81,7 +82,9 @@ pub fn main() -> ExitCode {
         Verb::Exec { cluster, command } => return running::exec(cluster, &command).unwrap_or_else(refused),
         Verb::Report { folder } => return report(&folder).unwrap_or_else(refused),
         Verb::Node { name } => node::init(&name),
-        Verb::Starter { port, targets } => starter::run(port, &targets),
+        Verb::Starter { port, patience_seconds, targets } => {
+            starter::run(port, Duration::from_secs(patience_seconds), &targets)
+        }
         Verb::Sweep { name } => {
             wait_for_end();
             cgroups::sweep(&name);

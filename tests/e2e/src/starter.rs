@@ -22,7 +22,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// The hidden verb of this program that is such a container.
 pub const VERB: &str = "starter";
-/// How long it tries: longer than the first retransmission of TCP.
+/// How long it tries at least: longer than the first retransmission of TCP.
 const LASTS: Duration = Duration::from_millis(1500);
 /// How often datagrams and echoes are sent that have no answer yet.
 const AGAIN: Duration = Duration::from_millis(100);
@@ -112,11 +112,12 @@ impl std::fmt::Display for Seen {
     }
 }
 
-/// Runs in a container: sends to all targets, prints a line with what it has [`Seen`], and ends.
+/// Runs in a container: sends to all targets, prints a line with what it has [`Seen`], and ends. It waits for answers for `patience`, if that is
+/// longer than it tries anyway.
 ///
 /// # Errors
 /// If the kernel refuses a socket, or its counters can't be read.
-pub fn run(port: u16, targets: &[Target]) -> Result<()> {
+pub fn run(port: u16, patience: Duration, targets: &[Target]) -> Result<()> {
     let mut ways = Vec::new();
     for target in targets {
         for address in &target.addresses {
@@ -129,7 +130,8 @@ pub fn run(port: u16, targets: &[Target]) -> Result<()> {
     let before = received()?;
     let begin = Instant::now();
     let mut next = begin + AGAIN;
-    while begin.elapsed() < LASTS {
+    let waits = |ways: &[(&String, Way)]| begin.elapsed() < patience && ways.iter().any(|(_, way)| !way.any);
+    while begin.elapsed() < LASTS || waits(&ways) {
         thread::sleep(Duration::from_millis(2));
         let again = Instant::now() >= next;
         if again {

@@ -16,7 +16,7 @@ mod flood;
 
 use std::{collections::BTreeSet, net::IpAddr, ops::Range};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use palisade_netns::namespace::Namespace;
 use serde_json::{Value, json};
 
@@ -48,6 +48,8 @@ const GROUP: usize = 10;
 const ALLOWED_IN_GROUP: usize = 2;
 /// Pods without a policy, before and after the others.
 const OPEN_PODS: usize = 4;
+/// How many seconds a pod waits for answers that it must get: as long as another node may take to learn of its address on a busy machine.
+const PATIENCE: u64 = 60;
 /// Groups of the smoke part, and of the suites with 200 pods under the policy.
 const FEW: usize = 4;
 const MANY: usize = 20;
@@ -91,9 +93,14 @@ fn with_plugin(cluster: &mut Cluster, nri: &str, f: impl FnOnce(&mut Cluster) ->
         ],
     )?;
     let left = palisade::plugins(cluster)?;
-    ensure!(left == cluster.nodes().len(), "{left} nodes have the plugin");
-    f(cluster)?;
-    palisade::remove(cluster, Method::Helm)?;
+    let outcome = match left == cluster.nodes().len() {
+        true => f(cluster),
+        false => Err(anyhow!("{left} nodes have the plugin")),
+    };
+    // Another suite finds no plugin, whatever came of this one.
+    let removed = palisade::remove(cluster, Method::Helm);
+    outcome?;
+    removed?;
     let left = palisade::plugins(cluster)?;
     ensure!(left == 0, "after the removal {left} nodes have the plugin");
     Ok(())
@@ -250,8 +257,9 @@ impl Stage {
             let texts: Vec<String> = addresses.into_iter().flatten().map(ToString::to_string).collect();
             format!("{name}={}", texts.join(","))
         };
-        let container = |name: &str, targets: &[String]| {
-            let arguments = [[VERB.to_owned(), PORT.to_string()].as_slice(), targets].concat();
+        let container = |name: &str, patience: u64, targets: &[String]| {
+            let words = [VERB.to_owned(), PORT.to_string(), patience.to_string()];
+            let arguments = [words.as_slice(), targets].concat();
             json!({
                 "name": name,
                 "image": STARTER,
@@ -260,7 +268,8 @@ impl Stage {
                 "terminationMessagePolicy": "FallbackToLogsOnError",
             })
         };
-        let before = (namespace == PATIENT).then(|| container("before", &[]));
+        let patience = if namespace == ISOLATED { 0 } else { PATIENCE };
+        let before = (namespace == PATIENT).then(|| container("before", 0, &[]));
         json!({
             "apiVersion": "v1",
             "kind": "Pod",
@@ -270,7 +279,7 @@ impl Stage {
                 "restartPolicy": "Never",
                 "terminationGracePeriodSeconds": 0,
                 "initContainers": Vec::from_iter(before),
-                "containers": [container("starter", &[target("near", node), target("far", other)])],
+                "containers": [container("starter", patience, &[target("near", node), target("far", other)])],
             },
         })
     }
