@@ -135,6 +135,8 @@ fn the_review_of_a_pod_that_starts_begins_without_a_pause() {
     agent.tick();
     agent.apply(vec![Change::SetPod(pod("web2", "10.0.0.10", "n2", &[]))]);
     assert!(agent.hurry_review().is_some());
+    // The longer the running review takes, the longer the pause after it.
+    wait(&agent, 20);
     agent.plane.holds_listings = false;
     while let Some(due) = agent.tick().review_due {
         assert!(due <= agent.started + agent.now() + Duration::from_millis(1), "a pause");
