@@ -122,6 +122,8 @@ pub(crate) fn assemble(
     loaded.evidence = evidence;
     loaded.label_origins = gathered.label_origins;
     loaded.pod_makers = gathered.pod_makers;
+    loaded.callers = gathered.callers;
+    loaded.service_labels = gathered.service_labels;
     loaded
 }
 

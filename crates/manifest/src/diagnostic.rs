@@ -5,7 +5,7 @@ use std::{fmt, ops::Range};
 use palisade_policy::Origin;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::{printable::printable, text::Excerpt};
+use crate::{printable::printable, text::Excerpt, unrendered};
 
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -161,6 +161,14 @@ impl Diagnostic {
     pub fn headline(&self) -> String {
         let parts = [self.object.as_deref(), self.path.as_deref(), Some(&*self.message)];
         parts.into_iter().flatten().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(": ")
+    }
+
+    /// Returns whether what was read is not what would be applied: it has to be rendered, decrypted, merged or fetched first.
+    #[must_use]
+    pub fn is_unrendered(&self) -> bool {
+        let marked = || self.help.as_deref().is_some_and(unrendered::begins_with_marker);
+        self.severity == Severity::Error
+            && (matches!(self.code, Code::NotRendered | Code::Encrypted) || marked())
     }
 
     /// Returns `file:line:column`, or only the file.

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
-use palisade_policy::{Direction, Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKey, Rule};
+use palisade_policy::{Direction, Labels, Name, Namespace, Node, ObjectKey, Origin, Policy, PolicyKey, Rule};
 
 use crate::{
+    callers::Caller,
     declared::{
         Declaration, DeclaredEndpoints, DeclaredNode, DeclaredPod, DeclaredRoute, DeclaredService,
         DeclaredWorkload, Gateway, ReferenceGrant,
@@ -44,6 +45,10 @@ pub(crate) struct Gathered {
     pub(crate) label_origins: BTreeMap<(Name, ObjectKey), Origin>,
     /// Objects whose controllers make pods that no document describes.
     pub(crate) pod_makers: PodMakers,
+    /// Objects that say who connects to pods.
+    pub(crate) callers: Vec<Caller>,
+    /// The labels of Services, which no policy matches.
+    pub(crate) service_labels: BTreeMap<ObjectKey, Labels>,
     /// Policies that the API server would refuse.
     pub(crate) refused: Vec<Substitute>,
 }

@@ -44,6 +44,7 @@
 mod addresses;
 pub mod api_objects;
 mod assemble;
+mod callers;
 pub mod cidr;
 mod cluster_wide;
 mod collapse;
@@ -90,6 +91,7 @@ mod workload;
 pub use addresses::{
     AddressEvidence, AddressPlan, FamilySource, FamilyWitness, MADE_UP_NODE, assign_addresses,
 };
+pub use callers::{CallTarget, Caller, ScrapedPort};
 pub use collapse::collapse;
 pub use diagnostic::{Code, Diagnostic, Severity};
 pub use input::{DirectoryFile, Input, files, is_read};

@@ -7,6 +7,7 @@ use palisade_policy::{Cluster, Direction, Labels, Name, ObjectKey, Origin, Polic
 
 use crate::{
     addresses::{AddressEvidence, FamilySource},
+    callers::Caller,
     diagnostic::{Diagnostic, Severity},
     note::Note,
     pod_makers::PodMakers,
@@ -76,6 +77,10 @@ pub struct Loaded {
     pub made_up_node: bool,
     /// Objects whose controllers make pods that are not in the manifests.
     pub pod_makers: PodMakers,
+    /// Objects that say who connects to pods, in the order of their documents.
+    pub callers: Vec<Caller>,
+    /// The labels of Services that have any. No policy matches them.
+    pub service_labels: BTreeMap<ObjectKey, Labels>,
     /// Policies with errors, and what stands for each in the cluster, in the order of their documents.
     pub refused: Vec<RefusedPolicy>,
 }

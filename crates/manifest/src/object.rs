@@ -1,6 +1,7 @@
 //! Finds the kind of each object in a document, and decodes it.
 
 use crate::{
+    callers::{self, Caller},
     decode::Context,
     diagnostic::{Code, Diagnostic, Severity},
     embedded,
@@ -146,6 +147,12 @@ impl ObjectReader<'_> {
             return;
         }
         let (kind_name, Meta { key, origin, .. }) = (cx.names.name(kind.called), &object.meta);
+        if kind.called == "Service" {
+            let labels = callers::labels(at);
+            if !labels.is_empty() {
+                self.gathered.service_labels.insert(key.clone(), labels);
+            }
+        }
         if let Some(declaration) = declaration {
             self.gathered.add(&kind_name, key, declaration, cx.text.is_of_cluster());
         }
@@ -188,6 +195,7 @@ impl ObjectReader<'_> {
         kind: &str,
     ) {
         self.pass_over(kind);
+        self.caller(cx, at, group, kind);
         if let Some(cure) = foreign::makes_pods(group, kind) {
             self.gathered.pod_makers.add(cx.names.name(group), cx.names.name(kind), cure);
         }
@@ -209,6 +217,16 @@ impl ObjectReader<'_> {
                 );
                 cx.report_span(place, Diagnostic::new(Severity::Warning, Code::NotEvaluated, message));
             }
+        }
+    }
+
+    /// Keeps what an object says about who connects to pods.
+    fn caller(&mut self, cx: &Context<'_>, at: &At<'_>, group: &str, kind: &str) {
+        let Some(key) = callers::key(at, kind, self.default_namespace) else { return };
+        let targets = callers::targets(group, kind, at, &key.namespace);
+        if !targets.is_empty() {
+            let kind = cx.names.name(kind);
+            self.gathered.callers.push(Caller { kind, key, origin: cx.origin(at), targets });
         }
     }
 

@@ -66,6 +66,11 @@ pub(crate) fn marker_of(help: &str) -> Option<Marker> {
     Marker::ALL.into_iter().find(|marker| marker.help() == help)
 }
 
+/// Returns whether a text is the [`Marker::help`] of a marker, perhaps with something after it.
+pub(crate) fn begins_with_marker(help: &str) -> bool {
+    Marker::ALL.into_iter().any(|marker| help.starts_with(marker.help()))
+}
+
 /// Returns whether a text has the markers of a merge conflict.
 pub(crate) fn has_conflict(text: &str) -> bool {
     text.lines().any(|line| line.starts_with("<<<<<<< ") || line.starts_with(">>>>>>> "))
