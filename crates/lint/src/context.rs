@@ -1,21 +1,24 @@
 //! What rules are checked against.
 
 use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
+    cell::{OnceCell, RefCell},
+    collections::{BTreeMap, HashMap, HashSet},
     rc::Rc,
 };
 
 use palisade_manifest::Loaded;
 use palisade_policy::{
-    Direction, Labels, Name, NamespaceMatch, Origin, Peer, Pod, PodMatch, Policy, PolicyKey, Rule,
+    Direction, Labels, Name, NamespaceMatch, Origin, Peer, Pod, PodMatch, Policy, PolicyKey, Rule, Selector,
+    Service,
 };
 
 use crate::{
     finding::Affected,
+    index::{ByLabel, PolicyIndex, Profile, ServiceIndex, candidates},
     miss::Miss,
+    plugin::Plugin,
     text::{Lines, SourceText},
-    written::{self, Written},
+    written::{self, Header, Written},
 };
 
 /// Pods of a namespace with the same labels.
@@ -25,6 +28,24 @@ pub(crate) struct Class<'a> {
     pub(crate) labels: &'a Labels,
     pub(crate) host_network: bool,
     pub(crate) pods: Vec<&'a Pod>,
+    /// One pod for each list of ports.
+    pub(crate) by_ports: Vec<&'a Pod>,
+    profile: OnceCell<Profile>,
+}
+
+/// The classes of a namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Classes<'a> {
+    pub(crate) all: Vec<Class<'a>>,
+    by_label: ByLabel<'a>,
+}
+
+impl<'a> Classes<'a> {
+    /// Iterates over those that a selector matches.
+    pub(crate) fn matching<'c>(&'c self, pods: &'c Selector) -> impl Iterator<Item = &'c Class<'a>> + 'c {
+        let found = candidates(&self.by_label, &self.all, pods);
+        found.into_iter().filter(|class| pods.matches(class.labels))
+    }
 }
 
 /// The loaded objects, what is written, and indexes.
@@ -33,17 +54,29 @@ pub(crate) struct Context<'a> {
     pub(crate) written: Vec<Written>,
     pub(crate) lines: HashMap<&'a str, Lines<'a>>,
     /// The unfinished pods by namespace.
-    pub(crate) classes: BTreeMap<&'a Name, Vec<Class<'a>>>,
+    pub(crate) classes: BTreeMap<&'a Name, Classes<'a>>,
+    /// The network plugin of the cluster, if it is known.
+    pub(crate) plugin: Option<Plugin>,
+    policies: PolicyIndex<'a>,
+    services: ServiceIndex<'a>,
+    /// The names of the namespaces with pods that selectors match.
+    selected_namespaces: RefCell<HashMap<Selector, Rc<[&'a Name]>>>,
     /// The policy that begins at a place.
     by_place: HashMap<(&'a str, u32, u32), &'a PolicyKey>,
     /// Indexes of `written` by file and beginning.
     written_at: HashMap<(Name, usize), usize>,
     /// Why matches select no pod, as far as it is known.
     pub(crate) misses: RefCell<HashMap<PodMatch, Option<Rc<Miss>>>>,
+    /// The headers of objects, of the files in which they were asked for.
+    headers: RefCell<HashMap<Name, Rc<BTreeMap<usize, Header>>>>,
+    /// One pod for each port list of the pods that matches select.
+    ports: RefCell<HashMap<&'a PodMatch, Rc<[&'a Pod]>>>,
+    /// The pods that policies select, by what they select.
+    affected: RefCell<HashMap<&'a PodMatch, Affected>>,
 }
 
 impl<'a> Context<'a> {
-    pub(crate) fn new(loaded: &'a Loaded, sources: &'a [SourceText]) -> Self {
+    pub(crate) fn new(loaded: &'a Loaded, sources: &'a [SourceText], plugin: Option<Plugin>) -> Self {
         let of_files = || sources.iter().filter(|s| !s.file.is_empty());
         let lines = of_files().map(|s| (&*s.file, Lines::new(&s.text))).collect();
         let mut classes: HashMap<(&Name, &Labels, bool), Vec<&Pod>> = HashMap::new();
@@ -52,12 +85,17 @@ impl<'a> Context<'a> {
                 classes.entry((&pod.key.namespace, &pod.labels, pod.host_network)).or_default().push(pod);
             }
         }
-        let mut by_namespace: BTreeMap<&Name, Vec<Class<'_>>> = BTreeMap::new();
+        let mut by_namespace: BTreeMap<&Name, Classes<'_>> = BTreeMap::new();
         for ((namespace, labels, host_network), pods) in classes {
-            by_namespace.entry(namespace).or_default().push(Class { namespace, labels, host_network, pods });
+            let mut known = HashSet::new();
+            let by_ports = pods.iter().copied().filter(|pod| known.insert(&*pod.ports)).collect();
+            let profile = OnceCell::new();
+            let class = Class { namespace, labels, host_network, pods, by_ports, profile };
+            by_namespace.entry(namespace).or_default().all.push(class);
         }
-        for classes in by_namespace.values_mut() {
-            classes.sort_by(|a, b| a.pods[0].key.cmp(&b.pods[0].key));
+        for Classes { all, by_label } in by_namespace.values_mut() {
+            all.sort_by(|a, b| a.pods[0].key.cmp(&b.pods[0].key));
+            all.iter().enumerate().for_each(|(at, class)| by_label.add_labels(class.labels, at));
         }
         let place = |origin: &'a Origin| (&*origin.file, origin.line, origin.column);
         let policies = loaded.cluster.policies.iter();
@@ -69,9 +107,30 @@ impl<'a> Context<'a> {
             written,
             lines,
             classes: by_namespace,
+            plugin,
+            policies: PolicyIndex::new(loaded.cluster.policies.values().map(|p| &**p)),
+            services: ServiceIndex::new(loaded.cluster.services.values()),
+            selected_namespaces: RefCell::default(),
             by_place: policies.filter_map(|(key, p)| Some((place(p.origin.as_ref()?), key))).collect(),
             misses: RefCell::default(),
+            headers: RefCell::default(),
+            ports: RefCell::default(),
+            affected: RefCell::default(),
         }
+    }
+
+    /// Returns the header of the object whose `apiVersion` begins at a byte of a file. A file is parsed once.
+    pub(crate) fn header(&self, file: &Name, at: usize) -> Option<Header> {
+        let known = self.headers.borrow().get(file).cloned();
+        let headers = match known {
+            Some(headers) => headers,
+            None => {
+                let headers = Rc::new(written::headers(self.lines.get(&**file)?.text));
+                self.headers.borrow_mut().insert(file.clone(), Rc::clone(&headers));
+                headers
+            }
+        };
+        headers.get(&at).cloned()
     }
 
     /// Iterates over the policies.
@@ -122,27 +181,89 @@ impl<'a> Context<'a> {
         Some(Origin { file: file.clone(), line, column })
     }
 
-    /// Returns the classes of pods of the namespaces that a match selects.
-    pub(crate) fn in_namespaces<'c>(
+    /// Returns the policies that select pods of a class, for [`Self::in_profile`].
+    pub(crate) fn profile(&self, class: &Class<'_>) -> Profile {
+        let found = || {
+            let namespace = self.loaded.cluster.namespaces.get(class.namespace);
+            self.policies.profile(class.namespace, namespace.map(|n| &n.labels), class.labels)
+        };
+        Rc::clone(class.profile.get_or_init(found))
+    }
+
+    /// Iterates over the policies of a profile, in order of evaluation within each tier.
+    pub(crate) fn in_profile<'c>(
         &'c self,
-        choice: &PodMatch,
-    ) -> Box<dyn Iterator<Item = &'c Class<'a>> + 'c> {
-        match &choice.namespaces {
-            NamespaceMatch::Named(name) => Box::new(self.classes.get(name).into_iter().flatten()),
-            NamespaceMatch::Selected(selector) => {
-                let selector = selector.clone();
-                let namespaces = &self.loaded.cluster.namespaces;
-                let fits =
-                    move |name: &Name| namespaces.get(name).is_some_and(|n| selector.matches(&n.labels));
-                Box::new(self.classes.iter().filter(move |(name, _)| fits(name)).flat_map(|(_, c)| c))
+        profile: &'c [u32],
+    ) -> impl DoubleEndedIterator<Item = &'a Policy> + Clone + 'c {
+        self.policies.of(profile)
+    }
+
+    /// Iterates over the classes of pods on the cluster's network.
+    pub(crate) fn all_classes(&self) -> impl Iterator<Item = &Class<'a>> {
+        self.classes.values().flat_map(|classes| &classes.all).filter(|class| !class.host_network)
+    }
+
+    /// Iterates over the classes of a namespace.
+    pub(crate) fn all_classes_of(&self, namespace: &Name) -> impl Iterator<Item = &Class<'a>> {
+        self.classes.get(namespace).into_iter().flat_map(|classes| &classes.all)
+    }
+
+    /// Returns the class of a pod on the cluster's network.
+    pub(crate) fn class_of(&self, pod: &Pod) -> Option<&Class<'a>> {
+        let classes = self.classes.get(&pod.key.namespace)?;
+        let own = Selector::of_labels(pod.labels.iter().map(|(key, value)| (&**key, &**value)));
+        let found = candidates(&classes.by_label, &classes.all, &own);
+        found.into_iter().find(|class| !class.host_network && *class.labels == pod.labels)
+    }
+
+    /// Returns the distinct profiles of pods on the cluster's network.
+    pub(crate) fn profiles(&self) -> Vec<Profile> {
+        let mut known = HashSet::new();
+        let all = self.all_classes().map(|class| self.profile(class));
+        all.filter(|profile| known.insert(Rc::as_ptr(profile))).collect()
+    }
+
+    /// Iterates over the Services in front of the pods of a class.
+    pub(crate) fn services_of<'c>(&'c self, class: &'c Class<'_>) -> impl Iterator<Item = &'a Service> + 'c {
+        self.services.of(class.namespace, class.labels)
+    }
+
+    /// Returns the names of the namespaces with pods that a match selects.
+    fn namespaces_of(&self, choice: &PodMatch) -> Rc<[&'a Name]> {
+        let selector = match &choice.namespaces {
+            NamespaceMatch::Named(name) => {
+                return self.classes.get_key_value(name).map(|(name, _)| *name).into_iter().collect();
             }
+            NamespaceMatch::Selected(selector) => selector,
+        };
+        if let Some(known) = self.selected_namespaces.borrow().get(selector) {
+            return Rc::clone(known);
         }
+        let namespaces = &self.loaded.cluster.namespaces;
+        let fits = |name: &&Name| namespaces.get(*name).is_some_and(|n| selector.matches(&n.labels));
+        let found: Rc<[&Name]> = self.classes.keys().copied().filter(fits).collect();
+        self.selected_namespaces.borrow_mut().insert(selector.clone(), Rc::clone(&found));
+        found
+    }
+
+    fn classes_of<'c>(&'c self, choice: &PodMatch) -> impl Iterator<Item = &'c Classes<'a>> + 'c {
+        let names = self.namespaces_of(choice);
+        (0..names.len()).filter_map(move |at| self.classes.get(names[at]))
+    }
+
+    /// Returns the classes of pods of the namespaces that a match selects.
+    pub(crate) fn in_namespaces<'c>(&'c self, choice: &PodMatch) -> impl Iterator<Item = &'c Class<'a>> + 'c {
+        self.classes_of(choice).flat_map(|classes| &classes.all)
+    }
+
+    /// Returns the classes of pods that a match selects, those in the host network included.
+    pub(crate) fn matching<'c>(&'c self, choice: &'c PodMatch) -> impl Iterator<Item = &'c Class<'a>> + 'c {
+        self.classes_of(choice).flat_map(|classes| classes.matching(&choice.pods))
     }
 
     /// Iterates over the classes of pods on the cluster's network that a policy selects.
     pub(crate) fn selected<'c>(&'c self, policy: &'c Policy) -> impl Iterator<Item = &'c Class<'a>> + 'c {
-        self.in_namespaces(&policy.subject)
-            .filter(|class| !class.host_network && policy.subject.pods.matches(class.labels))
+        self.matching(&policy.subject).filter(|class| !class.host_network)
     }
 
     /// Returns one pod for each port list of the destinations of a rule: the pods that the policy selects, or those that the
@@ -152,45 +273,73 @@ impl<'a> Context<'a> {
         policy: &'a Policy,
         direction: Direction,
         rule: &'a Rule,
-    ) -> Vec<&'a Pod> {
-        let mut out: Vec<&'a Pod> = Vec::new();
-        let mut add = |class: &Class<'a>| {
-            for pod in &class.pods {
-                if !out.iter().any(|known| known.ports == pod.ports && known.labels == pod.labels) {
-                    out.push(pod);
-                }
-            }
-        };
+    ) -> Rc<[&'a Pod]> {
         if direction == Direction::Ingress {
-            self.selected(policy).for_each(&mut add);
-            return out;
+            return self.ports_of(&policy.subject);
         }
-        let Some(peers) = &rule.peers else { return Vec::new() };
-        for entry in peers {
-            let Peer::Pods(choice) = &entry.peer else { return Vec::new() };
-            let matching = self.in_namespaces(choice).filter(|class| !class.host_network);
-            matching.filter(|class| choice.pods.matches(class.labels)).for_each(&mut add);
+        let mut out = Vec::new();
+        for entry in rule.peers.iter().flatten() {
+            let Peer::Pods(choice) = &entry.peer else { return Rc::from([]) };
+            out.extend(self.ports_of(choice).iter());
         }
-        out
+        out.into()
+    }
+
+    /// Returns one pod for each port list of the pods that a match selects.
+    fn ports_of(&self, choice: &'a PodMatch) -> Rc<[&'a Pod]> {
+        if let Some(known) = self.ports.borrow().get(choice) {
+            return Rc::clone(known);
+        }
+        let mut known = HashSet::new();
+        let classes = self.matching(choice).filter(|class| !class.host_network);
+        let pods = classes.flat_map(|class| class.by_ports.iter().copied());
+        let found: Rc<[&Pod]> = pods.filter(|pod| known.insert(&*pod.ports)).collect();
+        // Long lists are looked for again, rather than kept for each of many selectors.
+        if found.len() <= MOST_KEPT {
+            self.ports.borrow_mut().insert(choice, Rc::clone(&found));
+        }
+        found
+    }
+
+    /// Returns the classes of pods behind Services that `fits` selects, each with the first of these.
+    pub(crate) fn behind<'c>(&'c self, fits: impl Fn(&Service) -> bool) -> Vec<(&'c Class<'a>, &'a Service)> {
+        if !self.loaded.cluster.services.values().any(&fits) {
+            return Vec::new();
+        }
+        let first = |class: &'c Class<'a>| Some((class, self.services_of(class).find(|s| fits(s))?));
+        self.all_classes().filter_map(first).collect()
+    }
+
+    /// Returns whether a policy selects the pods of a class.
+    pub(crate) fn selects(&self, policy: &Policy, class: &Class<'_>) -> bool {
+        let namespace = self.loaded.cluster.namespaces.get(class.namespace);
+        policy.subject.matches(class.namespace, namespace.map(|n| &n.labels), class.labels)
     }
 
     /// Returns the pods that a policy selects.
     pub(crate) fn affected(&self, key: &PolicyKey) -> Affected {
         let Some(policy) = self.loaded.cluster.policies.get(key) else { return Affected::default() };
+        if let Some(known) = self.affected.borrow().get(&policy.subject) {
+            return known.clone();
+        }
         let mut affected = Affected::default();
-        let classes = self.in_namespaces(&policy.subject).filter(|c| !c.host_network);
-        for class in classes.filter(|c| policy.subject.pods.matches(c.labels)) {
+        for class in self.selected(policy) {
             affected.pods += class.pods.len();
-            let pod = class.pods[0];
-            let name = pod.workload.as_ref().map_or(&pod.key.name, |w| &w.name);
-            let shown = format!("{}/{name}", class.namespace);
-            if affected.sample.len() < SAMPLE && !affected.sample.contains(&shown) {
-                affected.sample.push(shown);
+            if affected.sample.len() < SAMPLE {
+                let pod = class.pods[0];
+                let name = pod.workload.as_ref().map_or(&pod.key.name, |w| &w.name);
+                let shown = format!("{}/{name}", class.namespace);
+                if !affected.sample.contains(&shown) {
+                    affected.sample.push(shown);
+                }
             }
         }
+        self.affected.borrow_mut().insert(&policy.subject, affected.clone());
         affected
     }
 }
 
+/// How many pods of a match are kept for the next rule that asks.
+const MOST_KEPT: usize = 256;
 /// How many workloads a finding names.
 const SAMPLE: usize = 3;

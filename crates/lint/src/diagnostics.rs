@@ -11,8 +11,17 @@ pub(crate) fn about_policies(
     fits: impl Fn(&Diagnostic) -> bool,
     consequence: impl Fn(&Diagnostic) -> &'static str,
 ) -> Vec<Found> {
-    let of_policies = cx.loaded.diagnostics.iter().filter(|d| is_about_policy(d) && fits(d));
-    of_policies.map(|d| found(d, consequence(d))).collect()
+    about(cx, |d| is_about_policy(d) && fits(d), consequence)
+}
+
+/// Returns the findings of the loader for which `fits` holds, whatever they are about.
+pub(crate) fn about(
+    cx: &Context<'_>,
+    fits: impl Fn(&Diagnostic) -> bool,
+    consequence: impl Fn(&Diagnostic) -> &'static str,
+) -> Vec<Found> {
+    let fitting = cx.loaded.diagnostics.iter().filter(|d| fits(d));
+    fitting.map(|d| found(d, consequence(d))).collect()
 }
 
 /// Makes a finding of what the loader found.

@@ -11,15 +11,22 @@
 
 #![forbid(unsafe_code)]
 
+mod admits;
+mod aliases;
 mod context;
+mod cover;
 mod diagnostics;
 mod finding;
 mod fix;
+mod index;
 mod level;
 mod lint;
 mod matching;
 mod miss;
+mod needed;
+mod plugin;
 mod report;
+mod resolvers;
 mod rule;
 mod rules;
 mod suppress;
@@ -29,9 +36,10 @@ mod written;
 pub use finding::{Affected, Fix, TextEdit};
 pub use fix::fixed;
 pub use level::Level;
-pub use lint::{LintReport, lint};
+pub use lint::{LintOptions, LintReport, lint};
+pub use plugin::Plugin;
 pub use report::Finding;
-pub use rule::{LintRule, selected};
+pub use rule::{LintRule, selected, suggestions};
 pub use rules::{RULES, rule};
 pub use suppress::SuppressionProblem;
 pub use text::SourceText;

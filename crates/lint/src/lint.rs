@@ -2,15 +2,15 @@
 
 use std::collections::HashMap;
 
-use palisade_manifest::{Diagnostic, Loaded};
+use palisade_manifest::{Diagnostic, Loaded, Severity};
 
 use crate::{
     context::Context,
-    diagnostics,
     finding::{Affected, Found},
+    plugin::Plugin,
     report::Finding,
     rule::LintRule,
-    rules::{RULES, names_diagnostic},
+    rules::{RULES, naming},
     suppress::{SuppressionProblem, Suppressions},
     text::SourceText,
 };
@@ -24,11 +24,23 @@ pub struct LintReport {
     pub suppressed: usize,
     /// Suppressions of rules that don't exist.
     pub problems: Vec<SuppressionProblem>,
-    /// What the loader found and no rule names.
+    /// What the loader found and none of the rules names.
     pub other: Vec<Diagnostic>,
+    /// How many findings of the loader say that what was read is not what would be applied. A rule may name them; nothing
+    /// else is known of these files.
+    pub unrendered: usize,
 }
 
-/// Checks rules against objects and the texts that they come from. `default_namespace` is that of objects without one.
+/// What rules are checked against besides the input.
+#[derive(Clone, Copy, Debug)]
+pub struct LintOptions<'o> {
+    /// The namespace of objects without one.
+    pub default_namespace: &'o str,
+    /// The network plugin of the cluster, if it is one that ignores something.
+    pub plugin: Option<Plugin>,
+}
+
+/// Checks rules against objects and the texts that they come from.
 ///
 /// `O(rules × (policies × label sets of their namespaces + length of the texts))`.
 #[must_use]
@@ -36,10 +48,10 @@ pub fn lint(
     loaded: &Loaded,
     sources: &[SourceText],
     rules: &[&'static LintRule],
-    default_namespace: &str,
+    options: &LintOptions<'_>,
 ) -> LintReport {
-    let cx = Context::new(loaded, sources);
-    let suppressions = Suppressions::new(&cx, default_namespace);
+    let cx = Context::new(loaded, sources, options.plugin);
+    let suppressions = Suppressions::new(&cx, options.default_namespace);
     let mut findings: Vec<Finding> = Vec::new();
     for rule in rules {
         findings.extend((rule.check)(&cx).into_iter().map(|found| finding(&cx, rule, found)));
@@ -53,9 +65,13 @@ pub fn lint(
     findings.retain(|finding| !suppressions.suppress(finding));
     let suppressed = all - findings.len();
     fingerprint(&mut findings);
-    let is_other = |d: &&Diagnostic| !(diagnostics::is_about_policy(d) && names_diagnostic(d));
-    let other = loaded.diagnostics.iter().filter(is_other).cloned().collect();
-    LintReport { findings, suppressed, problems: suppressions.problems, other }
+    let has = |rule: &LintRule| rules.iter().any(|r| r.code == rule.code);
+    // An error of a rule that is not checked must not vanish: the object was not read.
+    let is_named =
+        |d: &Diagnostic| naming(d).is_some_and(|rule| has(rule) || d.severity == Severity::Warning);
+    let other = loaded.diagnostics.iter().filter(|d| !is_named(d)).cloned().collect();
+    let unrendered = loaded.diagnostics.iter().filter(|d| d.is_unrendered()).count();
+    LintReport { findings, suppressed, problems: suppressions.problems, other, unrendered }
 }
 
 impl LintReport {

@@ -1,11 +1,11 @@
 //! Why a selector matches no pod.
 
-use std::rc::Rc;
+use std::{collections::HashMap, rc::Rc};
 
 use palisade_analysis::causes::near;
 use palisade_policy::{
     Labels, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Origin, PodMatch, Policy, PolicyKey,
-    Requirement, Selector, Test,
+    Requirement, Selector, Test, Workload,
 };
 
 use crate::{
@@ -26,7 +26,7 @@ pub(crate) fn miss(cx: &Context<'_>, choice: &PodMatch) -> Option<Rc<Miss>> {
 
 fn reason(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
     let mut on_nodes = false;
-    for class in cx.in_namespaces(choice).filter(|class| choice.pods.matches(class.labels)) {
+    for class in cx.matching(choice) {
         if !class.host_network {
             return None;
         }
@@ -78,7 +78,8 @@ fn template(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
         return None;
     }
     let NamespaceMatch::Named(namespace) = &choice.namespaces else { return None };
-    let all = cx.loaded.workload_labels.iter().filter(|((own, _), _)| own == namespace);
+    let first = (namespace.clone(), Workload { kind: "".into(), name: "".into() });
+    let all = cx.loaded.workload_labels.range(first..).take_while(|((own, _), _)| own == namespace);
     all.into_iter().find_map(|((_, workload), labels)| {
         let only_there = choice.pods.matches(&labels.object) && !choice.pods.matches(&labels.template);
         only_there.then(|| Miss::Template(format!("{} {namespace}/{}", workload.kind, workload.name)))
@@ -86,10 +87,17 @@ fn template(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
 }
 
 fn misspelt(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
-    cx.in_namespaces(choice).filter(|class| !class.host_network).find_map(|class| {
+    let of_network = cx.in_namespaces(choice).filter(|class| !class.host_network);
+    // A label that other pods have is no misspelling.
+    let mut known: HashMap<&Requirement, bool> = HashMap::new();
+    of_network.take(MOST_CLASSES).find_map(|class| {
         let old = only_unmet(&choice.pods, class.labels)?;
-        // A label that other pods have is no misspelling.
-        if cx.in_namespaces(choice).any(|other| old.matches(other.labels)) {
+        let is_used = || {
+            let alone =
+                PodMatch { namespaces: choice.namespaces.clone(), pods: Selector::new([old.clone()]) };
+            cx.matching(&alone).next().is_some()
+        };
+        if *known.entry(old).or_insert_with(is_used) {
             return None;
         }
         Some(Miss::Near(old.clone(), near(old, class.labels)?))
@@ -102,10 +110,13 @@ fn elsewhere(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
         return None;
     }
     let others = cx.classes.iter().filter(|(name, _)| **name != own);
-    let matching = others.filter(|(_, c)| c.iter().any(|c| !c.host_network && choice.pods.matches(c.labels)));
+    let matching = others.filter(|(_, c)| c.matching(&choice.pods).any(|class| !class.host_network));
     let names: Vec<Name> = matching.map(|(name, _)| (*name).clone()).collect();
     (!names.is_empty()).then_some(Miss::Elsewhere(names))
 }
+
+/// With how many label sets a selector that matches nothing is compared. In larger namespaces, near labels may be missed.
+const MOST_CLASSES: usize = 2000;
 
 /// What selects: the policy itself, or one of its peers.
 #[derive(Clone, Copy)]

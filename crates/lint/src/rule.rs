@@ -1,6 +1,6 @@
 //! What a rule is.
 
-use crate::{context::Context, finding::Found, level::Level};
+use crate::{aliases::aliases, context::Context, finding::Found, level::Level};
 
 /// A rule with its documentation.
 #[derive(Debug)]
@@ -31,8 +31,22 @@ impl LintRule {
     pub fn is_selected_by(&self, word: &str) -> bool {
         let starts =
             |text: &str| text.get(..word.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(word));
-        !word.is_empty() && (starts(self.code) || starts(self.name))
+        !word.is_empty() && (starts(self.code) || starts(self.name) || aliases(self.code).any(starts))
     }
+}
+
+/// Returns the names that are nearly a word that selects nothing, closest first, and the code with the same number. Empty if
+/// nothing is near.
+#[must_use]
+pub fn suggestions(rules: &[&LintRule], word: &str) -> Vec<String> {
+    // Every code is two digits away from every other, so only another way to write the number is near.
+    let number = word.trim_start_matches(|c: char| !c.is_ascii_digit()).parse::<u32>().ok();
+    let code = number.map(|number| format!("PAL{number:03}"));
+    if let Some(rule) = rules.iter().find(|rule| Some(rule.code) == code.as_deref()) {
+        return vec![rule.code.to_owned()];
+    }
+    let names = rules.iter().flat_map(|rule| aliases(rule.code).chain([rule.name]));
+    palisade_names::near(&word.to_ascii_lowercase(), names.map(|name| (name, name.to_owned())))
 }
 
 /// Returns the rules that are selected and not ignored, or the word that selects nothing. No word in `select` selects all.

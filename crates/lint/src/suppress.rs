@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use palisade_policy::{Name, Origin};
 
-use crate::{context::Context, report::Finding, rule::LintRule, rules::RULES};
+use crate::{context::Context, report::Finding, rule::LintRule, rules::rule};
 
 /// What begins the list of rules in a comment.
 const COMMENT: &str = "palisade: ignore[";
@@ -74,9 +74,8 @@ impl Suppressions {
     fn rules(&mut self, words: &str, origin: &Origin) -> Vec<&'static LintRule> {
         let mut out = Vec::new();
         for word in words.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty()) {
-            let found = RULES.iter().find(|r| r.name == word || r.code.eq_ignore_ascii_case(word));
-            match found {
-                Some(rule) => out.push(*rule),
+            match rule(word) {
+                Some(rule) => out.push(rule),
                 None => {
                     self.problems.push(SuppressionProblem { origin: origin.clone(), word: word.to_owned() });
                 }

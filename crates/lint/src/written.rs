@@ -1,6 +1,6 @@
 //! NetworkPolicies as they are written: what defaulting hides, and where each word is.
 
-use std::ops::Range;
+use std::{collections::BTreeMap, ops::Range};
 
 use palisade_manifest::{
     scalar::Scalar,
@@ -68,6 +68,31 @@ pub(crate) fn policies(source: &SourceText) -> Vec<Written> {
     // A broken document is reported by the loader.
     for tree in Documents::new(&source.text, Limits::default()).flatten() {
         object(source, &tree.root(), &mut out);
+    }
+    out
+}
+
+/// Where the values of `apiVersion` and `kind` of an object are.
+#[derive(Clone, Debug)]
+pub(crate) struct Header {
+    pub(crate) api_version: Range<usize>,
+    pub(crate) kind: Range<usize>,
+}
+
+/// Returns the headers of all objects of a text, by the beginning of their `apiVersion`.
+pub(crate) fn headers(text: &str) -> BTreeMap<usize, Header> {
+    fn add(at: &At<'_>, out: &mut BTreeMap<usize, Header>) {
+        if let (Some(api_version), Some(kind)) = (at.get("apiVersion"), at.get("kind")) {
+            let header = Header { api_version: range(&api_version), kind: range(&kind) };
+            out.insert(header.api_version.start, header);
+        }
+        for item in at.get("items").iter().flat_map(At::items) {
+            add(&item.as_root(), out);
+        }
+    }
+    let mut out = BTreeMap::new();
+    for tree in Documents::new(text, Limits::default()).flatten() {
+        add(&tree.root(), &mut out);
     }
     out
 }

@@ -1,13 +1,14 @@
 //! Every rule finds its bad example, nothing in its good one, and its fix leaves nothing to find.
 
-use palisade_lint::{Finding, Level, LintReport, RULES, SourceText, fixed, lint};
+use palisade_lint::{Finding, Level, LintOptions, LintReport, Plugin, RULES, SourceText, fixed, lint};
 use palisade_manifest::{Input, LoadOptions, load};
 
 fn of(text: &str) -> LintReport {
     let source = SourceText { file: "policies.yaml".into(), text: text.to_owned() };
     let input = Input::Text { name: "policies.yaml".to_owned(), text: text.to_owned() };
     let loaded = load(&[input], &LoadOptions::default());
-    lint(&loaded, &[source], RULES, "default")
+    let options = LintOptions { default_namespace: "default", plugin: Some(Plugin::Weave) };
+    lint(&loaded, &[source], RULES, &options)
 }
 
 fn by<'r>(report: &'r LintReport, code: &'r str) -> impl Iterator<Item = &'r Finding> {

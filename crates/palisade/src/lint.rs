@@ -19,7 +19,9 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
-use palisade_lint::{Finding, Level, LintReport, LintRule, RULES, lint, selected};
+use palisade_lint::{
+    Finding, Level, LintOptions, LintReport, LintRule, Plugin, RULES, lint, selected, suggestions,
+};
 use palisade_manifest::{Loaded, Note, Severity, load};
 
 use crate::{
@@ -72,6 +74,9 @@ pub(crate) struct Lint {
     /// Without these rules
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     ignore: Vec<String>,
+    /// The network plugin of the cluster, whose gaps rule unsupported-by-plugin finds
+    #[arg(long, value_enum, value_name = "NAME")]
+    plugin: Option<PluginArgument>,
     /// The least that is shown
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
     severity: LevelArgument,
@@ -137,6 +142,30 @@ impl LevelArgument {
     }
 }
 
+/// `--plugin`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum PluginArgument {
+    /// Flannel, without a policy controller beside it
+    Flannel,
+    /// Weave Net
+    Weave,
+    /// Cilium
+    Cilium,
+    /// The VPC CNI of Amazon EKS
+    AwsVpcCni,
+}
+
+impl PluginArgument {
+    const fn plugin(self) -> Plugin {
+        match self {
+            Self::Flannel => Plugin::Flannel,
+            Self::Weave => Plugin::Weave,
+            Self::Cilium => Plugin::Cilium,
+            Self::AwsVpcCni => Plugin::AwsVpcCni,
+        }
+    }
+}
+
 /// What is printed.
 pub(crate) struct Shown {
     pub(crate) findings: Vec<Finding>,
@@ -167,11 +196,15 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         let [before, after] = introduced::sides(&arguments.sources, range)?;
         gathered.files = before;
         // Without anything before, everything is new.
-        let old = if gathered.files.is_empty() { None } else { Some(examine(&gathered, &rules)?.1) };
+        let old = if gathered.files.is_empty() {
+            None
+        } else {
+            Some(examine(&gathered, &rules, arguments.plugin)?.1)
+        };
         known = Some(old.into_iter().flat_map(|old| old.findings).map(|f| f.fingerprint).collect());
         gathered.files = after;
     }
-    let (mut loaded, mut report) = examine(&gathered, &rules)?;
+    let (mut loaded, mut report) = examine(&gathered, &rules, arguments.plugin)?;
     let mut fixed = 0;
     if arguments.diff {
         let changes = fixing::changes(&report, &gathered, arguments.severity.level());
@@ -187,7 +220,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
                 break;
             }
             fixed += fixing::write(&changes)?;
-            (loaded, report) = examine(&gathered, &rules)?;
+            (loaded, report) = examine(&gathered, &rules, arguments.plugin)?;
         }
     }
     warn(&loaded.notes, &report);
@@ -231,7 +264,11 @@ pub(crate) fn rules(select: &[String], ignore: &[String]) -> Result<Vec<&'static
 /// How often files are corrected and read again.
 const MAX_PASSES: usize = 8;
 
-fn examine(gathered: &Gathered, rules: &[&'static LintRule]) -> Result<(Loaded, LintReport)> {
+fn examine(
+    gathered: &Gathered,
+    rules: &[&'static LintRule],
+    plugin: Option<PluginArgument>,
+) -> Result<(Loaded, LintReport)> {
     let loaded = load(&gathered.files, &gathered.options);
     if loaded.counts.objects.is_empty() && !loaded.has_errors() {
         match loaded.counts.documents {
@@ -242,7 +279,9 @@ fn examine(gathered: &Gathered, rules: &[&'static LintRule]) -> Result<(Loaded, 
         }
     }
     let texts = sources::texts(&gathered.files, &loaded, gathered.options.max_file_bytes);
-    let report = lint(&loaded, &texts, rules, &gathered.namespace);
+    let plugin = plugin.map(PluginArgument::plugin);
+    let options = LintOptions { default_namespace: &gathered.namespace, plugin };
+    let report = lint(&loaded, &texts, rules, &options);
     Ok((loaded, report))
 }
 
@@ -279,14 +318,17 @@ pub(crate) fn warn(notes: &[Note], report: &LintReport) {
 }
 
 fn outcome(arguments: &Lint, gathered: &Gathered, report: &LintReport, found: bool) -> Outcome {
-    let unread =
-        report.other.iter().any(|d| d.severity == Severity::Error) && !arguments.sources.reading.keep_going;
+    let errors = report.other.iter().any(|d| d.severity == Severity::Error) || report.unrendered > 0;
+    let unread = errors && !arguments.sources.reading.keep_going;
     let missing = !gathered.missing.is_empty() && !arguments.sources.cluster.allow_incomplete;
     if unread || missing { Outcome::Incomplete } else { Outcome::of(!found) }
 }
 
 fn unknown(word: &str) -> String {
-    let near = RULES.iter().flat_map(|rule| [rule.name, rule.code]);
-    let near = near.min_by_key(|known| strsim::osa_distance(word, known)).unwrap_or_default();
-    format!("there is no rule `{word}`; did you mean `{near}`?")
+    let near: Vec<String> = suggestions(RULES, word).into_iter().map(|name| format!("`{name}`")).collect();
+    let word = palisade_manifest::printable(word);
+    match &*near {
+        [] => format!("there is no rule `{word}`"),
+        near => format!("there is no rule `{word}`; did you mean {}?", near.join(" or ")),
+    }
 }

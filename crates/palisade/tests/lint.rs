@@ -31,8 +31,11 @@ fn clean_examples_and_layouts_have_no_warning() {
     for folder in folders.iter().filter(|f| !f.contains("shop-two-rules") && !f.ends_with("README.md")) {
         let (code, out, err) = run(&mut palisade(&format!("lint -f {folder}")));
         // What has to be rendered first is an error, as for every verb.
-        assert!(code == 0 || (code == 2 && !err.is_empty()), "{folder}: {out}{err}");
-        assert!(!out.contains("warning[") && !out.contains("error["), "{folder}: {out}");
+        let said = !err.is_empty() || out.contains("error[PAL057]");
+        assert!(code == 0 || (code == 2 && said), "{folder}: {out}{err}");
+        let errors = out.matches("error[").count();
+        let unrendered = if code == 2 { out.matches("error[PAL057]").count() } else { 0 };
+        assert!(!out.contains("warning[") && errors == unrendered, "{folder}: {out}");
         assert!(
             code == 0 || !out.contains("no findings,") && !out.ends_with("no findings\n"),
             "{folder}: {out}"
@@ -113,6 +116,11 @@ fn rules_are_selected_by_code_name_and_beginning() {
     }
     refused(&format!("{TWO_RULES} --select PAL999"), "there is no rule `PAL999`");
     refused("lint --explain ports-in-own-rul", "did you mean `ports-in-own-rule`?");
+    for word in ["PAL999", "quarterly-report", "x"] {
+        let (code, _, err) = run(&mut palisade(&format!("{TWO_RULES} --select {word}")));
+        assert!(code == 2 && err.contains("there is no rule `") && !err.contains("did you mean"), "{err}");
+    }
+    refused(&format!("{TWO_RULES} --ignore pal17"), "did you mean `PAL017`?");
     let (code, out, _) = run(&mut palisade("lint --explain PAL017"));
     assert!(code == 0 && out.contains("PAL017 ports-in-own-rule") && out.contains("Not in:"), "{out}");
 }
@@ -188,6 +196,34 @@ fn half_written_files_are_an_error_and_standard_input_is_read() {
 }
 
 #[test]
+fn what_is_not_rendered_or_misspelt_is_never_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policies.yaml");
+    let lint = |rule: &str, rest: &str| {
+        fs::write(&file, palisade_lint::rule(rule).unwrap().bad).unwrap();
+        run(&mut program(["lint", "-f", file.to_str().unwrap()].into_iter().chain(rest.split_whitespace())))
+    };
+    // A template is an error even for those who don't ask for its rule, as nothing is known of what it becomes.
+    for rest in ["", "--ignore not-rendered", "--select PAL017", "--severity error -o json"] {
+        let (code, out, err) = lint("not-rendered", rest);
+        assert_eq!(code, 2, "{rest}: {out}{err}");
+    }
+    let (_, out, err) = lint("not-rendered", "");
+    assert!(out.contains("error[PAL057]") && out.contains("envsubst") && err.is_empty(), "{out}{err}");
+    // So is an object that the rules don't speak of because theirs is not among those that are checked.
+    for (rule, named) in [("kind-or-group-misspelt", "error[PAL056]"), ("deprecated-api", "error[PAL014]")] {
+        let (code, out, err) = lint(rule, "");
+        assert!(code == 1 && out.contains(named) && err.is_empty(), "{rule}: {out}{err}");
+        for rest in ["--select PAL017", &format!("--ignore {rule}")] {
+            let (code, out, err) = lint(rule, rest);
+            assert!(code == 2 && err.contains("no matches for kind"), "{rule} {rest}: {out}{err}");
+        }
+        let (code, out, err) = lint(rule, "--fix");
+        assert!(code == 0 && out.contains("1 corrected"), "{rule}: {out}{err}");
+    }
+}
+
+#[test]
 fn settings_come_from_palisade_toml_but_not_those_that_write() {
     let dir = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(root().join("examples/shop-two-rules/backend-egress.yaml")).unwrap();
@@ -199,6 +235,12 @@ fn settings_come_from_palisade_toml_but_not_those_that_write() {
     assert_eq!(lint("[lint]\n").0, 1);
     assert_eq!(lint("[lint]\nignore = [\"PAL017\"]\n").0, 0);
     assert_eq!(lint("[lint]\nseverity = \"error\"\n").0, 0);
+    for (word, near) in [("port-in-own-rule", Some("`ports-in-own-rule`")), ("quarterly-report", None)] {
+        let (code, _, err) = lint(&format!("[lint]\nselect = [\"{word}\"]\n"));
+        assert!(code == 2 && err.contains(&format!("there is no rule `{word}`")), "{err}");
+        assert_eq!(err.contains("did you mean"), near.is_some(), "{err}");
+        assert!(near.is_none_or(|near| err.contains(near)), "{err}");
+    }
     let (code, _, err) = lint("[lint]\nfix = true\n");
     assert!(code == 2 && err.contains("on the command line only"), "{err}");
 }

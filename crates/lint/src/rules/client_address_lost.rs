@@ -1,7 +1,7 @@
 //! `client-address-lost`: finds blocks of clients behind a Service that hides their addresses.
 
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Peer};
+use palisade_policy::{Direction, Peer, Service};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -70,6 +70,8 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
+    let hides = |service: &Service| service.access.exposed && !service.access.external_local;
+    let hidden = cx.behind(hides);
     let mut out = Vec::new();
     for (policy, direction, rule) in cx.rules() {
         for entry in rule.peers.iter().flatten().filter(|_| direction == Direction::Ingress) {
@@ -77,14 +79,8 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
             if block.cidr.prefix_len() == 0 {
                 continue;
             }
-            let pods = cx.destinations(policy, direction, rule);
-            let mut services =
-                cx.loaded.cluster.services.values().filter(|s| s.access.exposed && !s.access.external_local);
-            let hiding = services.find(|service| {
-                let is_behind = |labels| service.selector.as_ref().is_some_and(|s| s.matches(labels));
-                pods.iter().any(|pod| pod.key.namespace == service.key.namespace && is_behind(&pod.labels))
-            });
-            if let Some(service) = hiding {
+            let hiding = hidden.iter().find(|(class, _)| cx.selects(policy, class));
+            if let Some((_, service)) = hiding {
                 let message = format!(
                     "Service {} has externalTrafficPolicy: Cluster, so clients in {} may arrive with the address of a node",
                     service.key, block.cidr

@@ -1,7 +1,8 @@
 //! `explicit-allow-all`: finds rules that allow everything beside policies that restrict the same pods.
 
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Policy, Tier};
+use palisade_policy::{Direction, Policy, PolicyKey, Rule, Tier};
+use std::collections::HashMap;
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -64,29 +65,50 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let all = cx.rules().filter(|(policy, _, rule)| {
-        policy.tier == Tier::Developer && rule.peers.is_none() && rule.ports.is_none()
-    });
-    let found = all.filter_map(|(policy, direction, rule)| {
-        let other = cx.policies().find(|other| is_voided(cx, policy, other, direction))?;
-        let message = format!(
-            "the rule allows every {direction} connection of its pods, so the rules of {} change nothing for them",
-            other.key
-        );
-        Some(Found::of(&policy.key, rule.origin.as_ref(), message))
-    });
-    found.collect()
+    let mut out = Vec::new();
+    for direction in Direction::BOTH {
+        let voided = voided(cx, direction);
+        let rules = cx.policies().flat_map(|p| open_rules(p, direction).map(move |rule| (p, rule)));
+        for (policy, rule) in rules {
+            let Some(other) = voided.get(&policy.key) else { continue };
+            let message = format!(
+                "the rule allows every {direction} connection of its pods, so the rules of {} change nothing for them",
+                other.key
+            );
+            out.push(Found::of(&policy.key, rule.origin.as_ref(), message));
+        }
+    }
+    out
 }
 
-/// Whether a policy has rules that restrict pods that `open` selects, too. A policy that denies everything is the usual
-/// companion of one that allows everything to some pods.
-fn is_voided(cx: &Context<'_>, open: &Policy, other: &Policy, direction: Direction) -> bool {
-    let rules = other.rules(direction).unwrap_or_default();
-    let restricts =
-        !rules.is_empty() && rules.iter().all(|rule| rule.peers.is_some() || rule.ports.is_some());
-    other.key != open.key
-        && other.tier == Tier::Developer
-        && restricts
-        && cx.selected(other).any(|class| open.subject.pods.matches(class.labels))
-        && open.subject.namespaces == other.subject.namespaces
+fn open_rules(policy: &Policy, direction: Direction) -> impl Iterator<Item = &Rule> {
+    let of_namespaces = policy.tier == Tier::Developer;
+    let rules = policy.rules(direction).unwrap_or_default().iter();
+    rules.filter(move |rule| of_namespaces && rule.peers.is_none() && rule.ports.is_none())
+}
+
+/// Returns the policies that allow everything to pods that another one restricts, each with the first such policy.
+fn voided<'a>(cx: &Context<'a>, direction: Direction) -> HashMap<&'a PolicyKey, &'a Policy> {
+    let mut out = HashMap::new();
+    for profile in cx.profiles() {
+        let Some(other) = cx.in_profile(&profile).find(|policy| restricts(policy, direction)) else {
+            continue;
+        };
+        for policy in cx.in_profile(&profile).filter(|p| open_rules(p, direction).next().is_some()) {
+            let known = out.entry(&policy.key).or_insert(other);
+            if other.key < known.key {
+                *known = other;
+            }
+        }
+    }
+    out
+}
+
+/// Whether a policy allows some connections and not all. A policy that denies everything is the usual companion of one that
+/// allows everything to some pods.
+fn restricts(policy: &Policy, direction: Direction) -> bool {
+    let rules = policy.rules(direction).unwrap_or_default();
+    policy.tier == Tier::Developer
+        && !rules.is_empty()
+        && rules.iter().all(|rule| rule.peers.is_some() || rule.ports.is_some())
 }

@@ -1,7 +1,8 @@
 //! `one-direction-only`: finds pods that policies isolate in one direction only.
 
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Policy, Tier};
+use palisade_policy::{Direction, PolicyKey, Tier};
+use std::collections::{HashMap, HashSet};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -70,14 +71,12 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let of_namespace = cx.policies().filter(|policy| policy.tier == Tier::Developer);
-    let found = of_namespace.filter_map(|policy| {
-        let [ingress, egress] = [Direction::Ingress, Direction::Egress].map(|d| policy.rules(d).is_some());
-        let other = if ingress && !egress { Direction::Egress } else { Direction::Ingress };
-        let mut classes = cx.selected(policy).peekable();
-        let open =
-            classes.peek().is_some() && classes.all(|class| !isolates(cx, policy, class.labels, other));
-        (ingress != egress && open).then(|| {
+    let isolated = isolated(cx);
+    let found = cx.policies().filter(|policy| policy.tier == Tier::Developer).filter_map(|policy| {
+        let isolates = |direction| policy.rules(direction).is_some();
+        let other = if isolates(Direction::Ingress) { Direction::Egress } else { Direction::Ingress };
+        let some = isolated.get(&policy.key)?.contains(&other);
+        (!isolates(other) && !some).then(|| {
             let message = format!("no policy isolates its pods for {other}, where everything is allowed");
             Found::of(&policy.key, policy.origin.as_ref(), message)
         })
@@ -85,14 +84,16 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     found.collect()
 }
 
-/// Whether a policy of the same namespace isolates pods with these labels.
-fn isolates(
-    cx: &Context<'_>,
-    policy: &Policy,
-    labels: &palisade_policy::Labels,
-    direction: Direction,
-) -> bool {
-    let same = |other: &Policy| other.subject.namespaces == policy.subject.namespaces;
-    cx.policies()
-        .any(|other| same(other) && other.rules(direction).is_some() && other.subject.pods.matches(labels))
+/// Returns the policies that select pods, each with the directions in which a policy isolates some of these.
+fn isolated<'a>(cx: &Context<'a>) -> HashMap<&'a PolicyKey, HashSet<Direction>> {
+    let mut out: HashMap<_, HashSet<Direction>> = HashMap::new();
+    for profile in cx.profiles() {
+        let of_namespaces = || cx.in_profile(&profile).filter(|policy| policy.tier == Tier::Developer);
+        let is_isolated = |direction: &Direction| of_namespaces().any(|p| p.rules(*direction).is_some());
+        let directions: Vec<Direction> = Direction::BOTH.into_iter().filter(is_isolated).collect();
+        for policy in of_namespaces() {
+            out.entry(&policy.key).or_default().extend(&directions);
+        }
+    }
+    out
 }

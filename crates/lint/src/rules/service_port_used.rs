@@ -1,7 +1,7 @@
 //! `service-port-used`: finds ports of Services where policies need the port of the pods.
 
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Pod, PortMatch, Service, TargetPort};
+use palisade_policy::{Direction, Peer, PodMatch, Policy, PortMatch, Protocol, Rule, Service, TargetPort};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -85,17 +85,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
             if first != last || destinations.is_empty() || declared.any(|port| port.port == *first) {
                 continue;
             }
-            let services = || cx.loaded.cluster.services.values();
-            let found = services().find_map(|service| {
-                let pod = destinations.iter().find(|pod| is_behind(service, pod))?;
-                let port = service.ports.iter().find(|p| p.protocol == *protocol && p.port == *first)?;
-                let target = match &port.target {
-                    TargetPort::Number(number) => Some(*number),
-                    TargetPort::Name(name) => pod.named_ports(name, Some(*protocol)).next().map(|(_, n)| n),
-                };
-                Some((service, target.filter(|target| target != first)?))
-            });
-            if let Some((service, target)) = found {
+            if let Some((service, target)) = service(cx, policy, direction, rule, (*protocol, *first)) {
                 let message = format!(
                     "{first} is the port of Service {}; policies see the pod's port, which is {target}",
                     service.key
@@ -107,7 +97,38 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     out
 }
 
-fn is_behind(service: &Service, pod: &Pod) -> bool {
-    service.key.namespace == pod.key.namespace
-        && service.selector.as_ref().is_some_and(|s| s.matches(&pod.labels))
+/// How many label sets of destinations are looked at.
+const MOST_CLASSES: usize = 1000;
+
+/// Returns a Service in front of the destinations of a rule that has this port, if the pods have another one.
+fn service<'a>(
+    cx: &Context<'a>,
+    policy: &'a Policy,
+    direction: Direction,
+    rule: &'a Rule,
+    (protocol, first): (Protocol, u16),
+) -> Option<(&'a Service, u16)> {
+    let peers = rule.peers.iter().flatten().filter_map(|entry| match &entry.peer {
+        Peer::Pods(choice) => Some(choice),
+        _ => None,
+    });
+    let choices: Vec<&PodMatch> = match direction {
+        Direction::Ingress => vec![&policy.subject],
+        Direction::Egress => peers.collect(),
+    };
+    let classes = choices.into_iter().flat_map(|choice| cx.matching(choice)).filter(|c| !c.host_network);
+    classes.take(MOST_CLASSES).find_map(|class| {
+        cx.services_of(class).find_map(|service| {
+            let port = service.ports.iter().find(|p| p.protocol == protocol && p.port == first)?;
+            let target = match &port.target {
+                TargetPort::Number(number) => Some(*number),
+                TargetPort::Name(name) => class
+                    .by_ports
+                    .iter()
+                    .find_map(|pod| pod.named_ports(name, Some(protocol)).next())
+                    .map(|(_, n)| n),
+            };
+            Some((service, target.filter(|target| *target != first)?))
+        })
+    })
 }

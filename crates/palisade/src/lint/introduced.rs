@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
-use palisade_lint::{Finding, Level, LintReport, LintRule, lint};
+use palisade_lint::{Finding, Level, LintOptions, LintReport, LintRule, lint};
 use palisade_manifest::{Input, LoadOptions, Loaded};
 
 use super::sources;
@@ -34,7 +34,7 @@ pub(crate) struct Introduced {
     pub(crate) findings: Vec<Finding>,
     /// How many are less severe.
     pub(crate) below: usize,
-    /// How many were there before.
+    /// How many of the level that is shown, or above, were there before.
     pub(crate) older: usize,
     /// How many are suppressed, before and after.
     pub(crate) suppressed: [usize; 2],
@@ -50,14 +50,16 @@ pub(crate) fn introduced(
     namespace: &str,
 ) -> Introduced {
     let limit = LoadOptions::default().max_file_bytes;
+    let options = LintOptions { default_namespace: namespace, plugin: None };
     let [before, report] =
-        sides.map(|(inputs, loaded)| lint(loaded, &sources::texts(inputs, loaded, limit), rules, namespace));
+        sides.map(|(inputs, loaded)| lint(loaded, &sources::texts(inputs, loaded, limit), rules, &options));
     let known: BTreeSet<&str> = before.findings.iter().map(|f| &*f.fingerprint).collect();
     let new: Vec<&Finding> = report.findings.iter().filter(|f| !known.contains(&*f.fingerprint)).collect();
+    let shown = report.findings.iter().filter(|f| f.level >= least).count();
     let findings: Vec<Finding> = new.iter().filter(|f| f.level >= least).map(|f| (*f).clone()).collect();
     Introduced {
         below: new.len() - findings.len(),
-        older: report.findings.len() - new.len(),
+        older: shown - findings.len(),
         suppressed: [before.suppressed, report.suppressed],
         findings,
         report,
