@@ -190,9 +190,11 @@ pub enum EgressToOwnNode {
 pub enum SourceCheck {
     /// Forged packets pass; for nodes where replies to pods arrive on another interface
     Off,
-    /// Packets are dropped if their source is not reachable through the interface they arrived on
+    /// Packets are dropped if their source is not reachable through the interface they arrived on, or is another pod or a node
     #[default]
     Enforce,
+    /// Also packets with any other address than the pod's own
+    Strict,
 }
 
 /// What happens to the taint that keeps pods off a node until its agent is ready.

@@ -1,9 +1,12 @@
 //! The interface between the agent and the kernel.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 pub use palisade_nft::{RevocationSummary, conntrack::FiveTuple};
-use palisade_policy::{Delta, Direction, NodePlan};
+use palisade_policy::{Delta, Direction, Name, NodePlan, ObjectKey};
 
 /// The result of programming a plan or a delta.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +87,17 @@ pub trait DataPlane {
     /// # Errors
     /// If the kernel rejects the change.
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError>;
+
+    /// Tells which pods local addresses belong to, before a plan or a delta with these addresses. For what is read beside the plan: the
+    /// interfaces of pods.
+    fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
+        _ = names;
+    }
+
+    /// Tells in which namespaces the source addresses of pods are not checked. Replaces those of an earlier call.
+    fn set_unchecked_namespaces(&mut self, namespaces: BTreeSet<Name>) {
+        drop(namespaces);
+    }
 
     /// Reads the kernel and returns whether it holds [`DataPlane::programmed`]. `O(plan)`: used only after a rejection.
     ///

@@ -1,7 +1,13 @@
 //! The node's links, as far as rules depend on them: which interfaces and bridge ports lead to local pods, and where the node
-//! receives encapsulated packets. Read over rtnetlink at the start, when local pods change, and when the kernel notifies of
+//! receives encapsulated packets, and to which pod each bridge port leads. Read over rtnetlink at the start, when local pods change, and when the kernel notifies of
 //! a change of links or routes.
 
+mod binding;
+#[cfg_attr(
+    not(feature = "daemon"),
+    expect(dead_code, reason = "only the daemon is told the paths of namespaces")
+)]
+mod named;
 mod rtnetlink;
 mod tunnels;
 
@@ -13,9 +19,15 @@ use std::{
 };
 
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
-use palisade_nft::NodeLinks;
+use palisade_nft::{Mac, NodeLinks, SourceCheck};
+use palisade_policy::{Name, ObjectKey};
 
-use rtnetlink::{Events, Requests};
+#[cfg(feature = "daemon")]
+pub(crate) use named::NamedNamespace;
+
+use binding::{Bindings, Namespaces, Pods, Port};
+use named::NamedNamespaces;
+use rtnetlink::{Events, Requests, hardware_of};
 
 /// The shortest interval between two full readings, however often links and routes change. A full reading looks up one route for
 /// each local address and lists all interfaces.
@@ -35,6 +47,18 @@ pub(crate) struct LinkMonitor {
     events: Events,
     /// The interfaces of the on-link routes to local addresses.
     routes: BTreeMap<IpAddr, u32>,
+    /// The local pods, of those that have names.
+    pods: Pods,
+    /// The pods of bridge ports.
+    bindings: Bindings,
+    /// The network namespaces of pods that were named.
+    named: NamedNamespaces,
+    /// The bridge ports, and with a strict check other interfaces, whose pods are not known, with their names.
+    unbound: BTreeMap<u32, String>,
+    /// The namespaces in which source addresses are not checked.
+    unchecked: BTreeSet<Name>,
+    /// Which senders are checked, and so which interfaces are bound to pods.
+    source_check: SourceCheck,
     /// Whether links or routes changed, or a reading failed, since the last full reading.
     stale: bool,
     read: Option<Instant>,
@@ -42,10 +66,63 @@ pub(crate) struct LinkMonitor {
 
 impl LinkMonitor {
     /// Opens the sockets in the calling thread's network namespace.
-    pub(crate) fn open() -> io::Result<Self> {
+    ///
+    /// `source_check` decides of which interfaces to find out the pods.
+    pub(crate) fn open(source_check: SourceCheck) -> io::Result<Self> {
         // Opened first, so that no change is missed between the first reading and the first notification.
         let events = Events::open()?;
-        Ok(Self { requests: Requests::open()?, events, routes: BTreeMap::new(), stale: true, read: None })
+        Ok(Self {
+            requests: Requests::open()?,
+            events,
+            routes: BTreeMap::new(),
+            pods: Pods::new(),
+            bindings: Bindings::default(),
+            named: NamedNamespaces::default(),
+            unbound: BTreeMap::new(),
+            unchecked: BTreeSet::new(),
+            source_check,
+            stale: true,
+            read: None,
+        })
+    }
+
+    /// Tells in which namespaces the source addresses of pods are not checked.
+    pub(crate) fn set_unchecked_namespaces(&mut self, namespaces: BTreeSet<Name>) {
+        self.stale |= self.unchecked != namespaces;
+        self.unchecked = namespaces;
+    }
+
+    /// Tells which pods local addresses belong to, before the addresses are added.
+    pub(crate) fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
+        for (address, pod) in names {
+            self.forget(address);
+            self.pods.entry(pod.clone()).or_default().insert(*address);
+        }
+    }
+
+    /// Tells the path of the network namespace of a pod.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn name_namespace(&mut self, sandbox: &str, namespace: NamedNamespace) {
+        self.named.add(sandbox, namespace);
+        self.stale = true;
+    }
+
+    /// Forgets the network namespaces that were named for other sandboxes than these.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn retain_namespaces(&mut self, is_kept: impl Fn(&str) -> bool) {
+        self.stale |= self.named.retain(is_kept);
+    }
+
+    /// The bridge ports, and with a strict check other interfaces, that lead to pods which are not known, with their names.
+    pub(crate) fn unbound(&self) -> &BTreeMap<u32, String> {
+        &self.unbound
+    }
+
+    fn forget(&mut self, address: &IpAddr) {
+        self.pods.retain(|_, addresses| {
+            addresses.remove(address);
+            !addresses.is_empty()
+        });
     }
 
     /// Reads everything. `local` has the addresses of local pods.
@@ -67,6 +144,10 @@ impl LinkMonitor {
         removed: &BTreeSet<IpAddr>,
     ) -> io::Result<NodeLinks> {
         self.routes.retain(|address, _| !removed.contains(address));
+        self.pods.retain(|_, addresses| {
+            addresses.retain(|address| !removed.contains(address));
+            !addresses.is_empty()
+        });
         let outcome = self.find_routes(added).and_then(|()| self.node_links());
         self.stale |= outcome.is_err();
         outcome
@@ -96,6 +177,7 @@ impl LinkMonitor {
     fn node_links(&mut self) -> io::Result<NodeLinks> {
         let links: Vec<Link> = self.requests.links()?.into_iter().map(Link::of).collect();
         let mut out = NodeLinks::default();
+        let mut ends = Vec::new();
         let mut outward = BTreeSet::from([LOOPBACK]);
         for address in EXTERNAL {
             outward.extend(self.requests.route(address)?.map(|route| route.interface));
@@ -105,7 +187,10 @@ impl LinkMonitor {
             let is_bridge =
                 links.iter().any(|link| link.index == index && link.kind == Some(InfoKind::Bridge));
             if is_bridge {
+                ends.extend(ports().filter_map(Link::port));
                 out.pod_ports.extend(ports().filter(|port| port.leads_to_pod()).map(|port| port.index));
+                let bridge = links.iter().find(|link| link.index == index);
+                out.bridge_hardware.extend(bridge.and_then(|bridge| hardware_of(&bridge.message)));
             }
             // A bridge with other ports also carries packets of other hosts.
             let is_mixed = is_bridge && ports().any(|port| !port.leads_to_pod());
@@ -113,6 +198,8 @@ impl LinkMonitor {
                 out.pod_interfaces.insert(index);
                 if is_bridge {
                     out.pod_bridges.insert(index);
+                } else if self.source_check == SourceCheck::Strict {
+                    ends.extend(links.iter().find(|link| link.index == index).and_then(Link::port));
                 }
             }
         }
@@ -122,7 +209,38 @@ impl LinkMonitor {
                 out.tunnel_peers.extend(self.requests.forwarding_peers(link.index)?);
             }
         }
+        self.unbound.clear();
+        if self.source_check.is_on() {
+            self.bind(&ends, &links, &mut out)?;
+        }
         Ok(out)
+    }
+
+    /// Finds out which pods bridge ports and other interfaces lead to.
+    fn bind(&mut self, ends: &[Port], links: &[Link], out: &mut NodeLinks) -> io::Result<()> {
+        let named = self.named.numbers(&mut self.requests);
+        self.bindings.update(ends, &self.pods, &named, &mut self.requests);
+        let bindings = &self.bindings;
+        let is_unchecked =
+            |index: &u32| bindings.pod(*index).is_some_and(|pod| self.unchecked.contains(&pod.namespace));
+        out.unchecked_ports = out.pod_ports.iter().copied().filter(is_unchecked).collect();
+        for (index, owner) in bindings.owners() {
+            if out.pod_ports.contains(&index) {
+                out.owners.insert(index, owner);
+            } else if !is_unchecked(&index) {
+                out.interface_owners.insert(index, owner.addresses);
+            }
+        }
+        let is_unbound = |link: &&Link| {
+            let leads_to_pod =
+                out.pod_ports.contains(&link.index) || ends.iter().any(|end| end.index == link.index);
+            leads_to_pod && bindings.pod(link.index).is_none()
+        };
+        self.unbound.extend(links.iter().filter(is_unbound).map(|link| (link.index, link.name.clone())));
+        if !out.pod_ports.is_empty() {
+            out.host_addresses = self.requests.addresses(None)?;
+        }
+        Ok(())
     }
 }
 
@@ -134,8 +252,22 @@ struct Link {
     controller: Option<u32>,
     /// Whether its other end is in another network namespace.
     leads_elsewhere: bool,
+    /// The kernel's number of that namespace, and the index of the other end there.
+    other_end: (Option<i32>, Option<u32>),
+    name: String,
     is_up: bool,
     message: LinkMessage,
+}
+
+/// What can't be read belongs to a namespace that is gone, or to one that the agent has no right to read.
+impl Namespaces for Requests {
+    fn addresses(&mut self, namespace: i32) -> Option<BTreeSet<IpAddr>> {
+        Self::addresses(self, Some(namespace)).ok()
+    }
+
+    fn hardware(&mut self, port: &Port) -> Option<Mac> {
+        Self::hardware(self, port.namespace, port.peer).ok().flatten()
+    }
 }
 
 impl Link {
@@ -145,13 +277,20 @@ impl Link {
             kind: None,
             controller: None,
             leads_elsewhere: false,
+            other_end: (None, None),
+            name: String::new(),
             is_up: message.header.flags.contains(LinkFlags::Up),
             message: LinkMessage::default(),
         };
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::Controller(index) => out.controller = Some(*index),
-                LinkAttribute::LinkNetNsId(_) => out.leads_elsewhere = true,
+                LinkAttribute::LinkNetNsId(number) => {
+                    out.leads_elsewhere = true;
+                    out.other_end.0 = Some(*number);
+                }
+                LinkAttribute::Link(index) => out.other_end.1 = Some(*index),
+                LinkAttribute::IfName(name) => out.name.clone_from(name),
                 LinkAttribute::LinkInfo(info) => {
                     out.kind = info.iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.clone()),
@@ -163,6 +302,13 @@ impl Link {
         }
         out.message = message;
         out
+    }
+
+    /// Returns what binds this port to a pod. `None` unless it is one end of a pair whose other end is in another namespace.
+    fn port(&self) -> Option<Port> {
+        let (Some(namespace), Some(peer)) = self.other_end else { return None };
+        let is_pair = self.leads_to_pod() && self.kind == Some(InfoKind::Veth);
+        is_pair.then_some(Port { index: self.index, namespace, peer })
     }
 
     fn leads_to_pod(&self) -> bool {

@@ -133,6 +133,8 @@ metrics! {
         "Pods that were announced before their start, by NRI or by the CNI plugin, by how they started";
     pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
         "Time that pods waited for their policies to be programmed before their start";
+    unbound_ports: Gauge, "palisade_unbound_ports",
+        "Bridge ports that lead to pods which are not known, and whose source addresses are checked less strictly";
     drops: Family<DropLabels, Counter>, "palisade_drops",
         "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
     flow_records: Counter, "palisade_flow_records", "Records of flows: of dropped packets, one for each flow and second";

@@ -3,7 +3,7 @@
 mod lister;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
@@ -12,7 +12,7 @@ use palisade_nft::{
     Commit, Enforcer, EnforcerOptions, ExistingTable, Feature, Kernel, NodeLinks, Verification, conntrack,
     cut_off, drift, drops,
 };
-use palisade_policy::{Delta, Direction, NodePlan};
+use palisade_policy::{Delta, Direction, Name, NodePlan, ObjectKey};
 
 use crate::{
     DataPlane, DataPlaneError, FiveTuple, Programmed, ReviewScope, RevocationSummary, TrackedConnection,
@@ -69,7 +69,7 @@ impl NftDataPlane {
     /// As [`NftDataPlane::open`].
     pub fn open_with(options: EnforcerOptions) -> Result<Self, DataPlaneError> {
         let kernel = Kernel::open().map_err(failed("opening the kernel's nftables"))?;
-        let (links, link_error) = match LinkMonitor::open() {
+        let (links, link_error) = match LinkMonitor::open(options.source_check) {
             Ok(links) => (Some(links), None),
             Err(error) => (None, Some(failed(WATCHING_LINKS)(error))),
         };
@@ -167,6 +167,29 @@ impl NftDataPlane {
         update_links(enforcer, links, &node_links)
     }
 
+    /// Tells the network namespace of a pod, by which its interface is found, before its addresses are programmed.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn name_namespace(&mut self, sandbox: &str, namespace: crate::links::NamedNamespace) {
+        if let Some(links) = &mut self.links {
+            links.name_namespace(sandbox, namespace);
+        }
+    }
+
+    /// Forgets the network namespaces that were named for other sandboxes than these.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn retain_namespaces(&mut self, is_kept: impl Fn(&str) -> bool) {
+        if let Some(links) = &mut self.links {
+            links.retain_namespaces(is_kept);
+        }
+    }
+
+    /// Returns the names of the bridge ports, and with a strict source check of other interfaces, that lead to pods which are not known, by
+    /// index. Their pods' source addresses are checked less strictly.
+    #[must_use]
+    pub fn unbound_ports(&self) -> BTreeMap<u32, String> {
+        self.links.as_ref().map(|links| links.unbound().clone()).unwrap_or_default()
+    }
+
     /// Opens pods that are closed because of a restart of the node, once the plan is programmed.
     fn open_node(&mut self) -> Result<(), DataPlaneError> {
         if let (true, State::Programmed(enforcer)) = (self.may_be_closed, &mut self.state) {
@@ -181,7 +204,10 @@ impl NftDataPlane {
     fn links(&mut self) -> Result<&mut LinkMonitor, DataPlaneError> {
         match &mut self.links {
             Some(links) => Ok(links),
-            missing => Ok(missing.insert(LinkMonitor::open().map_err(failed(WATCHING_LINKS))?)),
+            missing => {
+                let links = LinkMonitor::open(self.options.source_check).map_err(failed(WATCHING_LINKS))?;
+                Ok(missing.insert(links))
+            }
         }
     }
 
@@ -307,6 +333,18 @@ impl DataPlane for NftDataPlane {
         self.state = State::Programmed(Box::new(enforcer));
         self.open_node()?;
         Ok(programmed(&commit))
+    }
+
+    fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
+        if let Some(links) = &mut self.links {
+            links.name_local(names);
+        }
+    }
+
+    fn set_unchecked_namespaces(&mut self, namespaces: BTreeSet<Name>) {
+        if let Some(links) = &mut self.links {
+            links.set_unchecked_namespaces(namespaces);
+        }
     }
 
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {

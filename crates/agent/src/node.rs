@@ -115,8 +115,12 @@ impl<D: DataPlane> NodeAgent<D> {
     fn handle(&mut self, input: Input) -> Report {
         let mut report = Report::default();
         let begin = self.now();
+        let may_change_checks = input.may_change_namespaces();
         let mut actions = self.reconciler.handle(input, begin);
         report.compile = self.now() - begin;
+        if may_change_checks {
+            self.plane.set_unchecked_namespaces(self.reconciler.unchecked_namespaces());
+        }
         while !actions.is_empty() {
             let mut next = Vec::new();
             for action in actions {
@@ -151,6 +155,8 @@ impl<D: DataPlane> NodeAgent<D> {
             Action::Start | Action::Resync => {
                 // A previous run or another program may have left connections established or revoked. All connections of
                 // local pods are reviewed, and all revoked ones, also of pods that are gone.
+                let names = self.reconciler.names_of(&self.reconciler.plan().local);
+                self.plane.name_local(&names);
                 let started = self.plane.start(self.reconciler.plan());
                 started.map(|programmed| (programmed, self.all_connections()))
             }
@@ -180,6 +186,9 @@ impl<D: DataPlane> NodeAgent<D> {
 
     fn commit(&mut self, delta: &Delta) -> Result<(Programmed, ReviewScope), DataPlaneError> {
         let ends = restricted(self.plane.programmed(), self.reconciler.plan(), delta);
+        if !delta.local.added.is_empty() {
+            self.plane.name_local(&self.reconciler.names_of(&delta.local.added));
+        }
         Ok((self.plane.commit(delta)?, ReviewScope { ends, labelled: false }))
     }
 

@@ -1,14 +1,22 @@
 //! The pure half of the agent: turns inputs into actions.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
 
 use palisade_policy::{
-    Change, Cluster, Compiler, Delta, Endpoint, Interner, Name, NodePlan, OverBudget, Pod,
+    Change, Cluster, Compiler, Delta, Endpoint, Interner, Name, NodePlan, ObjectKey, OverBudget, Pod,
 };
 
 /// The first pause before a rejected plan is retried. It doubles up to [`MAX_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(60);
+
+/// The label of a namespace that turns the check of source addresses off for its pods, if its value is `off`. Those who may create pods can't
+/// set labels of their namespace.
+const SOURCE_CHECK_LABEL: &str = "palisade.dev/source-check";
 
 /// An event that the reconciler handles.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +33,19 @@ pub enum Input {
     Diverged,
     /// Time passed.
     Tick,
+}
+
+impl Input {
+    /// Whether namespaces may differ after it.
+    pub(crate) fn may_change_namespaces(&self) -> bool {
+        let of_namespace =
+            |change: &Change| matches!(change, Change::SetNamespace(_) | Change::RemoveNamespace(_));
+        match self {
+            Self::Snapshot(_) => true,
+            Self::Changes(changes) => changes.iter().any(of_namespace),
+            Self::Committed | Self::Refused | Self::Diverged | Self::Tick => false,
+        }
+    }
 }
 
 /// An action for the executor.
@@ -104,6 +125,19 @@ impl Reconciler {
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&Pod> {
         self.compiler.pod_at(address)
+    }
+
+    /// Returns the namespaces whose label says that the source addresses of their pods are not checked. `O(namespaces)`.
+    pub(crate) fn unchecked_namespaces(&self) -> BTreeSet<Name> {
+        let namespaces = self.cluster().namespaces.values();
+        let unchecked =
+            namespaces.filter(|namespace| namespace.labels.get(SOURCE_CHECK_LABEL) == Some("off"));
+        unchecked.map(|namespace| namespace.name.clone()).collect()
+    }
+
+    /// Returns the pods that own these addresses. `O(addresses · log addresses)`.
+    pub(crate) fn names_of(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, ObjectKey> {
+        addresses.iter().filter_map(|address| Some((*address, self.owner(*address)?.key.clone()))).collect()
     }
 
     /// Returns a number that grows whenever the result of [`Reconciler::over_budget`] may change. `O(1)`.

@@ -31,6 +31,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 use palisade_policy::{Change, Cluster, Labels, Name, ObjectKey, Phase, Pod, Uid};
 
@@ -55,6 +56,8 @@ pub(crate) struct RuntimePod {
     pub(crate) labels: Option<Labels>,
     /// Empty only in a list: the runtime doesn't report addresses. Such a pod is not added, but one that is held stays.
     pub(crate) addresses: Vec<IpAddr>,
+    /// The path of its network namespace on the node, if it is known.
+    pub(crate) network_namespace: Option<PathBuf>,
 }
 
 /// A sandbox is not held because there are too many.

@@ -171,6 +171,9 @@ pub struct Status {
     /// What holds pods until they are isolated: `nri`, `cni`, both or neither.
     #[serde(default)]
     pub held_by: Vec<String>,
+    /// Bridge ports that lead to pods which are not known.
+    #[serde(default)]
+    pub unbound_ports: Vec<String>,
     /// The state of each watch.
     pub watches: Vec<WatchView>,
     /// The number of objects that can't be used as they are.

@@ -102,6 +102,21 @@ pub(crate) fn node_set(set: NodeSet) -> Set {
         NodeSet::BridgePorts => ("pod_ports".to_owned(), Key::Interface),
         NodeSet::BridgePortPairs => ("own_ports".to_owned(), Key::InterfacePair),
         NodeSet::LocalPairs(family) => (format!("themselves{}", family_digit(family)), Key::Pair(family)),
+        NodeSet::BoundInterfaces => ("known_interfaces".to_owned(), Key::Interface),
+        NodeSet::InterfaceSources(family) => {
+            (format!("interface_sources{}", family_digit(family)), Key::InterfaceAddress(family))
+        }
+        NodeSet::CheckedPorts => ("checked_ports".to_owned(), Key::Interface),
+        NodeSet::BoundPorts => ("bound_ports".to_owned(), Key::Interface),
+        NodeSet::HardwarePorts => ("mac_ports".to_owned(), Key::Interface),
+        NodeSet::PortHardware => ("port_macs".to_owned(), Key::InterfaceHardware),
+        NodeSet::Hardware => ("macs".to_owned(), Key::Hardware),
+        NodeSet::PortSources(family) => {
+            (format!("sources{}", family_digit(family)), Key::InterfaceAddress(family))
+        }
+        NodeSet::PortTargets => ("port_targets".to_owned(), Key::InterfaceTarget),
+        NodeSet::Taken(family) => (format!("taken{}", family_digit(family)), Key::Address(family)),
+        NodeSet::TakenTargets => ("taken_targets".to_owned(), Key::Target),
         NodeSet::TunnelPorts => ("tunnel_ports".to_owned(), Key::Port),
         NodeSet::TunnelProtocols => ("tunnel_protocols".to_owned(), Key::Protocol),
         NodeSet::TunnelEndpoints(family) => {

@@ -6,17 +6,20 @@
 //! lead to no pod are checked only for what they send to pods.
 //!
 //! Only this table knows the port by which a packet entered. A packet from a pod to itself went through a service and
-//! leaves by the port on which it entered, or it is forged.
+//! leaves by the port on which it entered, or it is forged. And what a pod says of itself is compared with what is known of the
+//! port ([`sources`]).
 //!
 //! The table exists while a bridge leads to local pods, if the kernel supports the family. Its base chains hook in front of
 //! br_netfilter's; in the forward hook they come after its destination NAT.
+
+mod sources;
 
 use std::sync::Arc;
 
 use palisade_policy::{Delta, Family, NodePlan};
 
 use crate::{
-    NodeLinks,
+    NodeLinks, SourceCheck,
     base_sets::node_set,
     next_plan::NextPlan,
     phases::{Phases, Step, add},
@@ -30,12 +33,15 @@ use crate::{
 /// The sets of the table.
 #[derive(Debug)]
 pub(crate) struct Bridge {
-    sets: [Arc<Set>; NodeSet::OF_BRIDGE.len()],
+    source_check: SourceCheck,
+    sets: Vec<Arc<Set>>,
 }
 
 impl Bridge {
-    pub(crate) fn new() -> Self {
-        Self { sets: NodeSet::OF_BRIDGE.map(|set| Arc::new(node_set(set))) }
+    pub(crate) fn new(source_check: SourceCheck) -> Self {
+        let of_senders = if source_check.is_on() { &NodeSet::OF_SENDERS[..] } else { &[] };
+        let sets = NodeSet::OF_BRIDGE.iter().chain(of_senders).map(|set| Arc::new(node_set(*set)));
+        Self { source_check, sets: sets.collect() }
     }
 
     /// Returns all sets.
@@ -55,11 +61,14 @@ impl Bridge {
         let [from, to] = self.port_chains(isolating);
         let enters = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS_CHAIN)];
         let leaves = vec![Expression::OutInterfaceIn(ports()), jump(TO_PORTS_CHAIN)];
-        let base = [
-            Chain::base(Hook::BridgePrerouting, vec![enters]),
-            Chain::base(Hook::BridgeForward, vec![leaves]),
-        ];
-        [from, to].into_iter().chain(base.map(Arc::new)).collect()
+        let (mut chains, mut entry) = (vec![from, to], vec![enters]);
+        if self.source_check.is_on() {
+            chains.extend(sources::chains(self));
+            entry.push(sources::jump_rule(self));
+        }
+        let base =
+            [Chain::base(Hook::BridgePrerouting, entry), Chain::base(Hook::BridgeForward, vec![leaves])];
+        chains.into_iter().chain(base.map(Arc::new)).collect()
     }
 
     /// Returns the chains that have rules only while a local pod is isolated.

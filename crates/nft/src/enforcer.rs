@@ -100,9 +100,9 @@ impl Enforcer {
         let inputs = Inputs { options, node_links, revoked };
         // Linux 5.10 to 5.18 accept the rule in the trial, and refuse a hook that leads to it when the transaction is committed.
         let reconciled = match reconcile(&mut kernel, inputs.clone(), plan, Method::Repair) {
-            Err(error) if error.os_error() == Some(EOPNOTSUPP) && inputs.options.source_check => {
+            Err(error) if error.os_error() == Some(EOPNOTSUPP) && inputs.options.reverse_route => {
                 features.lacks_source_check();
-                let options = EnforcerOptions { source_check: false, ..inputs.options };
+                let options = EnforcerOptions { reverse_route: false, ..inputs.options };
                 reconcile(&mut kernel, Inputs { options, ..inputs }, plan, Method::Repair)
             }
             done => done,
@@ -275,10 +275,13 @@ impl Enforcer {
     /// These are members and ranges of peer sets, the unions and port sets that lookups need, and the dispatch maps.
     #[must_use]
     pub fn elements(&self) -> usize {
-        let Program { element_counts, node_links, revoked, .. } = &self.program;
+        let Program { element_counts, node_links, options, revoked, .. } = &self.program;
         let generation = usize::from(self.generation.current.is_some());
         // Revoked connections have an element per orientation.
-        element_counts.total() + node_links.count(&self.plan) + 2 * revoked.len() + generation
+        element_counts.total()
+            + node_links.count(&self.plan, options.source_check)
+            + 2 * revoked.len()
+            + generation
     }
 
     /// Returns the connection to the kernel, for [`crate::conntrack`] and [`crate::reader`].

@@ -83,6 +83,11 @@ pub(crate) fn has_type(set: &Set, found: &FoundSet) -> bool {
         Key::FiveTuple(Family::V6) => 44,
         Key::Port => 2,
         Key::Protocol => 1,
+        Key::Hardware => 6,
+        Key::Target => 16,
+        Key::InterfaceAddress(Family::V4) => 8,
+        Key::InterfaceHardware => 12,
+        Key::InterfaceAddress(Family::V6) | Key::InterfaceTarget => 20,
     };
     found.key_length == key_length && found.has_intervals() == set.intervals && found.is_map() == set.verdicts
 }

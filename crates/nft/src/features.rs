@@ -8,7 +8,7 @@ use std::sync::Arc;
 use palisade_policy::{Delta, NodePlan};
 
 use crate::{
-    EnforcerOptions, Error, Kernel, NodeLinks,
+    EnforcerOptions, Error, Kernel, NodeLinks, SourceCheck,
     bridge::{Bridge, bridged},
     encode::{Encoded, encode_in},
     next_plan::NextPlan,
@@ -39,14 +39,14 @@ impl Features {
         kernel: &mut Kernel,
         options: EnforcerOptions,
     ) -> Result<EnforcerOptions, Error> {
-        if !options.source_check {
+        if !options.source_check.is_on() || !options.reverse_route {
             return Ok(options);
         }
         let source_check = match self.source_check {
             Some(known) => known,
             None => *self.source_check.insert(has_source_check(kernel)?),
         };
-        Ok(EnforcerOptions { source_check, ..options })
+        Ok(EnforcerOptions { reverse_route: source_check, ..options })
     }
 
     /// Notes that the kernel refused the rules of the source check in a transaction.
@@ -101,7 +101,7 @@ fn has_source_check(kernel: &mut Kernel) -> Result<bool, Error> {
 /// Returns whether the kernel has tables of the family `bridge` (`CONFIG_NF_TABLES_BRIDGE`).
 fn has_bridge(kernel: &mut Kernel) -> Result<bool, Error> {
     let next = NextPlan { plan: &NodePlan::default(), delta: &Delta::default() };
-    let mut step = Bridge::new().create(&NodeLinks::default(), &next, true);
+    let mut step = Bridge::new(SourceCheck::Strict).create(&NodeLinks::default(), &next, true);
     step.extend(bridged(vec![Message::DeleteChain(NO_CHAIN.into())]));
     accepts(kernel, step)
 }

@@ -4,11 +4,11 @@
 use palisade_policy::{Direction, Family, Protocol};
 
 use crate::{
-    EnforcerOptions,
+    EnforcerOptions, SourceCheck,
     base_sets::BaseSets,
     ruleset::{
         Chain, ENCAPSULATED_CHAIN, Expression, FORWARDED_CHAIN, Hook, NodeSet, Outcome, RECEIVED_CHAIN, Rule,
-        STRANGERS_CHAIN,
+        STRANGERS_CHAIN, SenderField,
     },
 };
 
@@ -37,9 +37,9 @@ pub(crate) fn jump_rules(hook: Hook, sets: &BaseSets) -> Vec<Rule> {
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     let mut forwarded = vec![between_ports(sets)];
     forwarded.extend(Family::BOTH.into_iter().flat_map(|f| to_tunnel_endpoints(f, sets)));
-    forwarded.extend(forged(options));
+    forwarded.extend(forged(options, sets));
     let mut received = vec![vec![Expression::Verdict(Outcome::Jump(ENCAPSULATED_CHAIN.into()))]];
-    received.extend(forged(options));
+    received.extend(forged(options, sets));
     vec![
         Chain::regular(ENCAPSULATED_CHAIN, "tunnel packets to this node from its pods", to_this_node(sets)),
         Chain::regular(
@@ -65,22 +65,44 @@ fn between_ports(sets: &BaseSets) -> Rule {
     ]
 }
 
-/// Drops a packet if no route leads back to its source through the interface on which it arrived.
+/// Drops a packet if no route leads back to its source through the interface on which it arrived, and, if the check is strict, if its source
+/// isn't an address of the pod that the interface leads to.
 ///
 /// Only the interface distinguishes link-local addresses of different links, and the kernel has no route for them on a
 /// link without such an address, so they are exempt.
-fn forged(options: &EnforcerOptions) -> Vec<Rule> {
-    if !options.source_check {
+fn forged(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
+    let is_strict = options.source_check == SourceCheck::Strict;
+    let looks_up = options.source_check.is_on() && options.reverse_route;
+    if !is_strict && !looks_up {
         return Vec::new();
     }
-    vec![
-        vec![
-            Expression::Family(Family::V6),
-            Expression::LinkLocal { source: true },
-            Expression::Verdict(Outcome::Return),
-        ],
-        dropped([Expression::NoReverseRoute]),
-    ]
+    let mut rules = vec![vec![
+        Expression::Family(Family::V6),
+        Expression::LinkLocal { source: true },
+        Expression::Verdict(Outcome::Return),
+    ]];
+    if is_strict {
+        rules.extend(Family::BOTH.map(|family| not_the_pods(family, sets)));
+    }
+    if looks_up {
+        rules.push(dropped([Expression::NoReverseRoute]));
+    }
+    rules
+}
+
+/// Drops a packet from an interface whose pod is known, if its source isn't the pod's.
+fn not_the_pods(family: Family, sets: &BaseSets) -> Rule {
+    let name = |set| sets.node(set).name.clone();
+    dropped([
+        Expression::Family(family),
+        Expression::InterfaceIn { set: name(NodeSet::BoundInterfaces), inverted: false },
+        Expression::SenderIn {
+            field: SenderField::Source(family),
+            by_port: true,
+            set: name(NodeSet::InterfaceSources(family)),
+            inverted: true,
+        },
+    ])
 }
 
 /// The sets are empty on a node without tunnels.

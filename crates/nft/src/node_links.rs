@@ -1,10 +1,15 @@
 //! What the rules use of the node's links. Plain values: the caller reads them from the kernel.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use palisade_policy::{Family, NodePlan, Protocol};
+use palisade_policy::{Delta, Family, NodePlan, Protocol};
 
 use crate::{
+    Mac, PortOwner, SourceCheck,
     next_plan::NextPlan,
     phases::{Phases, add, remove},
     ruleset::{Content, Element, NodeSet, Set},
@@ -21,6 +26,17 @@ pub struct NodeLinks {
     pub pod_bridges: BTreeSet<u32>,
     /// The indexes of the bridge ports that lead to local pods.
     pub pod_ports: BTreeSet<u32>,
+    /// The addresses of the pods that interfaces lead to, of those interfaces that aren't bridges and whose pods are known. Used by
+    /// [`SourceCheck::Strict`].
+    pub interface_owners: BTreeMap<u32, BTreeSet<IpAddr>>,
+    /// The pods that these ports lead to, of those ports whose pods are known.
+    pub owners: BTreeMap<u32, PortOwner>,
+    /// The ports whose senders are not checked.
+    pub unchecked_ports: BTreeSet<u32>,
+    /// The hardware addresses of the bridges that lead to local pods.
+    pub bridge_hardware: BTreeSet<Mac>,
+    /// The addresses of the node's interfaces, while a bridge leads to local pods.
+    pub host_addresses: BTreeSet<IpAddr>,
     /// The UDP ports on which the node receives encapsulated packets.
     pub tunnel_ports: BTreeSet<u16>,
     /// The IP protocols by which the node receives encapsulated packets.
@@ -49,11 +65,18 @@ impl NodeLinks {
     }
 
     /// Returns the number of elements of all node sets under a plan, in both tables.
-    pub(crate) fn count(&self, plan: &NodePlan) -> usize {
-        let links = self.pod_interfaces.len() + self.pod_bridges.len();
+    pub(crate) fn count(&self, plan: &NodePlan, source_check: SourceCheck) -> usize {
+        let of_owners: usize = self.interface_owners.values().map(|addresses| 1 + addresses.len()).sum();
+        let links = self.pod_interfaces.len() + self.pod_bridges.len() + of_owners;
         let endpoints = plan.nodes.len() + self.tunnel_peers.difference(&plan.nodes).count();
         let tunnels = self.tunnel_ports.len() + self.tunnel_protocols.len();
-        let of_bridge = if self.has_pod_ports() { 2 * self.pod_ports.len() + plan.local.len() } else { 0 };
+        let mut of_bridge =
+            if self.has_pod_ports() { 2 * self.pod_ports.len() + plan.local.len() } else { 0 };
+        if self.has_pod_ports() && source_check.is_on() {
+            let next = NextPlan { plan, delta: &Delta::default() };
+            let of_senders = NodeSet::OF_SENDERS.map(|set| self.all_sender_elements(set, &next).len());
+            of_bridge += of_senders.iter().sum::<usize>();
+        }
         plan.local.len() + links + tunnels + if self.has_tunnels() { endpoints } else { 0 } + of_bridge
     }
 
@@ -66,6 +89,22 @@ impl NodeLinks {
             NodeSet::BridgePorts => self.pod_ports.iter().copied().map(Element::Interface).collect(),
             NodeSet::BridgePortPairs => self.pod_ports.iter().copied().map(Element::InterfacePair).collect(),
             NodeSet::LocalPairs(family) => self_pairs(next.local(), family),
+            NodeSet::BoundInterfaces => {
+                self.interface_owners.keys().copied().map(Element::Interface).collect()
+            }
+            NodeSet::InterfaceSources(family) => {
+                let all = self.interface_owners.iter().flat_map(|(i, of)| of.iter().map(|a| (*i, *a)));
+                let of_family = all.filter(|(_, address)| Family::of(*address) == family);
+                of_family.map(|(index, address)| Element::InterfaceAddress(index, address)).collect()
+            }
+            NodeSet::CheckedPorts
+            | NodeSet::BoundPorts
+            | NodeSet::HardwarePorts
+            | NodeSet::PortHardware
+            | NodeSet::Hardware
+            | NodeSet::PortSources(_)
+            | NodeSet::PortTargets => self.sender_elements(set).into_iter().collect(),
+            NodeSet::Taken(_) | NodeSet::TakenTargets => self.all_sender_elements(set, next),
             NodeSet::TunnelPorts => self.tunnel_ports.iter().copied().map(Element::Port).collect(),
             NodeSet::TunnelProtocols => {
                 self.tunnel_protocols.iter().copied().map(Element::Protocol).collect()
@@ -89,6 +128,9 @@ impl NodeLinks {
             NodeSet::TunnelEndpoints(family) if self.has_tunnels() => {
                 (family, &next.delta.nodes, &next.plan.nodes)
             }
+            NodeSet::Taken(_) | NodeSet::TakenTargets => {
+                return self.follow_nodes(set, node_set, next, phases);
+            }
             _ => return,
         };
         let stays =
@@ -106,17 +148,24 @@ impl NodeLinks {
     /// Adds the changes of a node set between these links and others.
     pub(crate) fn change_to(&self, to: &Self, set: &Arc<Set>, next: &NextPlan<'_>, phases: &mut Phases) {
         let Content::Node(node_set) = set.content else { return };
+        if NodeSet::OF_SENDERS.contains(&node_set) {
+            return self.change_senders(to, (set, node_set), next, phases);
+        }
         // Local addresses come from the plan alone. Comparing the sources first avoids building thousands of endpoints.
         let is_same = match node_set {
             NodeSet::Local(_) | NodeSet::LocalPairs(_) => true,
             NodeSet::Interfaces => self.pod_interfaces == to.pod_interfaces,
             NodeSet::Bridges => self.pod_bridges == to.pod_bridges,
+            NodeSet::BoundInterfaces | NodeSet::InterfaceSources(_) => {
+                self.interface_owners == to.interface_owners
+            }
             NodeSet::BridgePorts | NodeSet::BridgePortPairs => self.pod_ports == to.pod_ports,
             NodeSet::TunnelPorts => self.tunnel_ports == to.tunnel_ports,
             NodeSet::TunnelProtocols => self.tunnel_protocols == to.tunnel_protocols,
             NodeSet::TunnelEndpoints(_) => {
                 self.has_tunnels() == to.has_tunnels() && self.tunnel_peers == to.tunnel_peers
             }
+            _ => true,
         };
         if is_same {
             return;

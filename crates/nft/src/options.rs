@@ -10,14 +10,40 @@ pub struct EnforcerOptions {
     /// `false` is the literal reading of the documentation, by which traffic with the own node is exempt in both
     /// directions (SEMANTICS G-5).
     pub egress_to_own_node: bool,
-    /// Whether to drop packets that come from local pods or claim a local pod's address, if no route leads back to their
-    /// source through the interface on which they arrived (SEMANTICS G-19).
-    pub source_check: bool,
+    /// Which packets of local pods are dropped because of their source (SEMANTICS G-19).
+    pub source_check: SourceCheck,
+    /// Whether the source check may look up the route back to a packet's source. Without, it compares addresses only.
+    pub reverse_route: bool,
+}
+
+/// Which packets of local pods are dropped because of their source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceCheck {
+    /// None.
+    Off,
+    /// Packets with the address of another pod or of a node, and packets without a route back to their source through the
+    /// interface on which they arrived.
+    Enforce,
+    /// Also packets with any address that isn't one of the pod's own.
+    Strict,
+}
+
+impl SourceCheck {
+    /// Returns whether any packet is dropped.
+    #[must_use]
+    pub fn is_on(self) -> bool {
+        self != Self::Off
+    }
 }
 
 impl Default for EnforcerOptions {
     fn default() -> Self {
-        Self { log_group: Some(DEFAULT_LOG_GROUP), egress_to_own_node: true, source_check: true }
+        Self {
+            log_group: Some(DEFAULT_LOG_GROUP),
+            egress_to_own_node: true,
+            source_check: SourceCheck::Enforce,
+            reverse_route: true,
+        }
     }
 }
 

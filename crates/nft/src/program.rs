@@ -75,10 +75,10 @@ impl Program {
     /// Returns the program of an empty plan.
     pub(crate) fn new(options: EnforcerOptions, node_links: NodeLinks) -> Self {
         Self {
+            bridge: Bridge::new(options.source_check),
             options,
             node_links,
             sets: BaseSets::new(),
-            bridge: Bridge::new(),
             registry: Registry::default(),
             dispatch: BTreeMap::new(),
             revoked: RevokedTuples::default(),

@@ -238,11 +238,31 @@ fn elements(set: &Set, found: &FoundSet) -> Option<BTreeSet<Element>> {
             let index = u32::from_ne_bytes(first.try_into().ok()?);
             (first == second).then_some(Element::InterfacePair(index))
         }
+        (Key::Hardware, None) => Some(Element::Hardware(key[..].try_into().ok()?)),
+        (Key::Target, None) => Some(Element::Target(<[u8; 16]>::try_from(&key[..]).ok()?.into())),
+        (Key::InterfaceAddress(_) | Key::InterfaceHardware | Key::InterfaceTarget, None) => {
+            of_port(set.key, key)
+        }
         (Key::Port, None) => Some(Element::Port(u16::from_be_bytes(key[..].try_into().ok()?))),
         (Key::Protocol, None) => Some(Element::Protocol(*key.first()?)),
         _ => None,
     };
     found.elements.iter().map(one).collect()
+}
+
+/// Returns the element whose key begins with a port.
+fn of_port(kind: Key, key: &[u8]) -> Option<Element> {
+    let (port, rest) = key.split_at_checked(4)?;
+    let port = u32::from_ne_bytes(port.try_into().ok()?);
+    match kind {
+        Key::InterfaceAddress(_) => Some(Element::InterfaceAddress(port, address(rest)?)),
+        Key::InterfaceHardware => match rest {
+            [mac @ .., 0, 0] => Some(Element::InterfaceHardware(port, mac.try_into().ok()?)),
+            _ => None,
+        },
+        Key::InterfaceTarget => Some(Element::InterfaceTarget(port, <[u8; 16]>::try_from(rest).ok()?.into())),
+        _ => None,
+    }
 }
 
 /// Returns the address that is both halves of a key.

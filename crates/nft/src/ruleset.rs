@@ -5,16 +5,25 @@
 
 mod describe;
 mod message;
+mod node_set;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 pub(crate) use palisade_policy::Name;
 use palisade_policy::{Direction, Family, IpRange, PeerSetId};
 
-pub(crate) use self::message::{ELEMENTS_PER_MESSAGE, Message};
+pub(crate) use self::{
+    message::{ELEMENTS_PER_MESSAGE, Message},
+    node_set::NodeSet,
+};
 
 use crate::{
     conntrack::FiveTuple,
+    port_owner::Mac,
     uapi::netfilter::{
         NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
         NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER,
@@ -59,6 +68,10 @@ pub(crate) const STRANGERS_CHAIN: &str = "strangers";
 /// The chains of the table `bridge palisade` that are empty while no local pod is isolated.
 pub(crate) const FROM_PORTS_CHAIN: &str = "from_ports";
 pub(crate) const TO_PORTS_CHAIN: &str = "to_ports";
+
+/// The chains of the table `bridge palisade` that check who sent a frame, see [`crate::bridge::sources`].
+pub(crate) const SOURCES_CHAIN: &str = "sources";
+pub(crate) const TARGETS_CHAIN: &str = "targets";
 
 /// How long a revoked connection is remembered.
 ///
@@ -163,6 +176,16 @@ pub(crate) enum Key {
     InterfacePair,
     /// An IP protocol.
     Protocol,
+    /// A hardware address.
+    Hardware,
+    /// An IPv6 address in a message of neighbor discovery, which the `nft` program has as a number.
+    Target,
+    /// An interface index and an address.
+    InterfaceAddress(Family),
+    /// An interface index and a hardware address.
+    InterfaceHardware,
+    /// An interface index and an address in a message of neighbor discovery.
+    InterfaceTarget,
 }
 
 /// A set or verdict map, without its elements.
@@ -244,51 +267,6 @@ pub(crate) enum Content {
     Node(NodeSet),
 }
 
-/// A set that follows from the node's pods and links, see [`crate::NodeLinks`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NodeSet {
-    /// The addresses of local pods, isolated or not.
-    Local(Family),
-    /// The interfaces on which only packets of local pods arrive.
-    Interfaces,
-    /// The bridges among these interfaces.
-    Bridges,
-    /// The UDP ports of the node's tunnels.
-    TunnelPorts,
-    /// The IP protocols of the node's tunnels.
-    TunnelProtocols,
-    /// The addresses at which tunnels end.
-    TunnelEndpoints(Family),
-    /// The bridge ports that lead to local pods.
-    BridgePorts,
-    /// Each of these bridge ports as a pair with itself.
-    BridgePortPairs,
-    /// The addresses of local pods, each as a pair with itself.
-    LocalPairs(Family),
-}
-
-impl NodeSet {
-    /// The sets of the table `inet palisade`.
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Local(Family::V4),
-        Self::Local(Family::V6),
-        Self::Interfaces,
-        Self::Bridges,
-        Self::TunnelPorts,
-        Self::TunnelProtocols,
-        Self::TunnelEndpoints(Family::V4),
-        Self::TunnelEndpoints(Family::V6),
-    ];
-
-    /// The sets of the table `bridge palisade`.
-    pub(crate) const OF_BRIDGE: [Self; 4] = [
-        Self::BridgePorts,
-        Self::BridgePortPairs,
-        Self::LocalPairs(Family::V4),
-        Self::LocalPairs(Family::V6),
-    ];
-}
-
 /// Whether a protocol has ports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum HasPorts {
@@ -337,6 +315,16 @@ pub(crate) enum Element {
     InterfacePair(u32),
     /// An IP protocol.
     Protocol(u8),
+    /// A hardware address.
+    Hardware(Mac),
+    /// An IPv6 address in a message of neighbor discovery.
+    Target(Ipv6Addr),
+    /// An interface index and an address.
+    InterfaceAddress(u32, IpAddr),
+    /// An interface index and a hardware address.
+    InterfaceHardware(u32, Mac),
+    /// An interface index and an IPv6 address in a message of neighbor discovery.
+    InterfaceTarget(u32, Ipv6Addr),
     /// The address of a local pod and the chain that decides for it.
     Jump(IpAddr, Name),
     /// The address of a local pod as both source and destination, and the chain that decides what it may use of itself.
@@ -360,6 +348,19 @@ pub(crate) enum Outcome {
     Goto(Name),
     /// To another chain, from which `return` and the end of the chain lead to the next rule.
     Jump(Name),
+}
+
+/// A part of a frame that says who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SenderField {
+    /// `ether saddr`.
+    Hardware,
+    /// `ip[6] saddr`.
+    Source(Family),
+    /// `arp saddr ip`.
+    ArpSource,
+    /// The address that a neighbor solicitation or advertisement is about.
+    Target,
 }
 
 /// One match or statement of a rule.
@@ -387,6 +388,21 @@ pub(crate) enum Expression {
         /// Matches pairs outside the set.
         inverted: bool,
     },
+    /// What a frame says of its sender, in a set.
+    SenderIn {
+        /// The part of the frame.
+        field: SenderField,
+        /// Whether the key begins with the port by which the frame entered.
+        by_port: bool,
+        /// The set.
+        set: Name,
+        /// Matches senders outside the set.
+        inverted: bool,
+    },
+    /// `arp saddr ip` equals. Requires [`Expression::EtherType`] 0x0806 before it.
+    ArpSourceIs(Ipv4Addr),
+    /// The target of neighbor discovery is link-local: fe80::/10.
+    LinkLocalTarget,
     /// `ether type` equals. A frame with a VLAN tag has the type of the tag.
     EtherType(u16),
     /// `fib saddr . iif oif missing`: no route leads back to the source through the incoming interface.

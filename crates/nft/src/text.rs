@@ -2,12 +2,12 @@
 //!
 //! The text is what [`crate::Enforcer::start`] would program in an empty namespace, to read, and to load with `nft -f`.
 
-use std::{collections::BTreeMap, fmt::Write as _, sync::Arc};
+use std::{collections::BTreeMap, fmt::Write as _, net::Ipv6Addr, sync::Arc};
 
 use palisade_policy::{Delta, Direction, Family, NodePlan};
 
 use crate::{
-    EnforcerOptions, NodeLinks, PlanError,
+    EnforcerOptions, Mac, NodeLinks, PlanError,
     conntrack::{FiveTuple, REVOKED},
     encode::shortened,
     next_plan::NextPlan,
@@ -15,7 +15,7 @@ use crate::{
     program::Program,
     ruleset::{
         Chain, Element, Expression, HasPorts, Hook, Key, Message, Outcome, PacketType, REVOKED_SET_SIZE,
-        REVOKED_TIMEOUT, Rule, Set, TABLE, TABLE_COMMENT,
+        REVOKED_TIMEOUT, Rule, SenderField, Set, TABLE, TABLE_COMMENT,
     },
 };
 
@@ -116,9 +116,15 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         Key::Interface => "iface_index".to_owned(),
         Key::InterfacePair => "iface_index . iface_index".to_owned(),
         Key::Protocol => "inet_proto".to_owned(),
+        Key::Hardware => "ether_addr".to_owned(),
+        Key::Target => TARGET.to_owned(),
+        Key::InterfaceAddress(family) => format!("iface_index . {}", address_type(family)),
+        Key::InterfaceHardware => "iface_index . ether_addr".to_owned(),
+        Key::InterfaceTarget => format!("iif . {TARGET}"),
     };
+    let by = if matches!(set.key, Key::Target | Key::InterfaceTarget) { "typeof" } else { "type" };
     let (kind, data) = if set.verdicts { ("map", " : verdict") } else { ("set", "") };
-    _ = writeln!(out, "\t{kind} {name} {{\n\t\ttype {key}{data}");
+    _ = writeln!(out, "\t{kind} {name} {{\n\t\t{by} {key}{data}");
     if set.intervals {
         out.push_str("\t\tflags interval\n");
     }
@@ -159,7 +165,23 @@ pub(crate) fn element(element: &Element) -> String {
         Element::Interface(index) => index.to_string(),
         Element::InterfacePair(index) => format!("{index} . {index}"),
         Element::Protocol(number) => number.to_string(),
+        Element::Hardware(mac) => hardware(*mac),
+        Element::Target(a) => target(*a),
+        Element::InterfaceAddress(port, a) => format!("{port} . {a}"),
+        Element::InterfaceHardware(port, mac) => format!("{port} . {}", hardware(*mac)),
+        Element::InterfaceTarget(port, a) => format!("{port} . {}", target(*a)),
     }
+}
+
+/// The target of neighbor discovery. `nft` has a name for it since 1.0.8 only.
+const TARGET: &str = "@th,64,128";
+
+fn target(address: Ipv6Addr) -> String {
+    format!("{:#034x}", u128::from(address))
+}
+
+fn hardware(mac: Mac) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
 }
 
 fn span<T: PartialEq + std::fmt::Display>(first: &T, last: &T) -> String {
@@ -205,6 +227,18 @@ fn expression(expression: &Expression) -> String {
         Expression::OutInterfaceIn(set) => format!("oif @{set}"),
         Expression::InterfacePairIn { set, inverted: false } => format!("iif . oif @{set}"),
         Expression::InterfacePairIn { set, inverted: true } => format!("iif . oif != @{set}"),
+        Expression::SenderIn { field, by_port, set, inverted } => {
+            let field = match field {
+                SenderField::Hardware => "ether saddr".to_owned(),
+                SenderField::Source(family) => end(*family, true),
+                SenderField::ArpSource => "arp saddr ip".to_owned(),
+                SenderField::Target => TARGET.to_owned(),
+            };
+            let (port, not) = (if *by_port { "iif . " } else { "" }, if *inverted { "!= " } else { "" });
+            format!("{port}{field} {not}@{set}")
+        }
+        Expression::ArpSourceIs(source) => format!("arp saddr ip {source}"),
+        Expression::LinkLocalTarget => "@th,64,16 & 0xffc0 == 0xfe80".to_owned(),
         Expression::EtherType(kind) => format!("ether type 0x{kind:04x}"),
         Expression::NoReverseRoute => "fib saddr . iif oif missing".to_owned(),
         Expression::HopLimit(hops) => format!("ip6 hoplimit {hops}"),

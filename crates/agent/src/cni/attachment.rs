@@ -62,6 +62,7 @@ impl Attachment {
             uid: Uid::parse(&self.uid),
             labels: None,
             addresses: addresses.collect(),
+            network_namespace: Some(self.network_namespace.clone()),
         }
     }
 }

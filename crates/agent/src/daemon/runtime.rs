@@ -229,7 +229,7 @@ impl RuntimeFollower {
 /// Returns the pod of a sandbox, without addresses that can't be its own. `None` if it has no network namespace of its own: then addresses are
 /// the node's.
 fn runtime_pod(sandbox: Sandbox) -> Option<RuntimePod> {
-    sandbox.network_namespace.as_ref()?;
+    let network_namespace = Some(sandbox.network_namespace?);
     let addresses: Vec<IpAddr> =
         sandbox.addresses.iter().map(IpAddr::to_canonical).filter(is_of_pod).collect();
     let labels = sandbox.labels.iter().filter(|(key, _)| !KUBELET_LABELS.contains(&key.as_str()));
@@ -240,5 +240,6 @@ fn runtime_pod(sandbox: Sandbox) -> Option<RuntimePod> {
         id: sandbox.id,
         labels: Some(labels),
         addresses,
+        network_namespace,
     })
 }

@@ -42,6 +42,11 @@ pub(super) fn enforcer_options(config: &Config) -> EnforcerOptions {
     EnforcerOptions {
         log_group: defaults.log_group.filter(|_| config.log_drops),
         egress_to_own_node: config.egress_to_own_node == EgressToOwnNode::Enforce,
-        source_check: config.source_check == SourceCheck::Enforce,
+        source_check: match config.source_check {
+            SourceCheck::Off => palisade_nft::SourceCheck::Off,
+            SourceCheck::Enforce => palisade_nft::SourceCheck::Enforce,
+            SourceCheck::Strict => palisade_nft::SourceCheck::Strict,
+        },
+        reverse_route: defaults.reverse_route,
     }
 }

@@ -68,6 +68,7 @@ use crate::{
     metrics::{Metrics, ResultLabel},
     state::Keeper,
 };
+use links::UnboundPorts;
 use runtime::RuntimeState;
 
 /// The longest time between two iterations of the worker's loop.
@@ -115,6 +116,7 @@ pub(super) struct Worker {
     fully_reviewed: Instant,
     /// How many of the features that the kernel lacks have been logged.
     missing_features: usize,
+    unbound_ports: UnboundPorts,
     reviews: Reviews,
     /// When the pending review of established connections may begin.
     review_due: Option<Instant>,
@@ -160,6 +162,7 @@ impl Worker {
             reminded: Instant::now(),
             fully_reviewed: Instant::now(),
             missing_features: 0,
+            unbound_ports: UnboundPorts::default(),
             reviews: Reviews::default(),
             review_due: None,
             state: None,

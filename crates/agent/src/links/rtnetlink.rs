@@ -1,19 +1,25 @@
 //! Requests and notifications of rtnetlink.
 
-use std::{fmt, io, net::IpAddr, os::fd::AsRawFd};
+use std::{collections::BTreeSet, fmt, fs::File, io, net::IpAddr, os::fd::AsRawFd};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
-    link::LinkMessage,
+    address::{AddressAttribute, AddressMessage},
+    link::{LinkAttribute, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
+    nsid::{NsidAttribute, NsidMessage},
     route::{RouteAttribute, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 use nix::{
     errno::Errno,
-    libc::{ENOBUFS, ENODEV, MSG_DONTWAIT, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK},
+    libc::{
+        ENOBUFS, ENODEV, MSG_DONTWAIT, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR,
+        RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK,
+    },
 };
+use palisade_nft::Mac;
 
 /// The timeout for a response. The kernel responds at once.
 const RESPONSE_TIMEOUT: nix::sys::time::TimeVal = nix::sys::time::TimeVal::new(5, 0);
@@ -94,6 +100,64 @@ impl Requests {
         Ok(responses.into_iter().filter_map(link).collect())
     }
 
+    /// Returns the addresses of the interfaces of a network namespace, given by its number here, or of this one.
+    pub(super) fn addresses(&mut self, namespace: Option<i32>) -> io::Result<BTreeSet<IpAddr>> {
+        let mut out = BTreeSet::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = AddressMessage::default();
+            request.header.family = family;
+            request.attributes.extend(namespace.map(AddressAttribute::TargetNetNsId));
+            let responses = match self.dump(&RouteNetlinkMessage::GetAddress(request)) {
+                // A family that this kernel doesn't support.
+                Err(e) if is_no_route(&e) && family == AddressFamily::Inet6 => Vec::new(),
+                other => other?,
+            };
+            for response in responses {
+                let RouteNetlinkMessage::NewAddress(message) = response else { continue };
+                // `Local` is the interface's own address where the other is that of a peer.
+                let local = message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Local(address) => Some(*address),
+                    _ => None,
+                });
+                let any = message.attributes.iter().find_map(|attribute| match attribute {
+                    AddressAttribute::Address(address) => Some(*address),
+                    _ => None,
+                });
+                out.extend(local.or(any));
+            }
+        }
+        Ok(out)
+    }
+
+    /// Returns the hardware address of an interface of another network namespace, if it has one of Ethernet's length.
+    pub(super) fn hardware(&mut self, namespace: i32, index: u32) -> io::Result<Option<Mac>> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.attributes.push(LinkAttribute::IfNetnsId(namespace));
+        let responses = self.request(RouteNetlinkMessage::GetLink(request), NLM_F_ACK)?;
+        let link = responses.into_iter().find_map(|response| match response {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        });
+        Ok(link.as_ref().and_then(hardware_of))
+    }
+
+    /// Returns the number that this network namespace has for another one. `None` if it has none: no interface here leads there.
+    pub(super) fn namespace_number(&mut self, namespace: &File) -> io::Result<Option<i32>> {
+        let mut request = NsidMessage::default();
+        let descriptor = u32::try_from(namespace.as_raw_fd()).map_err(io::Error::other)?;
+        request.attributes.push(NsidAttribute::Fd(descriptor));
+        let responses = self.request(RouteNetlinkMessage::GetNsId(request), NLM_F_ACK)?;
+        let number = responses.into_iter().find_map(|response| match response {
+            RouteNetlinkMessage::NewNsId(message) => message.attributes.into_iter().find_map(|a| match a {
+                NsidAttribute::Id(number) => Some(number),
+                _ => None,
+            }),
+            _ => None,
+        });
+        Ok(number.filter(|number| *number >= 0))
+    }
+
     /// Returns the remote endpoints in the forwarding database of a VXLAN device.
     pub(super) fn forwarding_peers(&mut self, index: u32) -> io::Result<Vec<IpAddr>> {
         let mut request = NeighbourMessage::default();
@@ -167,6 +231,14 @@ impl Requests {
     }
 }
 
+/// Returns the hardware address of an interface, if it has one of Ethernet's length.
+pub(super) fn hardware_of(link: &LinkMessage) -> Option<Mac> {
+    link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Address(bytes) => <Mac>::try_from(&bytes[..]).ok(),
+        _ => None,
+    })
+}
+
 fn parse_address(bytes: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(bytes).ok().map(IpAddr::from);
     v4.or_else(|| <[u8; 16]>::try_from(bytes).ok().map(IpAddr::from))
@@ -203,7 +275,9 @@ impl Events {
         socket.bind_auto()?;
         // Receives from the kernel only.
         socket.connect(&SocketAddr::new(0, 0))?;
-        for group in [RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE] {
+        let groups =
+            [RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR];
+        for group in groups {
             socket.add_membership(group)?;
         }
         Ok(Self { socket })

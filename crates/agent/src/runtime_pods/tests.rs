@@ -21,6 +21,7 @@ fn labels(app: &str) -> Labels {
 
 fn sandbox(id: &str, name: &str, of: Uid, app: &str, addresses: &[&str]) -> RuntimePod {
     RuntimePod {
+        network_namespace: None,
         id: id.to_owned(),
         key: ObjectKey::new("shop", name),
         uid: of,

@@ -18,7 +18,8 @@ use nix::{
     unistd::Pid,
 };
 use palisade_agent::{
-    config::{Config, Listen, LogFormat, LogLevel, SourceChoice},
+    cni::Attachment,
+    config::{Config, Listen, LogFormat, LogLevel, SourceCheck, SourceChoice},
     daemon, log,
     socket::{Explained, Request, RequestLine, Response, ResponseLine, Status, VERSION, Verified},
 };
@@ -31,6 +32,8 @@ use crate::harness::until;
 pub(crate) const ROLE: &str = "PALISADE_HOSTILE_ROLE";
 const NODE: &str = "PALISADE_HOSTILE_NODE";
 const FOLDER: &str = "PALISADE_HOSTILE_FOLDER";
+/// The file in the folder of all agents that says which sources they drop, unless it is the default.
+const SOURCE_CHECK: &str = "source-check";
 
 /// The namespace of all pods and policies.
 pub(crate) const NAMESPACE: &str = "x";
@@ -49,8 +52,19 @@ fn config(folder: &Path, node: &str) -> Config {
         lock_timeout: 10,
         log_format: LogFormat::Text,
         log_level: LogLevel::Debug,
+        source_check: source_check(folder),
         ..Config::default()
     }
+}
+
+/// Makes agents that start from now on drop these sources.
+pub(crate) fn set_source_check(folder: &Path, check: SourceCheck) -> Result<(), Failed> {
+    Ok(fs::write(folder.join(SOURCE_CHECK), serde_json::to_string(&check)?)?)
+}
+
+fn source_check(folder: &Path) -> SourceCheck {
+    let text = fs::read_to_string(folder.join(SOURCE_CHECK)).unwrap_or_default();
+    serde_json::from_str(&text).unwrap_or_default()
 }
 
 /// Runs in a copy of this program: an agent, or `palisade agent --remove`.
@@ -177,6 +191,14 @@ impl Agent {
         match self.ask(Request::Status) {
             Some(Response::Status(status)) => Some(*status),
             _ => None,
+        }
+    }
+
+    /// Tells the agent what the CNI plugin tells it of a pod whose network is set up.
+    pub(crate) fn attach(&mut self, attachment: Attachment) -> Result<(), Failed> {
+        match self.ask(Request::PodAttached(attachment)) {
+            Some(Response::PodStarted(started)) if started.starts => Ok(()),
+            other => Err(format!("the pod does not start: {other:?}").into()),
         }
     }
 

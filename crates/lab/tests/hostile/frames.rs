@@ -1,6 +1,6 @@
 //! Encoders of packets that no socket would send.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use libtest_mimic::Failed;
 use palisade_policy::Family;
@@ -145,6 +145,20 @@ pub(crate) fn fragments(
 pub(crate) fn vxlan(id: u32, frame: &[u8]) -> Vec<u8> {
     let [_, a, b, c] = id.to_be_bytes();
     [&[8, 0, 0, 0, a, b, c, 0], frame].concat()
+}
+
+/// Encodes an Ethernet frame with an ARP reply, or with a request if `to` is the broadcast address (RFC 826), and bytes behind it.
+pub(crate) fn arp(to: Mac, from: Mac, sender: Ipv4Addr, target: Ipv4Addr, behind: &[u8]) -> Vec<u8> {
+    let operation = if to == [0xff; 6] { 1u16 } else { 2 };
+    let mut out = [to, from].concat();
+    out.extend([0x08, 0x06, 0, 1, 8, 0, 6, 4]);
+    out.extend(operation.to_be_bytes());
+    out.extend(from);
+    out.extend(sender.octets());
+    out.extend(to);
+    out.extend(target.octets());
+    out.extend(behind);
+    out
 }
 
 /// Encodes an Ethernet frame with an IP packet.

@@ -11,6 +11,7 @@
 //!   ├ capture          what arrives at an interface, before any socket
 //!   │  └ denied_traffic  captures at both ends of denied conversations
 //!   ├ frames           packets that no socket would send
+//!   ├ senders          frames that say they are from somebody else
 //!   ├ tunnel           an overlay between the nodes
 //!   └ commands         `nft`, `conntrack` and sysctls on a node
 //! ```
@@ -32,6 +33,7 @@ mod frames;
 mod harness;
 mod kills;
 mod many_connections;
+mod senders;
 mod table_edits;
 mod testbed;
 mod tunnel;
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         established::TESTS,
         many_connections::TESTS,
         forged_packets::TESTS,
+        senders::TESTS,
         table_edits::TESTS,
         kills::TESTS,
         costly_policy::TESTS,

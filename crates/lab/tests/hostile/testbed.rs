@@ -52,6 +52,7 @@ pub(crate) struct Testbed {
     policies: BTreeMap<String, Value>,
     hidden: Vec<String>,
     revision: usize,
+    labels: BTreeMap<String, String>,
 }
 
 /// Returns the key of a pod.
@@ -109,6 +110,7 @@ impl Testbed {
             policies: BTreeMap::new(),
             hidden: Vec::new(),
             revision: 0,
+            labels: BTreeMap::new(),
         };
         testbed.write()?;
         Ok(testbed)
@@ -216,10 +218,20 @@ impl Testbed {
         self.await_agents()
     }
 
+    /// Sets a label of the namespace of all pods, and waits until every running agent has applied it.
+    pub(crate) fn label_namespace(&mut self, key: &str, value: &str) -> Result<(), Failed> {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self.write()?;
+        self.await_agents()
+    }
+
     fn write(&mut self) -> Result<(), Failed> {
         self.revision += 1;
         let layout = self.lab.layout();
-        let labels = json!({REVISION: self.revision.to_string()});
+        let mut labels = json!({REVISION: self.revision.to_string()});
+        for (key, value) in &self.labels {
+            labels[key] = json!(value);
+        }
         let mut items = vec![
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}),
         ];

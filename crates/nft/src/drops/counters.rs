@@ -7,7 +7,7 @@ use crate::{
     reader::{Operation, Ruleset, Target},
     ruleset::{
         ENCAPSULATED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, RECEIVED_CHAIN, REVOKED_CHAIN,
-        STRANGERS_CHAIN, TO_PORTS_CHAIN,
+        SOURCES_CHAIN, STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
     },
 };
 
@@ -48,8 +48,15 @@ impl Counters {
 }
 
 /// The chains that count as a direction without containing it in their names.
-const OF_EGRESS: [&str; 5] =
-    ["closed_egress", FORWARDED_CHAIN, RECEIVED_CHAIN, ENCAPSULATED_CHAIN, FROM_PORTS_CHAIN];
+const OF_EGRESS: [&str; 7] = [
+    "closed_egress",
+    FORWARDED_CHAIN,
+    RECEIVED_CHAIN,
+    ENCAPSULATED_CHAIN,
+    FROM_PORTS_CHAIN,
+    SOURCES_CHAIN,
+    TARGETS_CHAIN,
+];
 const OF_INGRESS: [&str; 4] = ["closed_ingress", LINK_CHAIN, STRANGERS_CHAIN, TO_PORTS_CHAIN];
 
 /// The packets dropped by all chains since the first reading, including chains that were deleted since.

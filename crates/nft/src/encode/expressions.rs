@@ -7,7 +7,7 @@ use palisade_policy::{Direction, Family};
 use super::attributes::AttributeWriter;
 use crate::{
     conntrack::label_bytes,
-    ruleset::{Expression, HasPorts, Outcome, PacketType, Rule},
+    ruleset::{Expression, HasPorts, Outcome, PacketType, Rule, SenderField},
     uapi::{
         if_packet::{PACKET_BROADCAST, PACKET_MULTICAST},
         netfilter::{NF_ACCEPT, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
@@ -36,13 +36,18 @@ const BEHIND_V6: [u32; 3] = [NFT_REG_3, NFT_REG32_09, NFT_REG32_10];
 const TCP_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
 const SYN: u8 = 0x02;
 
-/// Offsets in the Ethernet, IPv6, TCP and other transport headers.
+/// Offsets in the Ethernet, ARP, IPv6, TCP and other transport headers.
+const ETHERNET_SOURCE: u32 = 6;
 const ETHERNET_TYPE: u32 = 12;
+/// Behind hardware type, protocol type, two lengths, operation, and a hardware address of six bytes.
+const ARP_SOURCE: u32 = 14;
 const IPV6_HOP_LIMIT: u32 = 7;
 const TCP_FLAGS_BYTE: u32 = 13;
 const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
 const ICMP_TYPE: u32 = 0;
+/// Behind type, code, checksum and flags (RFC 4861, sections 4.3 and 4.4).
+const ND_TARGET: u32 = 8;
 
 /// A reverse path lookup: by source address and incoming interface, and only for whether a route exists.
 const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
@@ -84,6 +89,23 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             meta(out, NFT_META_IIF);
             meta_into(out, NFT_META_OIF, SECOND_V4);
             lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
+        }
+        Expression::SenderIn { field, by_port, set, inverted } => {
+            if *by_port {
+                meta(out, NFT_META_IIF);
+            }
+            // An interface index fills the first register.
+            sender(out, if *by_port { SECOND_V4 } else { KEY }, *field);
+            lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
+        }
+        Expression::ArpSourceIs(source) => {
+            sender(out, KEY, SenderField::ArpSource);
+            cmp(out, NFT_CMP_EQ, &source.octets());
+        }
+        Expression::LinkLocalTarget => {
+            transport(out, KEY, ND_TARGET, 2);
+            mask(out, &LINK_LOCAL_MASK[..2], &[0; 2]);
+            cmp(out, NFT_CMP_EQ, &LINK_LOCAL[..2]);
         }
         Expression::EtherType(kind) => {
             payload(out, KEY, NFT_PAYLOAD_LL_HEADER, ETHERNET_TYPE, 2);
@@ -251,6 +273,16 @@ fn address(out: &mut AttributeWriter, register: u32, family: Family, source: boo
         (Family::V6, false) => (24, 16),
     };
     payload(out, register, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
+}
+
+/// Loads what a frame says of its sender.
+fn sender(out: &mut AttributeWriter, register: u32, field: SenderField) {
+    match field {
+        SenderField::Hardware => payload(out, register, NFT_PAYLOAD_LL_HEADER, ETHERNET_SOURCE, 6),
+        SenderField::Source(family) => address(out, register, family, true),
+        SenderField::ArpSource => payload(out, register, NFT_PAYLOAD_NETWORK_HEADER, ARP_SOURCE, 4),
+        SenderField::Target => transport(out, register, ND_TARGET, 16),
+    }
 }
 
 /// Loads source and destination address, one behind the other.

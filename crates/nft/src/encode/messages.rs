@@ -18,10 +18,10 @@ use crate::{
         nf_tables::*,
         nfnetlink::{NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END, NFNL_SUBSYS_NFTABLES, message_type},
         nftables::{
-            BYTEORDER_BIG_ENDIAN, BYTEORDER_HOST_ENDIAN, NFTNL_UDATA_CHAIN_COMMENT,
+            BYTEORDER_BIG_ENDIAN, BYTEORDER_HOST_ENDIAN, BYTEORDER_INVALID, NFTNL_UDATA_CHAIN_COMMENT,
             NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_SET_KEYBYTEORDER, NFTNL_UDATA_TABLE_COMMENT,
-            TYPE_IFINDEX, TYPE_INET_PROTOCOL, TYPE_INET_SERVICE, TYPE_IP6ADDR, TYPE_IPADDR, TYPE_MARK,
-            concatenation,
+            TYPE_ETHERADDR, TYPE_IFINDEX, TYPE_INET_PROTOCOL, TYPE_INET_SERVICE, TYPE_INTEGER, TYPE_IP6ADDR,
+            TYPE_IPADDR, TYPE_MARK, TYPEOF_INTERFACE_TARGET, TYPEOF_TARGET, concatenation,
         },
     },
 };
@@ -232,9 +232,17 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         Key::Interface => (TYPE_IFINDEX, 4),
         Key::InterfacePair => (concatenation(&[TYPE_IFINDEX, TYPE_IFINDEX]), 8),
         Key::Protocol => (PROTOCOL, 1),
+        Key::Hardware => (TYPE_ETHERADDR, 6),
+        Key::Target => (TYPE_INTEGER, 16),
+        Key::InterfaceAddress(Family::V4) => (concatenation(&[TYPE_IFINDEX, IPV4]), 8),
+        Key::InterfaceAddress(Family::V6) => (concatenation(&[TYPE_IFINDEX, IPV6]), 20),
+        // Each part fills whole words of four bytes.
+        Key::InterfaceHardware => (concatenation(&[TYPE_IFINDEX, TYPE_ETHERADDR]), 12),
+        Key::InterfaceTarget => (concatenation(&[TYPE_IFINDEX, TYPE_INTEGER]), 20),
     };
     let byte_order = match set.key {
         Key::Number | Key::Interface | Key::InterfacePair => BYTEORDER_HOST_ENDIAN,
+        Key::InterfaceAddress(_) | Key::InterfaceHardware | Key::InterfaceTarget => BYTEORDER_INVALID,
         _ => BYTEORDER_BIG_ENDIAN,
     };
     let mut flags =
@@ -259,6 +267,11 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
     out.number(NFTA_SET_ID, 1);
     let mut data = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
     data.extend_from_slice(&byte_order.to_ne_bytes());
+    match set.key {
+        Key::Target => data.extend_from_slice(&TYPEOF_TARGET),
+        Key::InterfaceTarget => data.extend_from_slice(&TYPEOF_INTERFACE_TARGET),
+        _ => {}
+    }
     out.put(NFTA_SET_USERDATA, &data);
 }
 
@@ -302,6 +315,11 @@ fn element(list: &mut AttributeWriter, element: &Element, with_data: bool) {
         Element::InterfacePair(n) => key(list, &n.to_ne_bytes().repeat(2)),
         Element::Port(port) => key(list, &port.to_be_bytes()),
         Element::Protocol(number) => key(list, &[*number]),
+        Element::Hardware(mac) => key(list, mac),
+        Element::Target(a) => key(list, &a.octets()),
+        Element::InterfaceAddress(..) | Element::InterfaceHardware(..) | Element::InterfaceTarget(..) => {
+            key(list, &port_key(element));
+        }
         Element::Ports(first, last) => {
             key(list, &first.to_be_bytes());
             if let Some(after) = last.checked_add(1) {
@@ -318,6 +336,16 @@ fn element(list: &mut AttributeWriter, element: &Element, with_data: bool) {
         }
         Element::Jump(a, chain) => jump(list, &octets(*a), chain, with_data),
         Element::SelfPairJump(a, chain) => jump(list, &octets(*a).repeat(2), chain, with_data),
+    }
+}
+
+/// Returns the key of an element that begins with a port: each part fills whole words of four bytes.
+pub(crate) fn port_key(element: &Element) -> Vec<u8> {
+    match element {
+        Element::InterfaceAddress(port, address) => [&port.to_ne_bytes()[..], &octets(*address)].concat(),
+        Element::InterfaceHardware(port, mac) => [&port.to_ne_bytes()[..], mac, &[0; 2]].concat(),
+        Element::InterfaceTarget(port, target) => [&port.to_ne_bytes()[..], &target.octets()].concat(),
+        _ => Vec::new(),
     }
 }
 

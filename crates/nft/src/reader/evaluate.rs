@@ -1,6 +1,6 @@
 //! Evaluates packets by the rules that were read back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use palisade_policy::{Protocol, Verdict};
 
@@ -11,6 +11,7 @@ use super::{
 use crate::{
     ruleset::Hook,
     uapi::{
+        if_ether::{ETH_P_IP, ETH_P_IPV6},
         if_packet::{PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST},
         netfilter::{NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
         nf_conntrack::{
@@ -57,12 +58,23 @@ pub struct Arrival {
     pub has_reverse_route: bool,
     /// The hop limit on arrival.
     pub hop_limit: u8,
+    /// The hardware address of the sender.
+    pub sender: [u8; 6],
+    /// The target of neighbor discovery.
+    pub target: Ipv6Addr,
 }
 
 impl Default for Arrival {
     /// Returns the arrival of a genuine packet that a router has forwarded.
     fn default() -> Self {
-        Self { in_interface: 0, out_interface: 0, has_reverse_route: true, hop_limit: 63 }
+        Self {
+            in_interface: 0,
+            out_interface: 0,
+            has_reverse_route: true,
+            hop_limit: 63,
+            sender: [0; 6],
+            target: Ipv6Addr::UNSPECIFIED,
+        }
     }
 }
 
@@ -340,11 +352,17 @@ impl Run<'_> {
     /// Returns bytes of the packet, or `None` if it is too short.
     fn payload(&self, base: u32, offset: usize, length: usize) -> Result<Option<Vec<u8>>, String> {
         let header = match base {
+            NFT_PAYLOAD_LL_HEADER => self.ethernet_header(),
             NFT_PAYLOAD_NETWORK_HEADER => self.network_header(),
             NFT_PAYLOAD_TRANSPORT_HEADER => self.transport_header(),
             base => return Err(format!("payload base {base}")),
         };
         Ok(header.get(offset..offset + length).map(<[u8]>::to_vec))
+    }
+
+    fn ethernet_header(&self) -> Vec<u8> {
+        let kind = if self.packet.source.is_ipv4() { ETH_P_IP } else { ETH_P_IPV6 };
+        [&[0; 6][..], &self.packet.arrival.sender, &kind.to_be_bytes()].concat()
     }
 
     fn network_header(&self) -> Vec<u8> {
@@ -359,7 +377,11 @@ impl Run<'_> {
 
     fn transport_header(&self) -> Vec<u8> {
         match self.packet.protocol {
-            Protocol::Other(1 | 58) => vec![self.packet.port as u8, 0, 0, 0],
+            Protocol::Other(58) => {
+                let target = self.packet.arrival.target.octets();
+                [&[self.packet.port as u8, 0, 0, 0, 0, 0, 0, 0][..], &target].concat()
+            }
+            Protocol::Other(1) => vec![self.packet.port as u8, 0, 0, 0],
             Protocol::Other(_) => vec![0xaa; 8],
             Protocol::Tcp => {
                 const SYN: u8 = 2;

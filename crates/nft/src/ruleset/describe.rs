@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use palisade_policy::Name;
 
 use super::{Content, Element, JumpTarget, Message, NodeSet, Set, TABLE};
+use crate::text;
 
 impl Message {
     /// Describes the object of the message: `rule 2 of chain forward`.
@@ -92,6 +93,10 @@ impl Element {
             (Self::Port(port), _) => format!("port {port}"),
             (Self::Interface(index) | Self::InterfacePair(index), _) => format!("interface {index}"),
             (Self::Protocol(number), _) => format!("protocol {number}"),
+            (Self::Hardware(_) | Self::Target(_), _) => text::element(self),
+            (Self::InterfaceAddress(..) | Self::InterfaceHardware(..) | Self::InterfaceTarget(..), _) => {
+                format!("sender {}", text::element(self))
+            }
             (Self::Revoked(tuple, _), _) => format!("revoked connection {tuple}"),
             (Self::Number(n), _) => format!("number {n}"),
         }
@@ -127,6 +132,25 @@ impl Content {
             Self::Node(NodeSet::LocalPairs(family)) => {
                 format!("{family} addresses of local pods, each with itself")
             }
+            Self::Node(NodeSet::BoundInterfaces) => "interfaces whose pods are known".to_owned(),
+            Self::Node(NodeSet::InterfaceSources(family)) => {
+                format!("{family} addresses of pods, by interface")
+            }
+            Self::Node(NodeSet::CheckedPorts) => "bridge ports whose senders are checked".to_owned(),
+            Self::Node(NodeSet::BoundPorts) => "bridge ports whose pods are known".to_owned(),
+            Self::Node(NodeSet::HardwarePorts) => {
+                "bridge ports whose pods' hardware addresses are known".to_owned()
+            }
+            Self::Node(NodeSet::PortHardware) => "hardware addresses of pods, by bridge port".to_owned(),
+            Self::Node(NodeSet::Hardware) => "hardware addresses of pods and bridges".to_owned(),
+            Self::Node(NodeSet::PortSources(family)) => {
+                format!("{family} addresses of pods, by bridge port")
+            }
+            Self::Node(NodeSet::PortTargets) => {
+                "addresses that pods may advertise, by bridge port".to_owned()
+            }
+            Self::Node(NodeSet::Taken(family)) => format!("{family} addresses of pods and nodes"),
+            Self::Node(NodeSet::TakenTargets) => "addresses that only their owners may advertise".to_owned(),
             Self::Node(NodeSet::TunnelPorts) => "ports of tunnels".to_owned(),
             Self::Node(NodeSet::TunnelProtocols) => "protocols of tunnels".to_owned(),
             Self::Node(NodeSet::TunnelEndpoints(family)) => format!("{family} endpoints of tunnels"),

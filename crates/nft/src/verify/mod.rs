@@ -2,10 +2,11 @@
 //!
 //! The independent reader ([`crate::reader`]) reads the table back. Sets, elements, chains and rules are compared with what
 //! the plan requires. Then packets are evaluated by the rules as read, and the verdicts compared with
-//! [`NodePlan::decide`]. This also finds rules that match the plan but have another effect.
+//! [`NodePlan::decide`], and frames of bridged pods with what each pod may send. This also finds rules that match the plan but have another effect.
 
 mod decisions;
 mod difference;
+mod senders;
 pub(crate) mod structure;
 
 use palisade_policy::NodePlan;
@@ -37,7 +38,11 @@ pub fn verify(
     };
     out.generation = generation_in(&found);
     structure::compare(&found, &program, plan, &mut out);
-    structure::compare_bridge(Ruleset::read_bridge(kernel)?.as_ref(), &program, plan, &mut out);
+    let bridge = Ruleset::read_bridge(kernel)?;
+    structure::compare_bridge(bridge.as_ref(), &program, plan, &mut out);
+    if let Some(bridge) = bridge.filter(|_| node_links.has_pod_ports()) {
+        senders::compare(&bridge, options.source_check, node_links, &mut out);
+    }
     decisions::compare(&found, options, node_links, plan, &mut out);
     Ok(out)
 }

@@ -10,7 +10,7 @@ use palisade_policy::{Delta, NodePlan};
 
 use super::difference::{Difference, Verification};
 use crate::{
-    encode::rule_expressions,
+    encode::{port_key, rule_expressions},
     expected::{self, base_chain, has_type, properties_of_chain, properties_of_set},
     next_plan::NextPlan,
     octets::{address, octets},
@@ -241,6 +241,11 @@ fn as_found(element: &Element) -> Option<FoundElement> {
         Element::Interface(index) => (index.to_ne_bytes().to_vec(), index.to_ne_bytes().to_vec(), None),
         Element::InterfacePair(index) => (index.to_ne_bytes().repeat(2), index.to_ne_bytes().repeat(2), None),
         Element::Protocol(number) => (vec![*number], vec![*number], None),
+        Element::Hardware(mac) => (mac.to_vec(), mac.to_vec(), None),
+        Element::Target(a) => (a.octets().to_vec(), a.octets().to_vec(), None),
+        Element::InterfaceAddress(..) | Element::InterfaceHardware(..) | Element::InterfaceTarget(..) => {
+            (port_key(element), port_key(element), None)
+        }
         Element::Revoked(..) | Element::Number(_) => return None,
     };
     Some((first, last, target))
@@ -258,6 +263,9 @@ fn format_element(kind: Key, (first, last, target): &FoundElement) -> String {
             format!("{} . {}", of([*a, *b, *c, *d]), of([*w, *x, *y, *z]))
         }
         (Key::Protocol, [number]) => number.to_string(),
+        (Key::InterfaceAddress(_) | Key::InterfaceTarget, [a, b, c, d, rest @ ..]) => {
+            format!("{} . {}", u32::from_ne_bytes([*a, *b, *c, *d]), format_key(rest))
+        }
         _ if first == last => format_key(first),
         _ => format!("{}-{}", format_key(first), format_key(last)),
     };

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, collections::VecDeque, io};
 
 use libtest_mimic::Trial;
 use nix::libc::{EINVAL, ENOMEM, EOPNOTSUPP};
-use palisade_nft::{Enforcer, Error, Feature, Kernel, NetlinkSocket, Transport, conntrack};
+use palisade_nft::{Enforcer, Error, Feature, SourceCheck, Kernel, NetlinkSocket, Transport, conntrack};
 use palisade_policy::NodePlan;
 
 use crate::{
@@ -89,7 +89,8 @@ fn late_refusal() {
     };
     let (mut enforcer, _) = start(&[None, refused(EOPNOTSUPP)]).unwrap();
     assert_eq!(enforcer.missing_features().collect::<Vec<_>>(), [Feature::SourceCheck]);
-    assert!(!enforcer.options().source_check);
+    assert!(!enforcer.options().reverse_route);
+    assert_eq!(enforcer.options().source_check, SourceCheck::Enforce);
     assert!(enforcer.verify().unwrap().agrees());
     // Whatever else it refuses is reported.
     enforcer.remove().unwrap();

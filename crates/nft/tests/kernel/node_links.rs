@@ -1,10 +1,10 @@
 //! Rules that use the node's links: forged sources, tunnel packets of pods, and the table for bridges.
 
-use std::{net::IpAddr, process::Command};
+use std::{collections::BTreeSet, net::IpAddr, process::Command};
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Difference, Enforcer, EnforcerOptions, Hook, Kernel, NodeLinks, drift,
+    Difference, Enforcer, EnforcerOptions, Hook, Kernel, NodeLinks, PortOwner, SourceCheck, drift,
     reader::{Arrival, Packet, Ruleset, State},
     text, verify,
 };
@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("changes_of_node_links_are_programmed_incrementally", random_changes),
         trial_with_nft("the_nft_program_loads_the_text_with_node_links", loads),
         trial("forged_sources_are_dropped_without_a_reverse_route", forged),
+        trial("strictly_routed_pods_have_no_address_but_their_own", strictly),
         trial("tunnel_packets_of_pods_to_nodes_are_dropped", tunnels),
         trial("packets_between_bridge_ports_to_unknown_addresses_are_dropped", strangers),
         trial("the_bridge_table_exists_while_pods_have_bridge_ports", comes_and_goes),
@@ -30,11 +31,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
+/// All kinds of source checks.
+pub(crate) const CHECKS: [SourceCheck; 3] = [SourceCheck::Off, SourceCheck::Enforce, SourceCheck::Strict];
+
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn some<T: Ord + Clone>(random: &mut Random, of: &[T]) -> std::collections::BTreeSet<T> {
+fn some<T: Ord + Clone>(random: &mut Random, of: &[T]) -> BTreeSet<T> {
     of.iter().filter(|_| random.chance(50)).cloned().collect()
 }
 
@@ -43,10 +47,25 @@ fn node_links(random: &mut Random) -> NodeLinks {
         return NodeLinks::default();
     }
     let pod_interfaces = some(random, &[1, 70, 71, 72]);
+    let pod_ports = if random.chance(30) { Default::default() } else { some(random, &[1, 80, 81, 82]) };
+    let bound: BTreeSet<u32> = pod_ports.iter().copied().filter(|_| random.chance(60)).collect();
+    let owners = bound.iter().map(|port| {
+        let addresses = some(random, &["10.244.0.3", "10.244.9.9", "fd00::2", "fd00:244::9"].map(address));
+        let hardware = random.chance(70).then_some([2, 0, 0, 0, 0, *port as u8]);
+        (*port, PortOwner { addresses, hardware })
+    });
+    let owners = owners.collect();
+    let of_interface = |index: &u32| (*index, some(random, &["10.244.0.3", "fd00::2"].map(address)));
+    let interface_owners = pod_interfaces.iter().filter(|index| **index > 1).map(of_interface).collect();
     NodeLinks {
+        interface_owners,
+        owners,
+        unchecked_ports: some(random, &[80, 81]),
+        bridge_hardware: some(random, &[[2, 1, 1, 1, 1, 1]]),
+        host_addresses: some(random, &["127.0.0.1", "10.244.0.3", "fe80::1"].map(address)),
         pod_bridges: pod_interfaces.iter().copied().filter(|_| random.chance(50)).collect(),
         pod_interfaces,
-        pod_ports: if random.chance(30) { Default::default() } else { some(random, &[1, 80, 81, 82]) },
+        pod_ports,
         tunnel_ports: if random.chance(50) { Default::default() } else { some(random, &[4789, 6081, 8472]) },
         tunnel_protocols: if random.chance(50) { Default::default() } else { some(random, &[4, 41, 47]) },
         // Some of them are addresses of nodes too.
@@ -66,9 +85,9 @@ fn random_changes() {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, 4);
         let first = node_links(random);
+        let options = EnforcerOptions { source_check: CHECKS[seed as usize % 3], ..EnforcerOptions::default() };
         let kernel = Kernel::open().unwrap();
-        let (mut enforcer, _) =
-            Enforcer::start_in(kernel, EnforcerOptions::default(), first, &world.plan()).unwrap();
+        let (mut enforcer, _) = Enforcer::start_in(kernel, options.clone(), first, &world.plan()).unwrap();
         for step in 0..6 {
             let what = format!("seed {seed}, step {step}");
             if random.chance(60) {
@@ -90,13 +109,12 @@ fn random_changes() {
         assert_eq!(ports.is_some(), !last.pod_ports.is_empty());
         drop(enforcer);
         let kernel = Kernel::open().unwrap();
-        let (mut again, commit) =
-            Enforcer::start_in(kernel, EnforcerOptions::default(), last.clone(), &plan).unwrap();
+        let (mut again, commit) = Enforcer::start_in(kernel, options.clone(), last.clone(), &plan).unwrap();
         assert_eq!(commit.elements, 0, "seed {seed}: a restarted agent changes no elements");
         again.remove().unwrap();
         assert_eq!(bridge(&mut again), None, "seed {seed}: the table remains");
         let kernel = Kernel::open().unwrap();
-        let (mut fresh, _) = Enforcer::start_in(kernel, EnforcerOptions::default(), last, &plan).unwrap();
+        let (mut fresh, _) = Enforcer::start_in(kernel, options, last, &plan).unwrap();
         assert_eq!((shape(&mut fresh), bridge(&mut fresh)), (inet, ports), "seed {seed}");
         fresh.remove().unwrap();
     }
@@ -106,7 +124,7 @@ fn loads() {
     for seed in seeds(0..12) {
         let random = &mut Random::new(100 + seed);
         let (world, around) = (World::new(random, 4), node_links(random));
-        let options = EnforcerOptions { source_check: seed % 3 > 0, ..EnforcerOptions::default() };
+        let options = EnforcerOptions { source_check: CHECKS[seed as usize % 3], ..EnforcerOptions::default() };
         crate::text::load(&text(&world.plan(), &options, &around).unwrap());
         let mut kernel = Kernel::open().unwrap();
         let read =
@@ -158,7 +176,7 @@ fn passes(ruleset: &Ruleset, packet: &Packet) -> bool {
 
 fn forged() {
     let around = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
-    for source_check in [true, false] {
+    for source_check in CHECKS {
         let options = EnforcerOptions { source_check, ..EnforcerOptions::default() };
         let (mut enforcer, ruleset) = start(options, around.clone(), &plan(&LOCAL, &LOCAL));
         for (local, other, outside) in
@@ -177,7 +195,7 @@ fn forged() {
                     let arrival =
                         Arrival { in_interface: interface, has_reverse_route, ..Arrival::default() };
                     let forward = packet(Hook::Forward, source, destination, arrival);
-                    let expected = has_reverse_route || !is_checked || !source_check;
+                    let expected = has_reverse_route || !is_checked || !source_check.is_on();
                     assert_eq!(passes(&ruleset, &forward), expected, "{forward:?}");
                     let input = Packet { hook: Hook::Input, ..forward };
                     assert_eq!(passes(&ruleset, &input), expected || interface == 9, "{input:?}");
@@ -190,6 +208,38 @@ fn forged() {
         let arrival = Arrival { in_interface: 7, has_reverse_route: false, ..Arrival::default() };
         assert!(passes(&ruleset, &packet(Hook::Input, "fe80::7", "fe80::1", arrival)));
         enforcer.remove().unwrap();
+    }
+}
+
+/// On a routed node, an address that is reachable through a pod's interface may still be nobody's.
+fn strictly() {
+    let owners = [(7, LOCAL.map(address).into())].into();
+    let around = NodeLinks { pod_interfaces: [7, 8].into(), interface_owners: owners, ..NodeLinks::default() };
+    for source_check in CHECKS {
+        for reverse_route in [true, false] {
+            let options = EnforcerOptions { source_check, reverse_route, ..EnforcerOptions::default() };
+            let (mut enforcer, ruleset) = start(options, around.clone(), &plan(&LOCAL, &LOCAL));
+            for (interface, source, is_own) in [
+                (7, LOCAL[0], true),
+                (7, LOCAL[1], true),
+                (7, "fe80::7", true),
+                (7, "10.99.0.1", false),
+                (7, "fd99::1", false),
+                // An interface whose pod is not known.
+                (8, "10.99.0.1", true),
+            ] {
+                let arrival = Arrival { in_interface: interface, ..Arrival::default() };
+                for hook in Hook::POLICY {
+                    let destination = if source.contains(':') { "2001:db8::9" } else { "203.0.113.9" };
+                    let packet = packet(hook, source, destination, arrival);
+                    let expected = is_own || source_check != SourceCheck::Strict;
+                    let link_scoped = packet.is_link_scoped();
+                    assert_eq!(passes(&ruleset, &packet), expected && !link_scoped, "{source_check:?} {packet:?}");
+                }
+            }
+            assert_eq!(enforcer.verify().unwrap().differences, []);
+            enforcer.remove().unwrap();
+        }
     }
 }
 
@@ -279,8 +329,8 @@ fn comes_and_goes() {
         (Some((0, -200, 1)), Some((2, -200, 1)))
     );
     assert!(open.chains["from_ports"].rules.is_empty(), "no pod is isolated");
-    // The second port adds itself and its pair.
-    assert_eq!(enforcer.set_node_links(&ports(&[70, 71])).unwrap().elements, 2);
+    // The second port adds itself to the ports and the checked ports, and its pair.
+    assert_eq!(enforcer.set_node_links(&ports(&[70, 71])).unwrap().elements, 3);
     let isolating = plan(&LOCAL, &LOCAL[..1]);
     let delta = enforcer.programmed().delta_to(&isolating);
     let commit = enforcer.commit(&delta).unwrap();

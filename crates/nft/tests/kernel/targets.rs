@@ -22,6 +22,7 @@ mod restart;
 mod revocation;
 mod sandbox;
 mod scripted;
+mod senders;
 mod shapes;
 mod staging;
 mod storm;
@@ -53,6 +54,7 @@ fn main() {
         other_tables::trials(),
         restart::trials(),
         revocation::trials(),
+        senders::trials(),
         shapes::trials(),
         staging::trials(),
         storm::trials(),

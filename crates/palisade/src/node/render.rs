@@ -193,6 +193,10 @@ fn status(status: &Status) -> String {
     for (direction, address) in &status.not_enforced {
         line("NOT ENFORCED", styled(Style::Bad, &format!("{address} {direction}")));
     }
+    if !status.unbound_ports.is_empty() {
+        let ports = status.unbound_ports.join(", ");
+        line("unbound", styled(Style::Bad, &format!("bridge ports whose pods are not known: {ports}")));
+    }
     line("pods wait", held_by(&status.held_by));
     if let Some(review) = &status.unreviewed {
         line("connections", unreviewed(review));
@@ -388,6 +392,7 @@ mod tests {
             not_ready: Some(of()),
             watches: vec![watch],
             held_by: vec![of()],
+            unbound_ports: vec![of()],
             ..Status::default()
         };
         let object = ObjectError { object: of(), severity: of(), path: Some(of()), message: of() };
@@ -395,7 +400,7 @@ mod tests {
         let group = PeerSetView { id: of(), of: of(), tables: 1, members: vec![of()] };
         let verified = Verified { differences: vec![of()], ..Verified::default() };
         let replies = [
-            (Response::Status(Box::new(status)), 13),
+            (Response::Status(Box::new(status)), 14),
             (Response::Pods(vec![pod.clone()]), 2),
             (Response::Profiles(vec![profile.clone()]), 3),
             (Response::Errors(Errors { events: vec![event], objects: vec![object] }), 2),

@@ -73,6 +73,7 @@ impl Worker {
 
     fn status(&mut self) -> Status {
         let elements = self.agent.data_plane().elements();
+        let unbound_ports = self.agent.data_plane().unbound_ports().into_values().collect();
         let with_names = |of: &[(Direction, IpAddr)]| of.iter().map(|(d, a)| (d.to_string(), *a)).collect();
         let reconciler = self.agent.reconciler();
         let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
@@ -99,6 +100,7 @@ impl Worker {
             cut_off: with_names(&self.shortfall.cut_off),
             not_enforced: with_names(&self.shortfall.not_enforced),
             held_by: self.held_by(),
+            unbound_ports,
             watches: self.errors.watch_views(),
             unusable_objects: self.errors.unusable_objects(),
             unreviewed: self.unreviewed(),

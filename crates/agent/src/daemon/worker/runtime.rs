@@ -15,6 +15,7 @@ use crate::{
     config::{Config, PodStart},
     daemon::runtime_event::{RuntimeEvent, Start, StartOutcome},
     error_chain,
+    links::NamedNamespace,
     runtime_pods::{RuntimePod, RuntimePods},
 };
 
@@ -67,6 +68,7 @@ impl Worker {
                 RuntimeEvent::Synchronized(mut list) => {
                     list.retain(|pod| !pod.addresses.iter().any(|address| own.contains(address)));
                     self.flush(&mut changes, received.take());
+                    list.iter().for_each(|pod| self.name_namespace(pod));
                     let unlabelled = list.iter().filter(|pod| pod.labels.is_none()).cloned();
                     self.runtime.listed_without_labels.extend(unlabelled);
                     let (found, result) =
@@ -75,6 +77,7 @@ impl Worker {
                     if let Err(error) = result {
                         self.too_many(&error.to_string());
                     }
+                    self.forget_namespaces();
                 }
                 RuntimeEvent::Started(start) if start.pod.addresses.iter().any(|a| own.contains(a)) => {
                     _ = start.respond.send(StartOutcome::Programmed);
@@ -86,6 +89,7 @@ impl Worker {
                     received.get_or_insert(start.arrived);
                     match self.runtime.pods.start(start.pod.clone(), self.agent.reconciler().cluster()) {
                         Ok(found) => {
+                            self.name_namespace(&start.pod);
                             changes.extend(found);
                             self.runtime.waiting.push(start);
                         }
@@ -100,11 +104,30 @@ impl Worker {
                     self.withdraw(&id);
                     self.runtime.closed.remove(&id);
                     changes.extend(self.runtime.pods.stop(&id));
+                    self.forget_namespaces();
                 }
                 RuntimeEvent::Disconnected => changes.extend(self.runtime.pods.disconnect()),
             }
         }
         self.flush(&mut changes, received);
+    }
+
+    /// Tells the data plane which network namespace is the pod's: its interface is the one that leads there.
+    fn name_namespace(&mut self, pod: &RuntimePod) {
+        let Some(path) = pod.network_namespace.clone() else { return };
+        let addresses: BTreeSet<IpAddr> = pod.addresses.iter().copied().collect();
+        if addresses.is_empty() {
+            // Of a list without addresses. What was said of the pod before still holds.
+            return;
+        }
+        let namespace = NamedNamespace { path, pod: pod.key.clone(), addresses };
+        self.agent.data_plane().name_namespace(&pod.id, namespace);
+    }
+
+    /// Forgets the network namespaces of sandboxes that are gone.
+    fn forget_namespaces(&mut self) {
+        let pods = &self.runtime.pods;
+        self.agent.data_plane().retain_namespaces(|id| pods.has(id));
     }
 
     /// Answers for a pod whose sandbox is stopped while it waits.
