@@ -23,7 +23,8 @@ use crate::{
 
 pub use namespace::{Crossing, NamespaceDescription, NamespacePolicy, describe_namespace};
 pub use policy::{
-    CoveredWhat, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy, workloads_of,
+    CoveredWhat, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy, idle_parts,
+    workloads_of,
 };
 
 /// The description of some pods.

@@ -5,7 +5,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap},
     rc::Rc,
 };
 
@@ -53,6 +53,8 @@ struct Sample {
     unit: UnitId,
     classes: [Option<ClassId>; 2],
     member: ConnectionEnd,
+    /// Another member of the unit, for connections within it.
+    other: Option<ConnectionEnd>,
 }
 
 /// Works out the reasons for the edges of an answer. They are kept, and numbered from 1; 0 stands for no reasons.
@@ -118,17 +120,23 @@ impl<'c> Reasoner<'c> {
             return Rc::clone(known);
         }
         let reach = &self.answer.reach;
-        let mut seen: HashSet<UnitId> = HashSet::new();
-        let members = members(self.answer.end(end));
-        let samples = members.into_iter().filter_map(|member| {
+        let mut samples: Vec<Sample> = Vec::new();
+        for member in members(self.answer.end(end)) {
             let unit = match &member {
-                ConnectionEnd::Pod { key, .. } => *self.units.get(key)?,
-                _ => reach.unit_of(&member)?,
+                ConnectionEnd::Pod { key, .. } => self.units.get(key).copied(),
+                _ => reach.unit_of(&member),
             };
-            let classes = reach.units[unit as usize].classes;
-            seen.insert(unit).then_some(Sample { unit, classes, member })
-        });
-        let mut samples: Vec<Sample> = samples.take(MOST_SAMPLES).collect();
+            let Some(unit) = unit else { continue };
+            let is_full = samples.len() >= MOST_SAMPLES;
+            match samples.iter_mut().find(|sample| sample.unit == unit) {
+                Some(known) => _ = known.other.get_or_insert(member),
+                None if !is_full => {
+                    let classes = reach.units[unit as usize].classes;
+                    samples.push(Sample { unit, classes, member, other: None });
+                }
+                None => {}
+            }
+        }
         if let ConnectionEnd::External(external) = self.answer.end(end) {
             // The ranges of an end are merged, so units are found by their own ranges.
             samples = reach
@@ -138,6 +146,7 @@ impl<'c> Reasoner<'c> {
                     unit,
                     classes: reach.units[unit as usize].classes,
                     member: ConnectionEnd::External(member),
+                    other: None,
                 })
                 .collect();
         }
@@ -162,7 +171,12 @@ impl<'c> Reasoner<'c> {
         if let Some(known) = self.walks.borrow().get(&key) {
             return Some(Rc::clone(known));
         }
-        let (source, target) = self.representatives.pair(&from.member, &to.member, family)?;
+        // A pod has no connection to itself that policies decide, but the pods of a workload have one to each other.
+        let target = match &to.other {
+            Some(other) if from.member == to.member => other,
+            _ => &to.member,
+        };
+        let (source, target) = self.representatives.pair(&from.member, target, family)?;
         let walk = self.representatives.walk(&source, &target, direction, &Traffic::all());
         let parts: Rc<[Part]> = walk.parts.into();
         self.walks.borrow_mut().insert(key, Rc::clone(&parts));

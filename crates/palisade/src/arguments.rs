@@ -14,6 +14,7 @@ use crate::{
     man::{self, Man},
     output::Color,
     overview::{self, OverviewArguments},
+    report::{self, ReportArguments},
     review::{self, Review},
 };
 
@@ -95,6 +96,9 @@ pub(crate) enum Verb {
     /// Show the cluster at a glance: isolation, DNS and the internet for each namespace
     #[command(after_help = overview::HELP)]
     Overview(OverviewArguments),
+    /// Write an HTML page about a cluster's policies, with what decides each connection
+    #[command(after_help = report::HELP)]
+    Report(ReportArguments),
     /// Review a range of git revisions: connections opened and closed, new likely mistakes, assertions that change
     #[command(after_help = review::HELP)]
     Review(Review),

@@ -34,6 +34,7 @@ use crate::{
     inputs::{self, InputArguments},
     output,
 };
+pub(crate) use reasons::words as decider_words;
 use report::{Explains, Report};
 
 pub(crate) const HELP: &str = "\

@@ -28,6 +28,9 @@ use crate::{
     inputs::{InputArguments, LoadedInputs},
     output::{self, Encoding},
 };
+pub(crate) use exposure::rows as exposure_rows;
+pub(crate) use idle::text as idle_text;
+pub(crate) use sentence::sentence;
 use target::Target;
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.

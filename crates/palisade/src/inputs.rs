@@ -7,6 +7,7 @@ mod program;
 mod reading;
 mod refused;
 mod rendering;
+pub(crate) mod texts;
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -127,7 +128,28 @@ impl InputArguments {
         quiet: bool,
         need: Need,
     ) -> Result<LoadedInputs> {
-        let gathered = self.gathered(read, namespace, quiet, need)?;
+        self.load_gathered(self.gathered(read, namespace, quiet, need)?, quiet)
+    }
+
+    /// As [`Self::load`], and returns the texts of what was read.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn load_with_texts(
+        &self,
+        namespace: Option<&str>,
+        need: Need,
+    ) -> Result<(LoadedInputs, Vec<palisade_lint::SourceText>)> {
+        let mut gathered = self.gathered(self.snapshot(namespace)?, namespace, false, need)?;
+        let limit = self.reading.options(gathered.options.clone()).max_file_bytes;
+        texts::take_standard_input(&mut gathered.files, limit)?;
+        let files = gathered.files.clone();
+        let world = self.load_gathered(gathered, false)?;
+        let texts = texts::texts(&files, &world.loaded, limit);
+        Ok((world, texts))
+    }
+
+    fn load_gathered(&self, gathered: Gathered, quiet: bool) -> Result<LoadedInputs> {
         let Gathered { files, options, namespace, live, missing } = gathered;
         let names = [self.files.clone(), self.render.names()].concat().join(", ");
         let loaded = load_inputs(&files, &names, &self.reading, &options, quiet)?;

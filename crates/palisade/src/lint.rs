@@ -12,7 +12,6 @@ mod fixing;
 mod formats;
 mod introduced;
 mod sarif;
-mod sources;
 mod text;
 
 use std::path::PathBuf;
@@ -27,7 +26,7 @@ use palisade_manifest::{Loaded, Note, Severity, load};
 use crate::{
     cluster::Need,
     exit::Outcome,
-    inputs::{self, Gathered, InputArguments},
+    inputs::{self, Gathered, InputArguments, texts},
     output::{self, Style, styled},
 };
 pub(crate) use formats::{JsonFinding, json_finding, message};
@@ -191,7 +190,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
     let rules = rules(&arguments.select, &arguments.ignore)?;
     let mut known = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     let mut gathered = arguments.sources.gather(arguments.namespace.as_deref(), Need::Everything)?;
-    sources::take_standard_input(&mut gathered)?;
+    texts::take_standard_input(&mut gathered.files, gathered.options.max_file_bytes)?;
     if let Some(range) = &arguments.git {
         let [before, after] = introduced::sides(&arguments.sources, range)?;
         gathered.files = before;
@@ -278,7 +277,7 @@ fn examine(
             ),
         }
     }
-    let texts = sources::texts(&gathered.files, &loaded, gathered.options.max_file_bytes);
+    let texts = texts::texts(&gathered.files, &loaded, gathered.options.max_file_bytes);
     let plugin = plugin.map(PluginArgument::plugin);
     let options = LintOptions { default_namespace: &gathered.namespace, plugin };
     let report = lint(&loaded, &texts, rules, &options);

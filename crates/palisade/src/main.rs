@@ -45,8 +45,10 @@ mod matrix;
 mod node;
 mod output;
 mod overview;
+mod page;
 mod plugin;
 mod reasons;
+mod report;
 mod review;
 #[cfg(feature = "live")]
 mod snapshot;
@@ -128,6 +130,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Lab(_) => left_out::verb("lab"),
         Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Overview(arguments) => overview::run(&arguments),
+        Verb::Report(arguments) => report::run(&arguments),
         Verb::Review(arguments) => review::run(&arguments),
         #[cfg(feature = "live")]
         Verb::Snapshot(arguments) => snapshot::run(&arguments),

@@ -79,6 +79,15 @@ const QUESTIONS: &[(&str, &[&str])] = &[
         &["-f examples/shop", "-f examples/tiers", "-f examples/control-egress", "shop -f examples/shop"],
     ),
     (
+        "report",
+        &[
+            "-f examples/shop",
+            "-f examples/tiers --nodes",
+            "-f examples/ingress",
+            "-f examples/control-egress",
+        ],
+    ),
+    (
         "test",
         &[
             "examples/shop.assertions.yaml -f examples/shop",

@@ -135,12 +135,18 @@ pub fn describe_policy(cluster: &Cluster, key: &PolicyKey) -> Option<PolicyDescr
     Some(PolicyDescription {
         selects: selected_workloads(cluster, policy),
         host_network: host_network.map(|pod| pod.key.clone()).collect(),
-        idle: IdleParts { cluster, policy }.find(),
+        idle: idle_parts(cluster, policy),
         pod_addresses: pod_addresses(cluster, policy),
         without: diff(cluster, &without),
         exposure_without,
         policy: policy.clone(),
     })
+}
+
+/// Returns the parts of a policy of the cluster that do nothing: ingress first, by rule.
+#[must_use]
+pub fn idle_parts(cluster: &Cluster, policy: &Policy) -> Vec<IdlePart> {
+    IdleParts { cluster, policy }.find()
 }
 
 fn matches(cluster: &Cluster, choice: &PodMatch, pod: &Pod) -> bool {

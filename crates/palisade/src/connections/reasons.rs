@@ -27,7 +27,8 @@ pub(crate) fn lines(reasons: &EdgeReasons) -> Vec<String> {
     both.into_iter().flatten().collect()
 }
 
-fn words(decider: &Decider, direction: Direction) -> String {
+/// Says what decides, in a direction.
+pub(crate) fn words(decider: &Decider, direction: Direction) -> String {
     match decider {
         Decider::Itself | Decider::Hairpin => "a pod always reaches itself".to_owned(),
         Decider::NoSubject => "not a pod".to_owned(),

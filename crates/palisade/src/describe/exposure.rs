@@ -18,12 +18,16 @@ const MOST_CONDITIONS: usize = 2;
 
 /// Returns the lines of a table: who is exposed, and to what.
 pub(super) fn lines(internet: &[InternetTraffic], exposure: &Exposure) -> Vec<(String, String)> {
-    let mut out = vec![
-        ("public internet".to_owned(), internet_text(internet)),
-        ("any pod, regardless of labels".to_owned(), any_pod_text(exposure)),
-    ];
-    out.extend(exposure.rows.iter().map(|row| (row_name(row), row_text(row, exposure.exact))));
+    let mut out = vec![("public internet".to_owned(), internet_text(internet))];
+    out.extend(rows(exposure));
     out
+}
+
+/// Returns the lines for pods: any pod, and the sets of pods that rules tell apart.
+pub(crate) fn rows(exposure: &Exposure) -> Vec<(String, String)> {
+    let any_pod = ("any pod, regardless of labels".to_owned(), any_pod_text(exposure));
+    let rows = exposure.rows.iter().map(|row| (row_name(row), row_text(row, exposure.exact)));
+    std::iter::once(any_pod).chain(rows).collect()
 }
 
 /// Formats the traffic with the public internet: `all`, `nothing`, `IPv4 nothing, IPv6 all`.

@@ -14,15 +14,15 @@ use super::sentence::{choice_text, peer_text};
 use crate::{connection_ends::abbreviated, escape};
 
 /// A part that does nothing, in words.
-pub(super) struct IdleText {
+pub(crate) struct IdleText {
     /// A word for programs.
-    pub(super) code: &'static str,
+    pub(crate) code: &'static str,
     /// `ingress rule 2: no pod in namespace shop has app=gatewey`.
-    pub(super) text: String,
+    pub(crate) text: String,
 }
 
 /// Says what a part is and why it does nothing.
-pub(super) fn text(policy: &Policy, part: &IdlePart, cluster: &Cluster) -> IdleText {
+pub(crate) fn text(policy: &Policy, part: &IdlePart, cluster: &Cluster) -> IdleText {
     let (code, reason) = reason(policy, part, cluster);
     let place = match part.rule {
         None => String::new(),

@@ -11,7 +11,7 @@ const LISTED: usize = 3;
 
 /// Says what a policy does: `Lets pods app=web in namespace shop be reached on TCP 8080 by pods app=gateway of every
 /// namespace; isolates them for ingress.`
-pub(super) fn sentence(policy: &Policy) -> String {
+pub(crate) fn sentence(policy: &Policy) -> String {
     let parts = match policy.tier {
         Tier::Developer => of_network_policy(policy),
         Tier::Admin | Tier::Baseline => of_cluster_policy(policy),

@@ -12,39 +12,45 @@ use super::{
     text,
     wording::{self, RowText},
 };
-use crate::escape;
-
-/// The Content-Security-Policy: the page loads, runs and sends nothing.
-const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'";
-const STYLE: &str = include_str!("../connections/page.css");
+use crate::{escape, page};
 
 /// Renders the page.
 pub(crate) fn page(comparison: &Comparison) -> String {
-    let title = markup(Summary::new(comparison).text());
+    let title = Summary::new(comparison).text().to_owned();
     let mut out = format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
-         <meta name=\"viewport\" content=\"width=device-width\">\n<title>{title}</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        "<header>\n<h1>{}</h1>\n<p>Connections that the change opens and closes</p>\n</header>\n<main>\n",
+        markup(&title)
     );
     let notes: Vec<String> =
         notes(comparison).iter().map(|text| format!("<li>{}</li>\n", markup(text))).collect();
     if !notes.is_empty() {
-        _ = write!(out, "<ul>\n{}</ul>\n", notes.concat());
+        _ = write!(out, "<ul class=\"notes\">\n{}</ul>\n", notes.concat());
     }
     if !comparison.difference.changes.is_empty() {
-        _ = writeln!(out, "<figure>\n{}</figure>", picture::picture(comparison));
+        _ = writeln!(
+            out,
+            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Matrix of the changes\">\n{}</div>",
+            picture::picture(comparison)
+        );
     }
-    for group in groups(comparison) {
-        _ = writeln!(out, "<h2>{}</h2>", markup(&text::because(comparison, &group)));
-        out += "<table>\n<thead><tr><th></th><th>From</th><th>To</th><th>Ports</th></tr></thead>\n<tbody>\n";
+    for (number, group) in groups(comparison).into_iter().enumerate() {
+        _ = writeln!(out, "<h2 id=\"cause-{number}\">{}</h2>", markup(&text::because(comparison, &group)));
+        _ = writeln!(
+            out,
+            "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-labelledby=\"cause-{number}\"><table class=\"list\">\n\
+             <thead><tr><th scope=\"col\">Change</th><th scope=\"col\">From</th><th scope=\"col\">To</th>\
+             <th scope=\"col\">Ports</th></tr></thead>\n<tbody>"
+        );
         for row in wording::rows(&group, true) {
             let RowText { opened, from, to, traffic } = &row;
             let (from, to, traffic) = (markup(from), markup(to), markup(traffic));
-            let word = if *opened { "opened" } else { "closed" };
-            _ = writeln!(out, "<tr><td>{word}</td><td>{from}</td><td>{to}</td><td>{traffic}</td></tr>");
+            let (word, class) = if *opened { ("opened", "warn") } else { ("closed", "good") };
+            _ = writeln!(
+                out,
+                "<tr><td class=\"{class}\">{word}</td><td>{from}</td><td>{to}</td><td>{traffic}</td></tr>"
+            );
         }
-        out += "</tbody>\n</table>\n";
+        out += "</tbody>\n</table></div>\n";
     }
     for end in &comparison.difference.ends {
         _ = writeln!(out, "<h2>{}</h2>\n<ul>", markup(&wording::end_change(comparison, end)));
@@ -53,8 +59,8 @@ pub(crate) fn page(comparison: &Comparison) -> String {
         }
         out += "</ul>\n";
     }
-    out += "</body>\n</html>\n";
-    out
+    out += "</main>\n";
+    page::page(&title, &out, &[picture::STYLE], None)
 }
 
 /// Returns what could not be read or decided, and what else to know.

@@ -19,7 +19,8 @@ const LINE: usize = 18;
 /// The most rows and columns; the others are counted.
 const MAX_ENDS: usize = 300;
 
-const STYLE: &str = "\
+/// The style of the image.
+pub(super) const STYLE: &str = "\
 text{font:12px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#1c2430}\
 .title{font-size:15px;font-weight:bold}.paper{fill:#fff}.grid{fill:#f1f3f6}\
 .opened{fill:#2e8b57}.closed{fill:#c0392b}.both{fill:#b7860b}.letter{text-anchor:middle;fill:#fff}\

@@ -8,8 +8,8 @@ use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::Name;
 use similar::TextDiff;
 
-use super::sources;
 use crate::inputs::Gathered;
+use crate::inputs::texts;
 
 /// A corrected file.
 pub(super) struct Change {
@@ -36,7 +36,7 @@ pub(super) fn changes(report: &LintReport, gathered: &Gathered, least: Level) ->
 }
 
 fn change(file: &Name, fixes: &[&Fix], options: &LoadOptions) -> Option<Change> {
-    let before = sources::of_file(file, options.max_file_bytes)?;
+    let before = texts::of_file(file, options.max_file_bytes)?;
     // Positions don't count a byte order mark, which would be lost.
     if fs::read(Path::new(&**file)).ok()? != before.as_bytes() {
         return None;

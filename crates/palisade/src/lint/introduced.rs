@@ -6,8 +6,10 @@ use anyhow::{Result, bail};
 use palisade_lint::{Finding, Level, LintOptions, LintReport, LintRule, lint};
 use palisade_manifest::{Input, LoadOptions, Loaded};
 
-use super::sources;
-use crate::{diff::git, inputs::InputArguments};
+use crate::{
+    diff::git,
+    inputs::{InputArguments, texts},
+};
 
 /// Returns the manifests on both sides of a range. A file is called what it is called in the working tree.
 ///
@@ -52,7 +54,7 @@ pub(crate) fn introduced(
     let limit = LoadOptions::default().max_file_bytes;
     let options = LintOptions { default_namespace: namespace, plugin: None };
     let [before, report] =
-        sides.map(|(inputs, loaded)| lint(loaded, &sources::texts(inputs, loaded, limit), rules, &options));
+        sides.map(|(inputs, loaded)| lint(loaded, &texts::texts(inputs, loaded, limit), rules, &options));
     let known: BTreeSet<&str> = before.findings.iter().map(|f| &*f.fingerprint).collect();
     let new: Vec<&Finding> = report.findings.iter().filter(|f| !known.contains(&*f.fingerprint)).collect();
     let shown = report.findings.iter().filter(|f| f.level >= least).count();

@@ -12,15 +12,12 @@ use palisade_lint::SourceText;
 use palisade_manifest::{Input, Loaded};
 use palisade_policy::Name;
 
-use crate::inputs::Gathered;
-
 /// Reads standard input once, so that it can be read again.
 ///
 /// # Errors
 /// When it can't be read, is too large, or is not UTF-8.
-pub(super) fn take_standard_input(gathered: &mut Gathered) -> Result<()> {
-    for input in gathered.files.iter_mut().filter(|input| **input == Input::Stdin) {
-        let limit = gathered.options.max_file_bytes;
+pub(crate) fn take_standard_input(inputs: &mut [Input], limit: u64) -> Result<()> {
+    for input in inputs.iter_mut().filter(|input| **input == Input::Stdin) {
         let mut bytes = Vec::new();
         io::stdin().lock().take(limit + 1).read_to_end(&mut bytes).context("can't read standard input")?;
         if bytes.len() as u64 > limit {
@@ -33,7 +30,7 @@ pub(super) fn take_standard_input(gathered: &mut Gathered) -> Result<()> {
 }
 
 /// Returns the texts of the inputs.
-pub(super) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<SourceText> {
+pub(crate) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<SourceText> {
     let mut texts = Vec::new();
     let mut known: BTreeSet<Name> = BTreeSet::new();
     for input in inputs {
@@ -65,7 +62,7 @@ pub(super) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<Source
 }
 
 /// Returns the text of a regular file.
-pub(super) fn of_file(file: &str, limit: u64) -> Option<String> {
+pub(crate) fn of_file(file: &str, limit: u64) -> Option<String> {
     let is_small = |m: fs::Metadata| m.is_file() && m.len() <= limit;
     let text = fs::metadata(Path::new(file)).is_ok_and(is_small).then(|| fs::read_to_string(file).ok())??;
     // Positions don't count a byte order mark.
