@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     ends::{self, JsonEnd},
-    links::{JsonLink, JsonReasons, Links},
+    links::{JsonDecider, JsonLink, JsonReasons, JsonTraffic, Links},
     policies::{self, JsonPolicy},
     sources::{JsonSource, Sources},
 };
@@ -44,7 +44,7 @@ pub(super) struct Document<'a> {
     pub(super) denied: Vec<JsonLink>,
     pub(super) traffics: Vec<JsonTraffic>,
     pub(super) reasons: Vec<JsonReasons>,
-    pub(super) deciders: Vec<super::links::JsonDecider>,
+    pub(super) deciders: Vec<JsonDecider>,
     /// The lines of the manifests that decide.
     pub(super) sources: Vec<JsonSource>,
     pub(super) policies: Vec<JsonPolicy>,
@@ -83,14 +83,6 @@ pub(super) struct JsonNamespace {
     pub(super) dns_known: usize,
     pub(super) internet_in: usize,
     pub(super) internet_out: usize,
-}
-
-/// Ports, and their text.
-#[derive(Serialize)]
-pub(super) struct JsonTraffic {
-    pub(super) text: String,
-    #[serde(flatten)]
-    pub(super) ports: crate::traffic::JsonTraffic,
 }
 
 /// What a rule of `palisade lint` found.

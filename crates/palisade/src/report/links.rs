@@ -7,7 +7,7 @@ use palisade_manifest::Loaded;
 use palisade_policy::{Direction, PolicyKey, Traffic, walk::Decider};
 use serde::Serialize;
 
-use super::{document::JsonTraffic, sources::Sources};
+use super::sources::Sources;
 use crate::{
     connections::decider_words,
     entrances, escape,
@@ -32,6 +32,14 @@ pub(super) struct JsonLink {
     pub(super) through: Option<String>,
     /// How many pairs they are.
     pub(super) pairs: usize,
+}
+
+/// Ports, and their text.
+#[derive(Serialize)]
+pub(super) struct JsonTraffic {
+    pub(super) text: String,
+    #[serde(flatten)]
+    pub(super) ports: crate::traffic::JsonTraffic,
 }
 
 /// What decides in each direction: indexes into `deciders`.
