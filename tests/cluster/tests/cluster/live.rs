@@ -15,6 +15,8 @@ pub(crate) const TESTS: &[crate::Test] = &[
     ("live::can_agrees_with_packets", can),
     ("live::connections_of_the_cluster", connections),
     ("live::diff_shows_what_an_apply_would_change", diff),
+    ("live::assertions_agree_with_packets", assertions),
+    ("live::assertions_of_the_examples_are_what_they_are_offline", examples),
     ("live::a_snapshot_gives_the_answers_of_the_cluster", snapshot),
     ("live::a_user_without_rights_gets_an_error", without_rights),
     ("live::node_explain_agrees_with_packets", node_explain),
@@ -95,6 +97,75 @@ fn diff(world: &mut World) -> Result<()> {
     world.control().kubectl(&["apply", "-f", &file.display().to_string()], "")?;
     let after = run(world, &words)?;
     ensure!(after.status.code() == Some(0), "a difference after the apply: {}", describe(&after));
+    Ok(())
+}
+
+/// Assertions about pods that exist, with their results if nothing but `front` reaches `back`.
+const ASSERTIONS: [(&str, &str, &str, &str); 4] = [
+    ("holds", "shop/front", "shop/back", "allow"),
+    ("holds", "other/guest", "shop/back", "deny"),
+    ("fails", "shop/near", "shop/back", "allow"),
+    ("fails", "other/guest", "shop/near", "deny"),
+];
+
+fn assertions(world: &mut World) -> Result<()> {
+    world.apply(&(shop() + &back_from("front")))?;
+    world.start_agents()?;
+    let results = world.must_agree()?;
+    let file = world.folder().join("assertions.yaml");
+    let mut text = String::from("schema: palisade.test/v1\nassertions:\n");
+    for (number, (_, from, to, expect)) in ASSERTIONS.iter().enumerate() {
+        text += &format!("- {{name: a{number}, from: {from}, to: {to}, ports: [80], expect: {expect}}}\n");
+    }
+    fs::write(&file, &text)?;
+    let answer: serde_json::Value =
+        serde_json::from_str(&answer(world, 1, &format!("test {} -o json", file.display()))?)?;
+    for (number, (status, from, to, expect)) in ASSERTIONS.iter().enumerate() {
+        let got = &answer["results"][number]["status"];
+        ensure!(got == status, "{from} → {to}: {expect} {got}");
+        let holds = results.is_open(from, to, 80)? == (*expect == "allow");
+        ensure!(holds == (*status == "holds"), "{from} → {to}: packets say otherwise");
+    }
+    // What the manifests would change is seen before they are applied, also for pods that don't exist.
+    let only = "schema: palisade.test/v1\nassertions:\n- {name: only, from: shop/front, to: shop/back, expect: only}\n";
+    fs::write(&file, only)?;
+    let words = format!("test {}", file.display());
+    self::answer(world, 0, &words)?;
+    let change = world.folder().join("change.yaml");
+    fs::write(
+        &change,
+        policy(
+            "shop/more",
+            "{podSelector: {matchLabels: {app: back}}, ingress: [{from: [{podSelector: {matchLabels: {app: new}}}]}]}",
+        ),
+    )?;
+    let applied = self::answer(world, 1, &format!("{words} --live -f {}", change.display()))?;
+    ensure!(applied.contains("a new pod with app=new in namespace shop"), "{applied}");
+    Ok(())
+}
+
+/// The engine gives the same results for an example's manifests applied to a cluster, before and after they are applied.
+fn examples(world: &mut World) -> Result<()> {
+    world.install_crds(&["clusternetworkpolicies.v1alpha2.experimental"])?;
+    let root = palisade_cluster_tests::programs::root();
+    let mut files = 0;
+    for entry in fs::read_dir(root.join("examples"))? {
+        let path = entry?.path().display().to_string();
+        let Some(example) = path.strip_suffix(".assertions.yaml") else { continue };
+        let statuses = |words: &str| -> Result<(Option<i32>, Vec<String>)> {
+            let output = run(world, &format!("test {path} {words} -o json"))?;
+            let answer: serde_json::Value =
+                serde_json::from_slice(&output.stdout).with_context(|| describe(&output))?;
+            let results = answer["results"].as_array().context("results")?;
+            Ok((output.status.code(), results.iter().map(|r| r["status"].to_string()).collect()))
+        };
+        let offline = statuses(&format!("-f {example}"))?;
+        let live = statuses(&format!("-f {example} --live"))?;
+        ensure!(offline == live, "{example}: offline {offline:?}, on a cluster {live:?}");
+        ensure!(offline.0 == Some(0), "{example}: {offline:?}");
+        files += 1;
+    }
+    ensure!(files >= 6, "only {files} files of assertions");
     Ok(())
 }
 
