@@ -6,6 +6,7 @@
 //! * [`overview()`]: for each workload, whether policies isolate it, and whether it reaches DNS and the internet.
 //! * [`diff()`]: the connections that a change of the cluster allows or denies, and the edits that cause it.
 //! * [`assertion::check`]: whether an assertion holds, for pods that exist and for those that may.
+//! * [`replay::judge`]: what the policies decide about recorded connections.
 //! * [`explain()`]: what decides the connections between two ends; [`edit`]: what would change the verdict.
 //!
 //! All results are values: nothing here prints or reads files. The meaning of policies is in the policy crate. Whole
@@ -40,6 +41,7 @@ mod query;
 mod reach;
 mod reasons;
 pub mod regions;
+pub mod replay;
 mod representative;
 pub mod shape;
 mod space;

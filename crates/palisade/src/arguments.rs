@@ -14,6 +14,7 @@ use crate::{
     man::{self, Man},
     output::Color,
     overview::{self, OverviewArguments},
+    replay::{self, Replay},
     report::{self, ReportArguments},
     review::{self, Review},
 };
@@ -96,6 +97,9 @@ pub(crate) enum Verb {
     /// Show the cluster at a glance: isolation, DNS and the internet for each namespace
     #[command(after_help = overview::HELP)]
     Overview(OverviewArguments),
+    /// Try recorded connections against policies: what would newly be dropped or allowed
+    #[command(after_help = replay::HELP)]
+    Replay(Replay),
     /// Write an HTML page about a cluster's policies, with what decides each connection
     #[command(after_help = report::HELP)]
     Report(ReportArguments),

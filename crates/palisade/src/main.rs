@@ -48,6 +48,7 @@ mod overview;
 mod page;
 mod plugin;
 mod reasons;
+mod replay;
 mod report;
 mod review;
 #[cfg(feature = "live")]
@@ -130,6 +131,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Lab(_) => left_out::verb("lab"),
         Verb::Lint(arguments) => lint::run(&arguments),
         Verb::Overview(arguments) => overview::run(&arguments),
+        Verb::Replay(arguments) => replay::run(arguments),
         Verb::Report(arguments) => report::run(&arguments),
         Verb::Review(arguments) => review::run(&arguments),
         #[cfg(feature = "live")]

@@ -79,6 +79,13 @@ const QUESTIONS: &[(&str, &[&str])] = &[
         &["-f examples/shop", "-f examples/tiers", "-f examples/control-egress", "shop -f examples/shop"],
     ),
     (
+        "replay",
+        &[
+            "--flows crates/palisade/tests/cases/replay/shop.jsonl -f examples/shop",
+            "--flows crates/palisade/tests/cases/replay/shop.jsonl -f examples/shop --with crates/palisade/tests/cases/replay/stricter.yaml",
+        ],
+    ),
+    (
         "report",
         &[
             "-f examples/shop",

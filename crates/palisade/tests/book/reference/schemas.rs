@@ -8,7 +8,7 @@ use super::{cell, up_to_date};
 use crate::support::root;
 
 /// The verbs with a schema, and its file in docs.
-const SCHEMAS: [(&str, &str); 10] = [
+const SCHEMAS: [(&str, &str); 11] = [
     ("can", "schemas/can.json"),
     ("connections", "connections-schema.json"),
     ("describe", "schemas/describe.json"),
@@ -16,6 +16,7 @@ const SCHEMAS: [(&str, &str); 10] = [
     ("explain", "schemas/explain.json"),
     ("lint", "schemas/lint.json"),
     ("overview", "schemas/overview.json"),
+    ("replay", "schemas/replay.json"),
     ("report", "schemas/report.json"),
     ("review", "schemas/review.json"),
     ("test", "schemas/test.json"),

@@ -1,0 +1,215 @@
+//! Recorded connections, judged by the policies of a cluster.
+//!
+//! A record is older than the cluster: pods may be gone, and manifests have pods under other names. Each recorded end is
+//! therefore placed in the cluster ([`place`]) by the first of these that is known: the pod of that name, another pod of
+//! its workload, the labels in the record, the address. What none of them decides is reported, and never guessed.
+
+mod place;
+mod record;
+
+use std::collections::BTreeSet;
+
+use palisade_names::{PortSpec, backends, of_family};
+use palisade_policy::{
+    Cluster, ContainerPort, Decision, Direction, Endpoint, Family, Flow, Name, ObjectKey, PortMatch,
+    Protocol, Reason, Service, Side, Verdict, Workload, reference,
+};
+
+pub use record::{NotJudged, RecordedEnd, RecordedFlow, RecordedOwner, RecordedPod};
+
+use place::{Placed, Stage};
+
+/// The verdict about a recorded connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgedFlow {
+    /// The decision.
+    pub decision: Decision,
+    /// The ends, as they were judged. A pod that is gone has its recorded name, with `#` and a number if other records of it
+    /// have other labels.
+    pub ends: [JudgedEnd; 2],
+}
+
+/// An end as it was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JudgedEnd {
+    /// The end.
+    pub endpoint: Endpoint,
+    /// The workload of a pod.
+    pub workload: Option<Workload>,
+    /// Whether the pod is gone, and so is its workload: it was judged by the labels in the record.
+    pub by_recorded_labels: bool,
+}
+
+/// Judges recorded connections by the policies of a cluster, in order. `O(flows × (pods + policies × rules))`; ends that
+/// recur are placed once.
+#[must_use]
+pub fn judge(cluster: &Cluster, flows: &[RecordedFlow]) -> Vec<Result<JudgedFlow, NotJudged>> {
+    let mut judge = FlowJudge { port_names: port_names(cluster), stage: Stage::new(cluster) };
+    flows.iter().map(|flow| judge.judge(flow)).collect()
+}
+
+/// The most names of ports that are tried for a pod whose ports are not known.
+const MAX_PORT_NAMES: usize = 32;
+
+/// Returns the names of ports in rules.
+fn port_names(cluster: &Cluster) -> BTreeSet<Name> {
+    let policies = cluster.policies.values();
+    let rules = policies
+        .flat_map(|p| Direction::BOTH.into_iter().filter_map(move |direction| p.rules(direction)))
+        .flatten();
+    let ports = rules.filter_map(|rule| rule.ports.as_ref()).flatten();
+    ports
+        .filter_map(|entry| match &entry.port {
+            PortMatch::Named { name, .. } => Some(name.clone()),
+            PortMatch::Numbers { .. } => None,
+        })
+        .collect()
+}
+
+struct FlowJudge<'c> {
+    stage: Stage<'c>,
+    port_names: BTreeSet<Name>,
+}
+
+impl FlowJudge<'_> {
+    fn judge(&mut self, flow: &RecordedFlow) -> Result<JudgedFlow, NotJudged> {
+        if flow.source.owner == RecordedOwner::OwnNode {
+            return self.of_own_node(flow);
+        }
+        let source = self.stage.place(&flow.source)?;
+        let destination = match self.stage.service(&flow.destination) {
+            Some(service) => return self.through(service, &source, flow),
+            None => self.stage.place(&flow.destination)?,
+        };
+        let unknown = |end: &RecordedEnd, placed: &Placed| {
+            end.owner == RecordedOwner::Unknown && matches!(placed.endpoint, Endpoint::External(_))
+        };
+        if unknown(&flow.source, &source) && unknown(&flow.destination, &destination) {
+            return Err(NotJudged::NoPod(flow.source.address, flow.destination.address));
+        }
+        self.decide(source, destination, flow.protocol, flow.port, false)
+    }
+
+    /// Connections of a pod's own node are always allowed (SEMANTICS A39). Manifests seldom say on which node a pod is.
+    fn of_own_node(&mut self, flow: &RecordedFlow) -> Result<JudgedFlow, NotJudged> {
+        let destination = self.stage.place(&flow.destination)?;
+        let name = match &destination.endpoint {
+            Endpoint::Pod { key, .. } => self.stage.cluster.pods.get(key).and_then(|pod| pod.node.clone()),
+            Endpoint::Node { name, .. } => Some(name.clone()),
+            Endpoint::External(_) => None,
+        };
+        let address = flow.source.address;
+        let endpoint = name.map_or(Endpoint::External(address), |name| Endpoint::Node { name, address });
+        let allow = |reason| Side { verdict: Verdict::Allow, reason, passed: Vec::new() };
+        let decision = Decision { egress: allow(Reason::NoSubject), ingress: allow(Reason::OwnNode) };
+        let source = Placed { endpoint, by_recorded_labels: false, ports_unknown: false };
+        Ok(JudgedFlow { decision, ends: [self.judged(source), self.judged(destination)] })
+    }
+
+    /// Judges a connection to each pod behind a service.
+    fn through(
+        &mut self,
+        service: &Service,
+        source: &Placed,
+        flow: &RecordedFlow,
+    ) -> Result<JudgedFlow, NotJudged> {
+        let none = || NotJudged::NoBackend(service.key.clone());
+        let family = Family::of(flow.destination.address);
+        let cluster = self.stage.today;
+        let port = PortSpec::Number(flow.port);
+        let found = backends(cluster, service, Some(flow.protocol), Some(&port)).map_err(|_| none())?;
+        let mut all: Vec<(Endpoint, u16)> = Vec::new();
+        for backend in found {
+            let ends = palisade_names::endpoints_of(cluster, backend.pod).unwrap_or_default();
+            all.extend(of_family(&ends, family).map(|end| (end.clone(), backend.port)));
+        }
+        let mut verdict: Option<JudgedFlow> = None;
+        for (endpoint, port) in all {
+            if cluster.addressing.is_placeholder(endpoint.address()) {
+                return Err(NotJudged::AddressUnknown(flow.destination.address));
+            }
+            let to = Placed { endpoint, by_recorded_labels: false, ports_unknown: false };
+            let judged = self.decide(source.clone(), to, flow.protocol, port, true)?;
+            match &verdict {
+                Some(other) if other.decision.verdict() != judged.decision.verdict() => {
+                    return Err(NotJudged::BackendsDiffer(service.key.clone()));
+                }
+                Some(_) => {}
+                None => verdict = Some(judged),
+            }
+        }
+        verdict.ok_or_else(none)
+    }
+
+    fn decide(
+        &mut self,
+        source: Placed,
+        destination: Placed,
+        protocol: Protocol,
+        port: u16,
+        through_service: bool,
+    ) -> Result<JudgedFlow, NotJudged> {
+        let (from, to) = (&source.endpoint, &destination.endpoint);
+        // Only a connection through a service leaves a pod and comes back to it.
+        let itself =
+            matches!((from, to), (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
+        let flow = Flow {
+            source: from.clone(),
+            destination: to.clone(),
+            protocol,
+            port,
+            through_service: through_service || itself,
+        };
+        let decision = match (&destination.endpoint, destination.ports_unknown) {
+            (Endpoint::Pod { key, .. }, true) if !self.port_names.is_empty() => {
+                self.whatever_the_names(&flow, key).ok_or_else(|| NotJudged::PortName(key.clone()))?
+            }
+            _ => reference::decide(&self.stage.cluster, &flow),
+        };
+        Ok(JudgedFlow { decision, ends: [self.judged(source), self.judged(destination)] })
+    }
+
+    /// Decides a flow to a pod that may have any names for the port: `None` if the verdict depends on them. No name, each
+    /// alone, and all are tried.
+    fn whatever_the_names(&mut self, flow: &Flow, key: &ObjectKey) -> Option<Decision> {
+        if self.port_names.len() > MAX_PORT_NAMES {
+            return None;
+        }
+        let port = |name: &Name| ContainerPort {
+            name: Some(name.clone()),
+            protocol: flow.protocol,
+            port: flow.port,
+            host_port: None,
+        };
+        let mut choices: Vec<Vec<ContainerPort>> =
+            vec![Vec::new(), self.port_names.iter().map(port).collect()];
+        choices.extend(self.port_names.iter().map(|name| vec![port(name)]));
+        let pod = self.stage.cluster.pods.get(key)?.clone();
+        let cluster = &mut self.stage.cluster;
+        let decisions = choices.into_iter().map(|ports| {
+            let mut named = pod.clone();
+            named.ports = ports.into();
+            cluster.pods.insert(named);
+            reference::decide(cluster, flow)
+        });
+        let decisions: Vec<Decision> = decisions.collect();
+        self.stage.cluster.pods.insert(pod);
+        let first = decisions.first()?;
+        let verdicts = |d: &Decision| (d.egress.verdict, d.ingress.verdict);
+        decisions.iter().all(|d| verdicts(d) == verdicts(first)).then(|| first.clone())
+    }
+
+    fn judged(&self, placed: Placed) -> JudgedEnd {
+        let Placed { endpoint, by_recorded_labels, .. } = placed;
+        let workload = match &endpoint {
+            Endpoint::Pod { key, .. } => {
+                self.stage.cluster.pods.get(key).and_then(|pod| pod.workload.clone())
+            }
+            Endpoint::Node { .. } | Endpoint::External(_) => None,
+        };
+        JudgedEnd { endpoint, workload, by_recorded_labels }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,189 @@
+use palisade_policy::{
+    Action, Labels, Namespace, NamespaceMatch, Peer, PeerEntry, Phase, Pod, PodMatch, Policy, PolicyKey,
+    PortEntry, Rule, Selector, Tier,
+};
+
+use super::*;
+
+fn labels(pairs: &[(&'static str, &'static str)]) -> Labels {
+    pairs.iter().map(|(key, value)| (Name::from(*key), Name::from(*value))).collect()
+}
+
+fn deployment(name: &str) -> Workload {
+    Workload { kind: "Deployment".into(), name: name.into() }
+}
+
+fn peers(namespaces: NamespaceMatch, app: &'static str) -> Option<Vec<PeerEntry>> {
+    let peer = Peer::Pods(PodMatch { namespaces, pods: Selector::of_labels([("app", app)]) });
+    Some(vec![PeerEntry { peer, origin: None }])
+}
+
+/// `shop/db` accepts `app=web` of its namespace, on some ports.
+fn cluster(ports: Option<PortMatch>, from: NamespaceMatch) -> Cluster {
+    let pod = |name: &str, app: &'static str, address: [u8; 4]| Pod {
+        workload: Some(deployment(app)),
+        ..Pod::new(ObjectKey::new("shop", name), labels(&[("app", app)]), vec![address.into()])
+    };
+    let rule = Rule {
+        name: None,
+        action: Action::Accept,
+        peers: peers(from, "web"),
+        ports: ports.map(|port| vec![PortEntry { port, origin: None }]),
+        origin: None,
+    };
+    let policy = Policy {
+        key: PolicyKey::network_policy("shop", "db"),
+        tier: Tier::Developer,
+        priority: 0,
+        subject: PodMatch {
+            namespaces: NamespaceMatch::Named("shop".into()),
+            pods: Selector::of_labels([("app", "db")]),
+        },
+        ingress: Some(vec![rule]),
+        egress: None,
+        origin: None,
+    };
+    let mut cluster = Cluster::default();
+    cluster.namespaces.insert("shop".into(), Namespace::new("shop", &Labels::default()));
+    cluster.pods.insert(pod("db", "db", [10, 0, 0, 1]));
+    cluster.pods.insert(pod("web-1", "web", [10, 0, 0, 2]));
+    cluster.policies.insert(policy.key.clone(), policy.into());
+    cluster
+}
+
+fn shop() -> NamespaceMatch {
+    NamespaceMatch::Named("shop".into())
+}
+
+fn end(address: [u8; 4], owner: RecordedOwner) -> RecordedEnd {
+    RecordedEnd { address: address.into(), owner }
+}
+
+fn pod(name: &str, workload: Option<&str>, of: Option<&[(&'static str, &'static str)]>) -> RecordedOwner {
+    let (namespace, name) = name.split_once('/').unwrap();
+    RecordedOwner::Pod(RecordedPod {
+        key: ObjectKey::new(namespace, name),
+        workload: workload.map(deployment),
+        labels: of.map(labels),
+    })
+}
+
+fn to_db(source: RecordedEnd) -> RecordedFlow {
+    let destination = end([10, 0, 0, 1], pod("shop/db", None, None));
+    RecordedFlow { source, destination, protocol: Protocol::Tcp, port: 5432 }
+}
+
+fn verdict(cluster: &Cluster, flow: &RecordedFlow) -> Result<Verdict, NotJudged> {
+    let judged = judge(cluster, std::slice::from_ref(flow)).remove(0);
+    judged.map(|judged| judged.decision.verdict())
+}
+
+#[test]
+fn a_pod_is_judged_by_its_name_then_its_workload_then_its_recorded_labels() {
+    let cluster = cluster(None, shop());
+    let from = |owner| verdict(&cluster, &to_db(end([10, 0, 0, 9], owner)));
+    let wrong: &[_] = &[("app", "cron")];
+    assert_eq!(from(pod("shop/web-1", None, Some(wrong))), Ok(Verdict::Allow), "today's labels count");
+    assert_eq!(
+        from(pod("shop/web-7", Some("web"), Some(wrong))),
+        Ok(Verdict::Allow),
+        "those of its workload"
+    );
+    assert_eq!(from(pod("shop/old", Some("old"), Some(&[("app", "web")]))), Ok(Verdict::Allow));
+    assert_eq!(from(pod("shop/old", Some("old"), Some(wrong))), Ok(Verdict::Deny));
+    assert_eq!(from(pod("shop/old", None, Some(&[]))), Ok(Verdict::Deny), "a pod without labels");
+    let gone = NotJudged::PodGone(ObjectKey::new("shop", "old"));
+    assert_eq!(from(pod("shop/old", None, None)), Err(gone));
+}
+
+#[test]
+fn two_gone_pods_of_one_workload_are_not_one_pod() {
+    let cluster = cluster(None, shop());
+    let db = |name: &str, last| end([10, 0, 0, last], pod(name, Some("db"), None));
+    let flow = RecordedFlow {
+        source: db("shop/db-1", 11),
+        destination: db("shop/db-2", 12),
+        protocol: Protocol::Tcp,
+        port: 5432,
+    };
+    assert_eq!(verdict(&cluster, &flow), Ok(Verdict::Deny), "db does not accept db");
+    let itself = RecordedFlow { destination: flow.source.clone(), ..flow };
+    assert_eq!(verdict(&cluster, &itself), Ok(Verdict::Allow));
+}
+
+#[test]
+fn records_of_one_pod_with_other_labels_are_judged_by_their_own() {
+    let cluster = cluster(None, shop());
+    let old = |app| to_db(end([10, 0, 0, 9], pod("shop/old", None, Some(&[("app", app)]))));
+    let verdicts: Vec<_> = judge(&cluster, &[old("cron"), old("web"), old("cron")])
+        .into_iter()
+        .map(|judged| judged.map(|judged| judged.decision.verdict()))
+        .collect();
+    assert_eq!(verdicts, [Ok(Verdict::Deny), Ok(Verdict::Allow), Ok(Verdict::Deny)]);
+}
+
+#[test]
+fn a_pod_that_finished_is_judged_as_it_was() {
+    let mut cluster = cluster(None, shop());
+    let done = Pod { phase: Phase::Succeeded, ..cluster.pods[&ObjectKey::new("shop", "db")].clone() };
+    cluster.pods.insert(done);
+    assert_eq!(verdict(&cluster, &to_db(end([8, 8, 8, 8], RecordedOwner::Outside))), Ok(Verdict::Deny));
+}
+
+#[test]
+fn addresses_without_a_pod_are_not_guessed() {
+    let mut cluster = cluster(None, shop());
+    let by_address = |from, to| RecordedFlow {
+        source: end(from, RecordedOwner::Unknown),
+        destination: end(to, RecordedOwner::Unknown),
+        protocol: Protocol::Tcp,
+        port: 5432,
+    };
+    let known = by_address([10, 0, 0, 2], [10, 0, 0, 1]);
+    let outside = by_address([8, 8, 8, 8], [10, 0, 0, 1]);
+    let nobody = by_address([8, 8, 8, 8], [10, 0, 0, 7]);
+    assert_eq!(verdict(&cluster, &known), Ok(Verdict::Allow));
+    assert_eq!(verdict(&cluster, &outside), Ok(Verdict::Deny));
+    let no_pod = NotJudged::NoPod([8, 8, 8, 8].into(), [10, 0, 0, 7].into());
+    assert_eq!(verdict(&cluster, &nobody), Err(no_pod));
+    let range = palisade_policy::IpRange::of_net(&"10.0.0.0/24".parse().unwrap());
+    cluster.addressing.pod_ranges.push(range);
+    let gone = by_address([10, 0, 0, 7], [10, 0, 0, 1]);
+    assert_eq!(verdict(&cluster, &gone), Err(NotJudged::AddressGone([10, 0, 0, 7].into())));
+    cluster.addressing.add_placeholder([10, 0, 0, 200].into(), [range].into());
+    assert_eq!(verdict(&cluster, &gone), Err(NotJudged::AddressUnknown([10, 0, 0, 7].into())));
+    cluster.addressing.pod_ranges.clear();
+    assert_eq!(verdict(&cluster, &outside), Err(NotJudged::AddressUnknown([8, 8, 8, 8].into())));
+}
+
+#[test]
+fn a_namespace_that_is_gone_counts_by_its_name_alone() {
+    let monitor = || to_db(end([10, 0, 0, 9], pod("ops/prometheus", None, Some(&[("app", "web")]))));
+    let selected = |key: &'static str| NamespaceMatch::Selected(Selector::of_labels([(key, "ops")]));
+    let by_name = cluster(None, selected("kubernetes.io/metadata.name"));
+    assert_eq!(verdict(&by_name, &monitor()), Ok(Verdict::Allow));
+    let by_label = cluster(None, selected("team"));
+    assert_eq!(verdict(&by_label, &monitor()), Err(NotJudged::NamespaceGone("ops".into())));
+}
+
+#[test]
+fn names_of_ports_of_a_pod_that_is_gone_are_not_guessed() {
+    let named = PortMatch::Named { protocol: Some(Protocol::Tcp), name: "sql".into() };
+    let cluster = cluster(Some(named), shop());
+    let to_old_db = |source| RecordedFlow {
+        destination: end([10, 0, 0, 8], pod("shop/old-db", None, Some(&[("app", "db")]))),
+        ..to_db(source)
+    };
+    let web = to_old_db(end([10, 0, 0, 2], pod("shop/web-1", None, None)));
+    assert_eq!(verdict(&cluster, &web), Err(NotJudged::PortName(ObjectKey::new("shop", "old-db"))));
+    let outside = to_old_db(end([8, 8, 8, 8], RecordedOwner::Outside));
+    assert_eq!(verdict(&cluster, &outside), Ok(Verdict::Deny), "no name allows it");
+}
+
+#[test]
+fn the_own_node_is_always_allowed() {
+    let cluster = cluster(None, shop());
+    assert_eq!(verdict(&cluster, &to_db(end([10, 0, 0, 254], RecordedOwner::OwnNode))), Ok(Verdict::Allow));
+    let other = to_db(end([10, 0, 9, 254], RecordedOwner::Node(Some("n2".into()))));
+    assert_eq!(verdict(&cluster, &other), Ok(Verdict::Deny));
+}
