@@ -66,6 +66,8 @@ pub struct Reasoner<'c> {
     cluster: &'c Cluster,
     representatives: Representatives<'c>,
     verdict: Verdict,
+    /// The direction whose deciders are told apart; `None` for both.
+    side: Option<Direction>,
     units: HashMap<ObjectKey, UnitId>,
     samples: RefCell<HashMap<usize, Rc<[Sample]>>>,
     apart: RefCell<Numbering<ApartKey>>,
@@ -86,6 +88,7 @@ impl<'c> Reasoner<'c> {
             cluster,
             representatives: Representatives::new(cluster),
             verdict: if denied { Verdict::Deny } else { Verdict::Allow },
+            side: None,
             units: answer.reach.units_by_pod(),
             samples: RefCell::default(),
             apart: RefCell::default(),
@@ -95,6 +98,13 @@ impl<'c> Reasoner<'c> {
             known: RefCell::default(),
             all: RefCell::new(vec![Rc::default()]),
         }
+    }
+
+    /// Makes a reasoner for what denies connections in one direction. Where sources and destinations have reasons of their own,
+    /// edges with one side's reasons are about as many as these ends, and with both sides' as many as their pairs.
+    #[must_use]
+    pub fn of_side(cluster: &'c Cluster, answer: &'c Connections, side: Direction) -> Self {
+        Self { side: Some(side), ..Self::new(cluster, answer, true) }
     }
 
     /// Returns reasons by their number. Panics if there are none.
@@ -251,8 +261,12 @@ impl EdgeLabels for Reasoner<'_> {
             return *known;
         }
         let samples = self.samples(end);
-        let mut key: ApartKey =
-            samples.iter().map(|sample| (self.selecting(sample, direction), sample.classes)).collect();
+        // For the deciders of the other side, an end is what their rules match.
+        let selecting = |sample| match self.side {
+            Some(side) if side != direction => Vec::new(),
+            _ => self.selecting(sample, direction),
+        };
+        let mut key: ApartKey = samples.iter().map(|sample| (selecting(sample), sample.classes)).collect();
         key.sort_unstable();
         key.dedup();
         let number = self.apart.borrow_mut().number(key);
@@ -264,8 +278,11 @@ impl EdgeLabels for Reasoner<'_> {
         if !matches!(self.answer.traffic_key(from), TrafficKey::Unit(Some(_))) {
             return Some(0);
         }
-        let egress = self.deciders((from, to), Direction::Egress, families, traffic)?;
-        let ingress = self.deciders((from, to), Direction::Ingress, families, traffic)?;
+        let of = |direction| match self.side {
+            Some(side) if side != direction => Some(BTreeMap::new()),
+            _ => self.deciders((from, to), direction, families, traffic),
+        };
+        let (egress, ingress) = (of(Direction::Egress)?, of(Direction::Ingress)?);
         let key = [&egress, &ingress].map(|all| all.keys().cloned().collect());
         let number = *self.known.borrow_mut().entry(key).or_insert_with(|| {
             let values = |all: BTreeMap<_, Decider>| all.into_values().collect();

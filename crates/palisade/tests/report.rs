@@ -59,7 +59,9 @@ fn pairs(report: &Value, links: &str) -> BTreeSet<(String, String, String)> {
 fn links_are_the_connections() {
     for input in ["examples/shop", "examples/tiers", "examples/control-egress", "examples/segment"] {
         let report = json(&format!("-f {input}"));
-        for (links, option) in [("allowed", ""), ("denied", " --only-denied")] {
+        for (lists, option) in
+            [(vec!["allowed"], ""), (vec!["denied_egress", "denied_ingress"], " --only-denied")]
+        {
             let words = format!("connections -f {input} --no-fold -o json{option}");
             let all: Value = serde_json::from_str(&answer(0, &words)).unwrap();
             let expected: BTreeSet<_> = all["connections"]
@@ -72,11 +74,20 @@ fn links_are_the_connections() {
                     (text("from"), text("to"), format!("{} {families:?}", c["ports"]))
                 })
                 .collect();
-            assert_eq!(pairs(&report, links), expected, "{input} {links}");
-            for link in report[links].as_array().unwrap() {
-                let reasons = &report["reasons"][number(&link["reasons"])];
-                let named = ["egress", "ingress"].map(|side| reasons[side].as_array().unwrap().len());
-                assert!(named.iter().sum::<usize>() > 0, "{input}: {link}");
+            let found: BTreeSet<_> = lists.iter().flat_map(|links| pairs(&report, links)).collect();
+            assert_eq!(found, expected, "{input} {lists:?}");
+            for links in lists {
+                for link in report[links].as_array().unwrap() {
+                    let reasons = &report["reasons"][number(&link["reasons"])];
+                    let named = ["egress", "ingress"].map(|side| reasons[side].as_array().unwrap().len());
+                    let of = match links {
+                        "denied_egress" => &named[..1],
+                        "denied_ingress" => &named[1..],
+                        _ => &named[..],
+                    };
+                    assert!(of.iter().sum::<usize>() > 0, "{input}: {link}");
+                    assert!(links == "allowed" || named.contains(&0), "{input}: one side's reasons: {link}");
+                }
             }
         }
         assert!(number(&report["counts"]["connections"]) > 0);

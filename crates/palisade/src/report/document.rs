@@ -2,11 +2,11 @@
 //! the size grows with what differs.
 
 use palisade_analysis::{
-    Connections, ConnectionsOptions, ControllerRoutes, Questions,
+    Connections, ConnectionsOptions, ControllerRoutes, Questions, Reasoner,
     overview::{Extent, NamespaceOverview, Protection, WorkloadOverview},
 };
 use palisade_lint::{Finding, Level, LintOptions, RULES, SourceText};
-use palisade_policy::Cluster;
+use palisade_policy::{Cluster, Direction};
 use serde::Serialize;
 
 use super::{
@@ -39,9 +39,11 @@ pub(super) struct Document<'a> {
     pub(super) ends: Vec<JsonEnd>,
     /// Sets of ends: the first and last index of each run.
     pub(super) sets: Vec<Vec<[usize; 2]>>,
-    /// The connections between sets that are allowed and denied. All pairs of a link have the same reasons.
+    /// The connections between sets that are allowed. All pairs of a link have the same reasons.
     pub(super) allowed: Vec<JsonLink>,
-    pub(super) denied: Vec<JsonLink>,
+    /// Those that are denied in a direction, with what denies them in it.
+    pub(super) denied_egress: Vec<JsonLink>,
+    pub(super) denied_ingress: Vec<JsonLink>,
     pub(super) traffics: Vec<JsonTraffic>,
     pub(super) reasons: Vec<JsonReasons>,
     pub(super) deciders: Vec<JsonDecider>,
@@ -115,8 +117,16 @@ impl<'a> Document<'a> {
         let overview = palisade_analysis::overview(cluster);
         let mut sources = Sources::new(question.texts);
         let mut links = Links::default();
-        let allowed_links = links.add(&allowed, loaded, false, &mut sources);
-        let denied_links = links.add(&denied, loaded, true, &mut sources);
+        let reasoner = Reasoner::new(cluster, &allowed, false);
+        let allowed_links = links.add(&allowed, loaded, &reasoner, &mut sources);
+        let mut denied_in = |direction| {
+            let reasoner = Reasoner::of_side(cluster, &denied, direction);
+            let mut found = links.add(&denied, loaded, &reasoner, &mut sources);
+            // What the other direction alone denies is in its list.
+            found.retain(|link| links.has_reasons(link));
+            found
+        };
+        let (denied_egress, denied_ingress) = (denied_in(Direction::Egress), denied_in(Direction::Ingress));
         let policies = policies::policies(loaded, &links, &allowed_links, &mut sources);
         let workloads: Vec<&WorkloadOverview> =
             overview.namespaces.iter().flat_map(|n| &n.workloads).collect();
@@ -137,7 +147,8 @@ impl<'a> Document<'a> {
             namespaces: overview.namespaces.iter().map(namespace).collect(),
             ends,
             allowed: allowed_links,
-            denied: denied_links,
+            denied_egress,
+            denied_ingress,
             sets: links.sets,
             traffics: links.traffics,
             reasons: links.reasons,

@@ -84,15 +84,14 @@ impl Links {
         &mut self,
         answer: &Connections,
         loaded: &Loaded,
-        denied: bool,
+        reasoner: &Reasoner<'_>,
         sources: &mut Sources<'_>,
     ) -> Vec<JsonLink> {
-        let reasoner = Reasoner::new(&loaded.cluster, answer, denied);
         let visible = |traffic: &Traffic| !VisibleTraffic::of(traffic).is_none();
         let folded = answer.folded(&FoldSelection {
             traffic: &visible,
             touching: &|_| true,
-            labels: Some(&reasoner as &dyn EdgeLabels),
+            labels: Some(reasoner as &dyn EdgeLabels),
         });
         let sets: Vec<usize> = folded.sets.iter().map(|set| self.set(set)).collect();
         let mut labels: HashMap<u32, usize> = HashMap::new();
@@ -115,6 +114,12 @@ impl Links {
             }
         };
         folded.edges.iter().map(&mut link).collect()
+    }
+
+    /// Returns whether anything decides a link.
+    pub(super) fn has_reasons(&self, link: &JsonLink) -> bool {
+        let JsonReasons { egress, ingress } = &self.reasons[link.reasons];
+        !egress.is_empty() || !ingress.is_empty()
     }
 
     fn set(&mut self, ends: &[usize]) -> usize {

@@ -40,7 +40,8 @@
     } };
   };
   const allowed = expand(data.allowed);
-  const denied = expand(data.denied);
+  const denied = { egress: expand(data.denied_egress), ingress: expand(data.denied_ingress) };
+  const isDenied = (from, to) => denied.egress.first[from * N + to] !== 0 || denied.ingress.first[from * N + to] !== 0;
 
   const textOf = (link) => data.traffics[link.traffic].text + (link.families ? ` (${link.families.join(" and ")})` : "");
   const pairText = (from, to) => allowed.of(from, to).map((number) => textOf(data.allowed[number])).join("; ");
@@ -88,7 +89,7 @@
       for (const to of column.ends) {
         const number = allowed.first[from * N + to];
         if (number === 0) {
-          if (denied.first[from * N + to] !== 0) possible += 1;
+          if (isDenied(from, to)) possible += 1;
           continue;
         }
         possible += 1;
@@ -269,13 +270,23 @@
   };
   const pair = (from, to) => {
     const out = [make("h3", {}, `${ends[from].id} → ${ends[to].id}`)];
-    const part = (link, word) => {
-      out.push(make("p", {}, make("strong", { class: word === "allowed" ? "good" : "bad" }, word), ` ${textOf(link)}${link.through ? `, for ${link.through}` : ""}`));
-      const reasons = data.reasons[link.reasons];
-      out.push(make("div", { class: "sides" }, sideOf("egress: the policies of the source", reasons.egress, word === "denied"), sideOf("ingress: the policies of the destination", reasons.ingress, word === "denied")));
+    const part = (text, reasons, isDenied) => {
+      out.push(make("p", {}, make("strong", { class: isDenied ? "bad" : "good" }, isDenied ? "denied" : "allowed"), ` ${text}`));
+      out.push(make("div", { class: "sides" }, sideOf("egress: the policies of the source", reasons.egress, isDenied), sideOf("ingress: the policies of the destination", reasons.ingress, isDenied)));
     };
-    for (const number of allowed.of(from, to)) part(data.allowed[number], "allowed");
-    for (const number of denied.of(from, to)) part(data.denied[number], "denied");
+    const wordsOf = (link) => `${textOf(link)}${link.through ? `, for ${link.through}` : ""}`;
+    for (const number of allowed.of(from, to)) part(wordsOf(data.allowed[number]), data.reasons[data.allowed[number].reasons], false);
+    // What denies the same traffic in each direction.
+    const parts = new Map();
+    for (const side of ["egress", "ingress"]) {
+      for (const number of denied[side].of(from, to)) {
+        const link = data[`denied_${side}`][number];
+        const text = wordsOf(link);
+        if (!parts.has(text)) parts.set(text, { egress: [], ingress: [] });
+        parts.get(text)[side] = data.reasons[link.reasons][side];
+      }
+    }
+    for (const [text, reasons] of parts) part(text, reasons, true);
     if (out.length === 1) out.push(make("p", {}, "No policy applies to such connections, or it is the same pod."));
     return out;
   };
