@@ -41,7 +41,7 @@ Examples:
   palisade review --git HEAD                     what is not committed yet
   palisade review --git main...HEAD -k overlays/production --fail-on opened
 
-Exit codes: 0 nothing to fail on, 1 new findings, assertions that fail now, or what else --fail-on names, 2 error, or something could not be read or decided.";
+Exit codes: 0 nothing to fail on, 1 something that --fail-on names, 2 error or undecided.";
 
 /// Arguments of `review`.
 #[derive(Debug, Args)]
