@@ -11,7 +11,7 @@ use super::{
     text::MAX_LISTED,
     wording,
 };
-use crate::escape;
+use crate::{escape, inputs};
 
 /// The most characters of a comment on GitHub, minus some for what a workflow adds around it. GitLab takes a million.
 const MAX_CHARS: usize = 65_536 - 2_048;
@@ -32,7 +32,7 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
         comment.add(&part);
     }
     if comment.left_out > 0 {
-        let (n, parts) = (comment.left_out, crate::inputs::plural(comment.left_out, "part"));
+        let (n, parts) = (comment.left_out, inputs::plural(comment.left_out, "part"));
         _ = writeln!(comment.text, "\n{n} more {parts} did not fit: `palisade diff` prints all.");
     }
     comment.text
@@ -42,8 +42,12 @@ pub(crate) fn markdown(comparison: &Comparison) -> String {
 /// with a slash is a command.
 pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
     let mut out: Vec<String> = Vec::new();
-    for missing in comparison.incomplete() {
-        out.push(format!("\n- **Incomplete**: {}: {}.\n", cell(&missing.why), cell(missing.means)));
+    for missing in &comparison.missing {
+        let meaning = missing.kind.if_missing();
+        out.push(format!("\n- **Incomplete**: {} could not be read: {meaning}.\n", missing.kind.plural()));
+    }
+    for refused in comparison.sides.iter().flat_map(inputs::incomplete) {
+        out.push(format!("\n- **Incomplete**: {}: {}.\n", cell(&refused.why), cell(refused.means)));
     }
     let dns = [false, true].into_iter().filter_map(|opened| wording::dns(comparison, opened));
     let undecided = comparison.undecided.iter().map(|why| format!("undecided: {}", why.text));
