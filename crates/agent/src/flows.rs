@@ -1,8 +1,8 @@
 //! The records of this node's flows, for `palisade flows`: the latest ones, in a bounded number of bytes.
 //!
-//! Whoever sends gets a fair share: when the buffer is full, the oldest record of the sender with the most bytes makes room. So a pod
-//! that is denied all the time pushes out its own records, and not those of its neighbours. Other senders than pods share one place for each
-//! receiving pod: their addresses can be forged. Every loss is counted.
+//! Senders have fair shares: when the buffer is full, it evicts the oldest record of the sender with the most bytes. A pod that is denied all
+//! the time evicts its own records, and not those of its neighbors. Senders that are not pods share one place per receiving
+//! pod, because their addresses can be forged. Every loss is counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -59,7 +59,7 @@ pub struct FlowPage {
     pub evicted: u64,
     /// How many packets have no record since the agent started, because there were too many at once.
     pub unrecorded: u64,
-    /// When the agent started. Another agent's ids begin anew.
+    /// When the agent started. Ids start from 1 again when the agent restarts.
     pub started: Timestamp,
 }
 

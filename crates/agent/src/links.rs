@@ -5,7 +5,7 @@
 mod binding;
 #[cfg_attr(
     not(feature = "daemon"),
-    expect(dead_code, reason = "only the daemon is told the paths of namespaces")
+    expect(dead_code, reason = "paths of namespaces are used by the feature `daemon` alone")
 )]
 mod named;
 mod rtnetlink;

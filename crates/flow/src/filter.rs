@@ -1,4 +1,4 @@
-//! Which records somebody wants to see.
+//! Filters: which records to show.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 

@@ -1,4 +1,4 @@
-//! The sets for the check of senders on bridges: which addresses a bridge port's pod may use, and which nobody else may.
+//! The sets for the check of senders on bridges: which addresses the pod behind a bridge port may use, and which are reserved for others.
 
 use std::{
     collections::BTreeSet,

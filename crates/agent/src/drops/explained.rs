@@ -11,8 +11,8 @@ use palisade_policy::{
 use super::{DeniedPacket, Wording};
 use crate::{Reconciler, metrics::DropLabels};
 
-/// The most bytes of labels of an end, of a line of the reason, and the most lines. Whoever may change a pod or a policy can make
-/// them long.
+/// Limits of a record: bytes of the labels of each end, bytes of a line of the reason, and lines. Tenants choose labels and policies, so
+/// these can be long.
 const MAX_LABEL_BYTES: usize = 2048;
 const MAX_LINE: usize = 1024;
 const MAX_LINES: usize = 8;

@@ -174,7 +174,7 @@ fn resolve(mut claims: BTreeMap<i32, BTreeSet<ObjectKey>>) -> Vec<(i32, ObjectKe
         if let [namespace] = namespaces[..] {
             out.push((namespace, pod.clone()));
         }
-        // Also if nobody gets it: a namespace with more addresses has no better claim.
+        // Even if the pod then stays without a port: configuring more addresses is no better claim.
         namespaces.iter().for_each(|namespace| drop(claims.remove(namespace)));
     }
     for pods in claims.values_mut() {

@@ -141,11 +141,11 @@ fn addresses_without_a_pod_are_not_guessed() {
     };
     let known = by_address([10, 0, 0, 2], [10, 0, 0, 1]);
     let outside = by_address([8, 8, 8, 8], [10, 0, 0, 1]);
-    let nobody = by_address([8, 8, 8, 8], [10, 0, 0, 7]);
+    let without_pods = by_address([8, 8, 8, 8], [10, 0, 0, 7]);
     assert_eq!(verdict(&cluster, &known), Ok(Verdict::Allow));
     assert_eq!(verdict(&cluster, &outside), Ok(Verdict::Deny));
     let no_pod = NotJudged::NoPod([8, 8, 8, 8].into(), [10, 0, 0, 7].into());
-    assert_eq!(verdict(&cluster, &nobody), Err(no_pod));
+    assert_eq!(verdict(&cluster, &without_pods), Err(no_pod));
     let range = palisade_policy::IpRange::of_net(&"10.0.0.0/24".parse().unwrap());
     cluster.addressing.pod_ranges.push(range);
     let gone = by_address([10, 0, 0, 7], [10, 0, 0, 1]);

@@ -3,7 +3,7 @@
 //!
 //! Each case is a frame with a unique mark. It passes if its mark arrives at the interface of its destination.
 //!
-//! What pods on a bridge say of themselves in other protocols, and with addresses that are nobody's, is tested in `senders`.
+//! Forged ARP, neighbor discovery and hardware addresses, and unassigned source addresses, on bridges: see `senders`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -11,7 +11,7 @@
 //!   ├ capture          what arrives at an interface, before any socket
 //!   │  └ denied_traffic  captures at both ends of denied conversations
 //!   ├ frames           packets that no socket would send
-//!   ├ senders          frames that say they are from somebody else
+//!   ├ senders          frames with forged senders
 //!   ├ tunnel           an overlay between the nodes
 //!   └ commands         `nft`, `conntrack` and sysctls on a node
 //! ```

@@ -49,7 +49,7 @@ const VIRTUAL: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(10, 99, 0, 1)), IpAddr::V6(Ipv6Addr::new(0xfd99, 0, 0, 0, 0, 0, 0, 1))];
 
 const BROADCAST: Mac = [0xff; 6];
-const NOBODYS_MAC: Mac = [2, 0, 0, 0x99, 0, 0x99];
+const UNASSIGNED_MAC: Mac = [2, 0, 0, 0x99, 0, 0x99];
 
 /// Neighbor discovery.
 const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -242,7 +242,7 @@ fn addresses(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), Fa
             sources.push((other, testbed.address(other, family)?, Passes::Unchecked));
         }
         let at = usize::from(family == Family::V6);
-        sources.push(("nobody's", VIRTUAL[at], Passes::UnlessStrict));
+        sources.push(("unassigned", VIRTUAL[at], Passes::UnlessStrict));
         if family == Family::V6 {
             sources.push(("link-local", "fe80::bad".parse()?, Passes::Always));
             sources.push(("the gateway's link-local", "fe80::1".parse()?, Passes::Unchecked));
@@ -277,7 +277,7 @@ fn resolution(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), F
         ("own", own, Passes::Always),
         ("another pod's", client, Passes::Unchecked),
         ("the gateway's", gateway, Passes::Unchecked),
-        ("nobody's", v4(VIRTUAL[0]), Passes::UnlessStrict),
+        ("unassigned", v4(VIRTUAL[0]), Passes::UnlessStrict),
     ] {
         cases.add(format!("ARP reply with {whose} address"), passes, |mark| {
             frames::arp(ends.open.mac, ends.bad.mac, sender, open, mark)
@@ -297,7 +297,7 @@ fn resolution(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), F
         ("own link-local", own_link_local, Passes::Always),
         ("another pod's", client, Passes::Unchecked),
         ("the gateway's", gateway, Passes::Unchecked),
-        ("nobody's", v6(VIRTUAL[1]), Passes::UnlessStrict),
+        ("unassigned", v6(VIRTUAL[1]), Passes::UnlessStrict),
     ] {
         cases.add(format!("advertisement of {whose} address"), passes, |mark| {
             ends.discovery(NEIGHBOR_ADVERTISEMENT, own, target, mark)
@@ -326,7 +326,7 @@ fn hardware(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), Fai
     for family in Family::BOTH {
         let (own, to) = (testbed.address("bad", family)?, testbed.address("open", family)?);
         for (whose, mac, passes) in [
-            ("nobody's", NOBODYS_MAC, Passes::UnlessStrict),
+            ("unassigned", UNASSIGNED_MAC, Passes::UnlessStrict),
             ("another pod's", ends.client, Passes::Unchecked),
         ] {
             cases.add(format!("with {whose} hardware address, {family:?}"), passes, |mark| {
@@ -354,7 +354,7 @@ fn routed(sandbox: &Sandbox) -> Result<(), Failed> {
             let to = testbed.address("open", family)?;
             let mut sources = vec![
                 ("its own", testbed.address("bad", family)?, Passes::Always),
-                ("nobody's", VIRTUAL[usize::from(family == Family::V6)], Passes::UnlessStrict),
+                ("unassigned", VIRTUAL[usize::from(family == Family::V6)], Passes::UnlessStrict),
             ];
             for other in ["client", "far-client", NEAR, "outside"] {
                 sources.push((other, testbed.address(other, family)?, Passes::Unchecked));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  prerouting ─ by a checked port ─► sources ─ hardware address of another pod ───────► drop
-//!                                       ├ discovery about an address ─► targets ──────► drop, unless it is the pod's or nobody's
+//!                                       ├ discovery about an address ─► targets ──────► drop, unless it is the pod's or unassigned
 //!                                       ├ one of the pod's own addresses (IPv4, IPv6, ARP) ─► return
 //!                                       ├ an address of another pod or of a node ─────► drop
 //!                                       └ any other: return; strict: only what has no own address yet, else drop
@@ -84,7 +84,7 @@ fn sources(bridge: &Bridge) -> Chain {
     Chain::regular(SOURCES_CHAIN, "frames of pods: only with the pods' own addresses", rules)
 }
 
-/// Discovery about an address that is the pod's own, or nobody's.
+/// Discovery about an address that is the pod's own, or unassigned.
 fn targets(bridge: &Bridge) -> Chain {
     let in_set = |by_port, set| sender(bridge, SenderField::Target, by_port, set, false);
     let mut rules = vec![

@@ -23,7 +23,7 @@ const NOBODYS: [IpAddr; 2] = [
     IpAddr::V6(std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
 ];
 
-/// Compares what pods may send as themselves, as another pod, and as nobody.
+/// Compares what pods may send from their own, from other pods' and from unassigned addresses.
 pub(super) fn compare(
     found: &Ruleset,
     source_check: SourceCheck,

@@ -76,7 +76,7 @@ impl Worker {
         tracing::warn!(
             ports,
             more,
-            "bridge ports lead to pods that are not known, these may send with addresses that are nobody's"
+            "the pods behind bridge ports are unknown, so they may send from unassigned addresses"
         );
         self.errors.record("links", format!("bridge ports lead to pods that are not known: {ports}"));
     }

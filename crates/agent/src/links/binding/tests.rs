@@ -173,7 +173,7 @@ fn a_hardware_address_stays_with_the_port_that_had_it_first() {
     bindings.update(&ports, &pods(), &BTreeMap::new(), &mut node);
     let owners = bindings.owners();
     assert_eq!((owners[&10].hardware, owners[&20].hardware), (Some(mac(1)), None));
-    // At once, nobody gets it.
+    // Two ports with the same address at once: neither gets it.
     let mut bindings = Bindings::default();
     bindings.update(&ports, &pods(), &BTreeMap::new(), &mut node);
     assert!(bindings.owners().values().all(|owner| owner.hardware.is_none()));
