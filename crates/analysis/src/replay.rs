@@ -1,7 +1,7 @@
 //! Recorded connections, judged by the policies of a cluster.
 //!
 //! A record is older than the cluster: pods may be gone, and manifests have pods under other names. Each recorded end is
-//! therefore placed in the cluster ([`place`]) by the first of these that is known: the pod of that name, another pod of
+//! therefore placed in the cluster by the first of these that is known: the pod of that name, another pod of
 //! its workload, the labels in the record, the address. What none of them decides is reported, and never guessed.
 
 mod place;
