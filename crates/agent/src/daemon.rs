@@ -9,6 +9,7 @@
 //! when the process ends, also when it is killed.
 
 mod cni;
+mod conntrack_cleanup;
 mod error;
 mod error_log;
 mod health;

@@ -193,6 +193,16 @@ impl RuntimePods {
         self.keys.contains_key(id)
     }
 
+    /// Whether this sandbox has started before with these addresses: it is announced again.
+    pub(crate) fn has_started(&self, pod: &RuntimePod) -> bool {
+        let held = self.keys.get(&pod.id).and_then(|key| self.held.get(key));
+        let known = held.and_then(|held| held.sandboxes.iter().find(|known| known.pod.id == pod.id));
+        known.is_some_and(|known| {
+            known.started.is_some()
+                && pod.addresses.iter().all(|address| known.pod.addresses.contains(address))
+        })
+    }
+
     /// Adds labels to a sandbox that was announced without. Returns whether it did.
     fn add_labels(&mut self, pod: RuntimePod) -> bool {
         let held = self.held.get_mut(&pod.key);

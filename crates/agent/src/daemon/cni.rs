@@ -43,9 +43,9 @@ pub(super) async fn attached(gate: &PodGate, attachment: Attachment) -> Response
     }
     match gate.announce(pod, Instant::now(), gate.timeout).outcome().await {
         StartOutcome::Programmed => Response::PodStarted(PodStarted { starts: true, note: None }),
-        StartOutcome::Closed => started(
+        StartOutcome::Closed(why) => started(
             true,
-            &format!("{key} starts closed: its traffic is dropped until its policies are known"),
+            &format!("{key} starts closed, its traffic is dropped until its policies are in force: {why}"),
         ),
         StartOutcome::Open(why) => {
             started(true, &format!("{key} starts before its policies are programmed: {why}"))

@@ -86,8 +86,12 @@ impl Announced {
                     "programmed pod before its start"
                 );
             }
-            StartOutcome::Closed => {
-                tracing::warn!(pod, "pod starts closed, its policies are not known yet");
+            StartOutcome::Closed(err) => {
+                tracing::warn!(
+                    pod,
+                    err,
+                    "pod starts closed, its traffic is dropped until its policies are in force"
+                );
             }
             StartOutcome::Open(err) => {
                 tracing::error!(pod, err, "pod starts before its policies are programmed");

@@ -17,6 +17,13 @@ pub(crate) enum RuntimeEvent {
     Stopped(String),
     /// The connection ended.
     Disconnected,
+    /// The connections with the addresses of these sandboxes are deleted, so many, or not, for this reason.
+    Cleaned {
+        /// The sandboxes' ids.
+        sandboxes: Vec<String>,
+        /// How many connections were deleted.
+        result: Result<usize, String>,
+    },
 }
 
 /// A pod whose containers wait.
@@ -34,8 +41,9 @@ pub(crate) struct Start {
 pub(crate) enum StartOutcome {
     /// The kernel holds what its policies require.
     Programmed,
-    /// All its traffic is dropped in the directions that policies may select, until its policies are programmed.
-    Closed,
+    /// All its traffic is dropped in the directions that policies may select, until its policies are programmed and no older connection
+    /// passes them. With the reason.
+    Closed(String),
     /// Its policies are not programmed, for this reason.
     Open(String),
     /// It must not start, for this reason: it could be neither programmed nor closed.
@@ -47,7 +55,7 @@ impl StartOutcome {
     pub(super) fn label(&self) -> &'static str {
         match self {
             Self::Programmed => "programmed",
-            Self::Closed => "closed",
+            Self::Closed(_) => "closed",
             Self::Open(_) => "open",
             Self::Refused(_) => "refused",
         }

@@ -26,6 +26,7 @@
 //! Each Report updates the log, Metrics, ErrorLog, Health (/readyz), Shortfall, and the Reporter (Events, conditions).
 //! ```
 
+mod cleanup;
 mod flows;
 mod links;
 mod repair;
@@ -167,7 +168,7 @@ impl Worker {
             review_due: None,
             state: None,
             drop_tally: drops::Tally::default(),
-            runtime: RuntimeState::new(config, &shared.node),
+            runtime: RuntimeState::new(config, &shared.node, &shared.inbox),
             drop_counts: BTreeMap::new(),
         }
     }
@@ -477,6 +478,7 @@ impl Worker {
             } else {
                 self.apply_report(report, None);
             }
+            self.open_closed();
         }
         if self.fully_reviewed.elapsed() >= FULL_REVIEW_INTERVAL && !self.agent.reconciler().is_waiting() {
             self.fully_reviewed = Instant::now();

@@ -8,6 +8,7 @@
 //! If a later change allows a revoked connection again, [`Enforcer::restore`](crate::Enforcer::restore) it. Otherwise a peer
 //! that keeps using the same pair of ports, as many UDP programs do, stays blocked as long as it keeps sending.
 
+mod cleanup;
 mod entry;
 mod five_tuple;
 mod label;
@@ -16,6 +17,7 @@ mod listing;
 use nix::libc::{ENOENT, ENOSPC, EOPNOTSUPP};
 use palisade_policy::Protocol;
 
+pub use self::cleanup::delete_all;
 pub use self::entry::ConntrackEntry;
 pub use self::five_tuple::FiveTuple;
 pub(crate) use self::five_tuple::{FIRST_EPHEMERAL_PORT, ICMP, ICMPV6};

@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("few_entries_are_listed_at_once", few_entries),
         trial("filtered_connections_are_not_copied", copied),
         trial("a_kernel_without_filters_lists_everything", without_filters),
+        trial("the_connections_of_an_address_are_deleted_and_no_others", deleted),
     ]
 }
 
@@ -84,6 +85,29 @@ fn few_and_many() {
         }
         let stranger = BTreeSet::from([IpAddr::from([192, 0, 2, 1])]);
         assert_eq!(listed(&mut kernel, &stranger), [0u16; 0]);
+    }
+}
+
+/// Of both families, at either end, with and without address translation.
+fn deleted() {
+    let addresses = addresses();
+    let all: BTreeSet<IpAddr> = addresses.iter().copied().collect();
+    let random = &mut Random::new(7);
+    // The second one can't know how many entries there are, and lets the kernel filter. The third one's kernel can't filter.
+    for mut kernel in [Kernel::open().unwrap(), counted(false).0, counted(true).0] {
+        let mut left = random_entries(random, 400);
+        entries::create(left.iter().copied());
+        assert_eq!(conntrack::delete_all(&mut kernel, &BTreeSet::new()).unwrap(), 0);
+        for count in 1..=MAX_FILTERED + 1 {
+            let ends: BTreeSet<IpAddr> = (0..count).map(|_| *random.pick(&addresses)).collect();
+            let gone = expected(&left, &ends);
+            assert_eq!(conntrack::delete_all(&mut kernel, &ends).unwrap(), gone.len(), "{ends:?}");
+            left.retain(|entry| !gone.contains(&entry.original.1[0]));
+            assert_eq!(listed(&mut kernel, &all), expected(&left, &all), "{ends:?}");
+            assert_eq!(conntrack::delete_all(&mut kernel, &ends).unwrap(), 0);
+        }
+        conntrack::delete_all(&mut kernel, &all).unwrap();
+        assert_eq!(listed(&mut kernel, &all), [0u16; 0]);
     }
 }
 

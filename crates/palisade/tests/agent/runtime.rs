@@ -1,6 +1,6 @@
 //! Pods that a container runtime announces by NRI, with real packets. The runtime is played.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
 
@@ -81,6 +81,74 @@ fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
 
     connected.call("StopPodSandbox", &field(1, sandbox("db", DB))).unwrap().unwrap();
     stage.until_answers("other", "db:5432", true);
+    agent.stop();
+}
+
+/// A connection that stays open until this is dropped.
+fn connection(stage: &Stage, from: &str, to: &str) -> Running {
+    let mut command = crate::stage::palisade(stage.dir.path());
+    let script = format!("exec 3<>/dev/tcp/{to} && echo connected && exec sleep 600");
+    command.args(["lab", "exec", &format!("shop/{from}"), "--", "bash", "-c", &script]);
+    let running = Running::of(&mut command);
+    running.until("connected");
+    running
+}
+
+#[test]
+fn connections_that_are_older_than_a_pod_are_deleted_before_it_starts() {
+    const DELETED: &str = "deleted connections that are older than the pods that start";
+    let stage = Stage::new();
+    without_database(&stage);
+    stage.write("policy.yaml", &policy("web"));
+    let runtime = offer(&stage);
+    let agent = agent(&stage, &runtime, &[]);
+    let mut connected = accept(&runtime, &[]);
+    agent.until("agent is ready");
+    // Of the last owner of the address: from and to it, allowed and denied.
+    let database = format!("{DB}/5432");
+    let _old = [("web", &*database), ("other", &*database), ("db", "10.244.7.3/80")]
+        .map(|(from, to)| connection(&stage, from, to));
+    connected.start(&sandbox("db", DB)).unwrap();
+    let log = agent.until("programmed pod before its start");
+    let deleted = log.lines().find(|line| line.contains(DELETED)).unwrap_or_else(|| panic!("{log}"));
+    let count = deleted.split("connections=").nth(1).and_then(|rest| rest.split_whitespace().next());
+    assert!(count.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count >= 3), "{deleted}");
+
+    // Of the pod itself, which is announced again, and listed when the agent connects again.
+    let _own = connection(&stage, "web", &database);
+    connected.start(&sandbox("db", DB)).unwrap();
+    drop(connected);
+    let mut connected = accept(&runtime, &[sandbox("db", DB)]);
+    let log = agent.until("connected to the container runtime");
+    assert!(log.contains("programmed pod before its start") && !log.contains(DELETED), "{log}");
+
+    // A pod to which no policy applies.
+    connected.start(&described("other", "/run/netns/y", &["10.244.7.3"])).unwrap();
+    let log = agent.until("programmed pod before its start");
+    assert!(log.contains("pod=\"shop/other\"") && !log.contains(DELETED), "{log}");
+    agent.stop();
+}
+
+#[test]
+fn a_pod_whose_older_connections_take_too_long_to_delete_starts_closed_until_they_are_reviewed() {
+    let stage = Stage::new();
+    without_database(&stage);
+    stage.write("policy.yaml", &policy("web"));
+    let runtime = offer(&stage);
+    // As long as the agent reserves for its answer: no time is left for anything else.
+    let agent = agent(&stage, &runtime, &["--pod-start-timeout=150"]);
+    let mut connected = accept(&runtime, &[]);
+    agent.until("agent is ready");
+    let _old = connection(&stage, "other", &format!("{DB}/5432"));
+    let begin = Instant::now();
+    // On a busy machine even the answer takes longer. The kubelet tries again.
+    while let Err(error) = connected.start(&sandbox("db", DB)) {
+        assert!(begin.elapsed() < PATIENCE, "{error}");
+    }
+    let line = agent.until("pod starts closed").lines().last().unwrap_or_default().to_owned();
+    assert!(line.contains("shop/db") && line.contains("older than the pod could not be deleted"), "{line}");
+    stage.until_answers("web", "db:5432", true);
+    assert!(!stage.answers("other", "db:5432"));
     agent.stop();
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +14,11 @@ use super::Worker;
 use crate::{
     DataPlane as _,
     config::{Config, PodStart},
-    daemon::runtime_event::{RuntimeEvent, Start, StartOutcome},
+    daemon::{
+        conntrack_cleanup::ConntrackCleanup,
+        inbox::Inbox,
+        runtime_event::{RuntimeEvent, Start, StartOutcome},
+    },
     error_chain,
     links::NamedNamespace,
     runtime_pods::{RuntimePod, RuntimePods},
@@ -30,9 +35,12 @@ pub(super) struct RuntimeState {
     /// When pods no longer wait for the first snapshot.
     snapshot_until: Instant,
     /// Pods that wait, in the order of their arrival.
-    waiting: Vec<Start>,
+    pub(super) waiting: Vec<Waiting>,
+    /// Pods that wait for the deletion of connections that are older than they are.
+    pub(super) cleaning: Vec<Start>,
+    pub(super) cleanup: ConntrackCleanup,
     /// Pods that have started closed, by sandbox.
-    closed: BTreeMap<String, RuntimePod>,
+    pub(super) closed: BTreeMap<String, Closed>,
     /// Pods that were listed without labels, before the first snapshot.
     listed_without_labels: Vec<RuntimePod>,
     /// Namespaces for which a pod has waited in vain.
@@ -40,12 +48,14 @@ pub(super) struct RuntimeState {
 }
 
 impl RuntimeState {
-    pub(super) fn new(config: &Config, node: &Name) -> Self {
+    pub(super) fn new(config: &Config, node: &Name, inbox: &Arc<Inbox>) -> Self {
         Self {
             pods: RuntimePods::new(node.clone()),
             pod_start: config.pod_start,
             snapshot_until: Instant::now() + Duration::from_millis(config.pod_start_timeout),
             waiting: Vec::new(),
+            cleaning: Vec::new(),
+            cleanup: ConntrackCleanup::new(inbox),
             closed: BTreeMap::new(),
             listed_without_labels: Vec::new(),
             unknown_namespaces: BTreeSet::new(),
@@ -54,7 +64,32 @@ impl RuntimeState {
 
     /// When the next pod has waited long enough.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.waiting.iter().map(|start| start.deadline).min()
+        let waiting = self.waiting.iter().map(|waiting| waiting.start.deadline);
+        waiting.chain(self.cleaning.iter().map(|start| start.deadline)).min()
+    }
+}
+
+/// A pod that waits for its policies.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) start: Start,
+    /// Whether connections with its addresses are still to be deleted: they are not its own, because it has no process yet.
+    pub(super) is_new: bool,
+}
+
+/// A pod that has started closed.
+#[derive(Debug)]
+pub(super) struct Closed {
+    pub(super) pod: RuntimePod,
+    /// In which directions.
+    pub(super) directions: Vec<Direction>,
+    /// Since when its policies are programmed. It is opened when the connections that are older are reviewed.
+    pub(super) programmed: Option<Instant>,
+}
+
+impl Closed {
+    pub(super) fn new(pod: &RuntimePod) -> Self {
+        Self { pod: pod.clone(), directions: Direction::BOTH.to_vec(), programmed: None }
     }
 }
 
@@ -87,11 +122,14 @@ impl Worker {
                         self.flush(&mut changes, received.take());
                     }
                     received.get_or_insert(start.arrived);
+                    let runtime = &self.runtime;
+                    let is_new =
+                        !runtime.pods.has_started(&start.pod) || runtime.closed.contains_key(&start.pod.id);
                     match self.runtime.pods.start(start.pod.clone(), self.agent.reconciler().cluster()) {
                         Ok(found) => {
                             self.name_namespace(&start.pod);
                             changes.extend(found);
-                            self.runtime.waiting.push(start);
+                            self.runtime.waiting.push(Waiting { start, is_new });
                         }
                         Err(error) => {
                             self.too_many(&error.to_string());
@@ -107,6 +145,7 @@ impl Worker {
                     self.forget_namespaces();
                 }
                 RuntimeEvent::Disconnected => changes.extend(self.runtime.pods.disconnect()),
+                RuntimeEvent::Cleaned { sandboxes, result } => self.cleaned(&sandboxes, &result),
             }
         }
         self.flush(&mut changes, received);
@@ -132,14 +171,15 @@ impl Worker {
 
     /// Answers for a pod whose sandbox is stopped while it waits.
     fn withdraw(&mut self, id: &str) {
-        let waiting = std::mem::take(&mut self.runtime.waiting);
-        for start in waiting {
-            if start.pod.id == id {
-                let reason = "its sandbox was stopped meanwhile".to_owned();
-                _ = start.respond.send(StartOutcome::Refused(reason));
-            } else {
-                self.runtime.waiting.push(start);
-            }
+        let runtime = &mut self.runtime;
+        let waiting = runtime.waiting.extract_if(.., |waiting| waiting.start.pod.id == id);
+        let stopped: Vec<Start> = waiting
+            .map(|waiting| waiting.start)
+            .chain(runtime.cleaning.extract_if(.., |start| start.pod.id == id))
+            .collect();
+        for start in stopped {
+            let reason = "its sandbox was stopped meanwhile".to_owned();
+            _ = start.respond.send(StartOutcome::Refused(reason));
         }
         self.runtime.listed_without_labels.retain(|pod| pod.id != id);
     }
@@ -170,20 +210,27 @@ impl Worker {
     pub(super) fn answer_starts(&mut self) {
         let now = Instant::now();
         let waiting = std::mem::take(&mut self.runtime.waiting);
-        for start in waiting {
+        for Waiting { start, is_new } in waiting {
             match self.wait_of(&start, now) {
+                Wait::Over(StartOutcome::Programmed) if is_new && self.is_selected(&start.pod) => {
+                    self.clean(start);
+                }
                 Wait::Over(outcome) => {
                     _ = start.respond.send(outcome);
-                    // Connections that are older than the rules: echoes that the kernel has answered in the pod's network namespace, and what the
-                    // last owner of an address has left. They are cut before the runtime has made a container.
+                    // A packet that was under way when the rules were committed is in no earlier listing.
                     self.review_due = self.agent.hurry_review();
                 }
-                Wait::Goes => self.runtime.waiting.push(start),
+                Wait::Goes => self.runtime.waiting.push(Waiting { start, is_new }),
                 Wait::TooLong => {
                     let outcome = self.without_policies(&start.pod);
                     _ = start.respond.send(outcome);
                 }
             }
+        }
+        let late: Vec<Start> = self.runtime.cleaning.extract_if(.., |start| now >= start.deadline).collect();
+        for start in late {
+            let reason = "listing the node's connections takes longer than the pod may wait";
+            self.start_uncleaned(start, reason);
         }
         self.close_listed();
         self.open_closed();
@@ -197,7 +244,7 @@ impl Worker {
         }
         for pod in std::mem::take(&mut self.runtime.listed_without_labels) {
             if self.runtime.pods.has(&pod.id) && !self.is_known(&pod) {
-                self.runtime.closed.insert(pod.id.clone(), pod);
+                self.runtime.closed.insert(pod.id.clone(), Closed::new(&pod));
             }
         }
     }
@@ -247,7 +294,10 @@ impl Worker {
                 PodStart::Open => StartOutcome::Open(reason),
             };
         }
-        if is_among(&shortfall.cut_off) { StartOutcome::Closed } else { StartOutcome::Programmed }
+        if is_among(&shortfall.cut_off) {
+            return StartOutcome::Closed("its policies could not be programmed".to_owned());
+        }
+        StartOutcome::Programmed
     }
 
     /// Closes a pod whose policies are not known in time, or lets it start as it is.
@@ -264,13 +314,19 @@ impl Worker {
             namespaces.insert(pod.key.namespace.clone());
             format!("the API server has not reported namespace {} yet", pod.key.namespace)
         };
+        self.start_closed(Closed::new(pod), &reason)
+    }
+
+    /// Starts a pod closed, or as it is if that is wanted.
+    pub(super) fn start_closed(&mut self, closed: Closed, reason: &str) -> StartOutcome {
+        let pod = closed.pod.clone();
         self.errors.record("runtime", format!("{}: {reason}", pod.key));
         let outcome = match self.runtime.pod_start {
-            PodStart::Open => StartOutcome::Open(reason.clone()),
+            PodStart::Open => StartOutcome::Open(reason.to_owned()),
             PodStart::Closed => {
-                self.runtime.closed.insert(pod.id.clone(), pod.clone());
+                self.runtime.closed.insert(pod.id.clone(), closed);
                 match self.close() {
-                    Ok(()) => StartOutcome::Closed,
+                    Ok(()) => StartOutcome::Closed(reason.to_owned()),
                     Err(err) => {
                         self.runtime.closed.remove(&pod.id);
                         StartOutcome::Refused(err)
@@ -278,18 +334,21 @@ impl Worker {
                 }
             }
         };
-        self.report_start(pod, &outcome, &reason);
+        self.report_start(&pod, &outcome, reason);
         outcome
     }
 
     /// Makes the kernel drop the traffic of the closed pods.
     fn close(&mut self) -> Result<(), String> {
-        let closed: Vec<&RuntimePod> = self.runtime.closed.values().collect();
-        let addresses = closed.into_iter().flat_map(|pod| {
-            let directions = self.unknown_directions(pod);
-            pod.addresses.iter().flat_map(move |a| directions.clone().into_iter().map(move |d| (d, *a)))
+        let mut closed = std::mem::take(&mut self.runtime.closed);
+        for one in closed.values_mut().filter(|one| one.programmed.is_none()) {
+            one.directions = self.unknown_directions(&one.pod);
+        }
+        let addresses = closed.values().flat_map(|one| {
+            one.pod.addresses.iter().flat_map(|address| one.directions.iter().map(|d| (*d, *address)))
         });
         let addresses: BTreeSet<(Direction, IpAddr)> = addresses.collect();
+        self.runtime.closed = closed;
         self.agent.close_unknown(addresses).map_err(|error| {
             let err = error_chain::with_causes(&error);
             tracing::error!(err, "cannot close pods whose policies are not known");
@@ -312,15 +371,21 @@ impl Worker {
         .collect()
     }
 
-    /// Opens closed pods whose policies are programmed now.
-    fn open_closed(&mut self) {
+    /// Opens closed pods whose policies are programmed, once the connections that are older than these are reviewed.
+    pub(super) fn open_closed(&mut self) {
         if self.runtime.closed.is_empty() && !self.agent.has_closed_unknown() {
             return;
         }
-        let before = self.runtime.closed.len();
-        let closed = std::mem::take(&mut self.runtime.closed);
-        let still = closed.into_iter().filter(|(_, pod)| !self.is_known(pod)).collect();
-        self.runtime.closed = still;
+        let (now, before) = (Instant::now(), self.runtime.closed.len());
+        let mut closed = std::mem::take(&mut self.runtime.closed);
+        for one in closed.values_mut() {
+            if one.programmed.is_none() && self.is_known(&one.pod) {
+                one.programmed = Some(now);
+                self.review_due = self.agent.hurry_review();
+            }
+        }
+        closed.retain(|_, one| !one.programmed.is_some_and(|since| self.is_reviewed_since(since)));
+        self.runtime.closed = closed;
         let unknown = std::mem::take(&mut self.runtime.unknown_namespaces);
         let unknown = unknown.into_iter().filter(|name| !self.policies_are_known(name)).collect();
         self.runtime.unknown_namespaces = unknown;
@@ -329,6 +394,12 @@ impl Worker {
         if self.close().is_ok() && opened > 0 {
             tracing::info!(pods = opened, "policies of pods that started closed are programmed");
         }
+    }
+
+    /// Whether all connections are reviewed that are older than what was programmed at this time.
+    fn is_reviewed_since(&self, programmed: Instant) -> bool {
+        let unreviewed_for = self.agent.review_state().unreviewed_for;
+        unreviewed_for.is_none_or(|age| age < programmed.elapsed())
     }
 
     /// Reports to the cluster that a pod started without its policies.
@@ -343,7 +414,9 @@ impl Worker {
         };
         let node = &self.node;
         let how = match outcome {
-            StartOutcome::Closed => "starts closed: its traffic is dropped until its policies are programmed",
+            StartOutcome::Closed(_) => {
+                "starts closed: its traffic is dropped until its policies are in force"
+            }
             StartOutcome::Refused(_) => "is not started",
             StartOutcome::Open(_) | StartOutcome::Programmed => "starts before its policies are programmed",
         };

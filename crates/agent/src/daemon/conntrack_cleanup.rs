@@ -1,0 +1,88 @@
+//! Deletes the connections with the addresses of pods that start, on a thread of its own.
+//!
+//! ```text
+//!   Worker ── sandbox, addresses ──► thread: conntrack::delete_all, once for all that wait ── RuntimeEvent::Cleaned ──► Inbox ──► Worker
+//! ```
+//!
+//! Listing connections walks the kernel's whole table, which takes tens of milliseconds, and longer if it is full. Changes are programmed
+//! meanwhile. Nothing waits for the thread without a bound: the worker answers for a pod whose time is over.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+};
+
+use palisade_nft::{Error, Kernel, conntrack};
+
+use super::{inbox::Inbox, runtime_event::RuntimeEvent};
+use crate::{error_chain, runtime_pods::RuntimePod};
+
+/// A sandbox and its addresses.
+type Request = (String, Vec<IpAddr>);
+
+/// The thread, as the worker uses it. It is started with the first request, and ends with this value.
+#[derive(Debug)]
+pub(super) struct ConntrackCleanup {
+    inbox: Arc<Inbox>,
+    requests: Option<Sender<Request>>,
+}
+
+impl ConntrackCleanup {
+    pub(super) fn new(inbox: &Arc<Inbox>) -> Self {
+        Self { inbox: Arc::clone(inbox), requests: None }
+    }
+
+    /// Begins to delete the connections with the addresses of a pod. [`RuntimeEvent::Cleaned`] follows.
+    ///
+    /// # Errors
+    /// If there can be no thread.
+    pub(super) fn begin(&mut self, pod: &RuntimePod) -> Result<(), String> {
+        let request = (pod.id.clone(), pod.addresses.clone());
+        let request = match &self.requests {
+            Some(requests) => match requests.send(request) {
+                Ok(()) => return Ok(()),
+                // The thread has ended: a listing panicked.
+                Err(unsent) => unsent.0,
+            },
+            None => request,
+        };
+        let (requests, incoming) = mpsc::channel();
+        let inbox = Arc::clone(&self.inbox);
+        thread::Builder::new()
+            .name("palisade-clean".to_owned())
+            .spawn(move || serve(&incoming, &inbox))
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        requests.send(request).map_err(|_| "the thread that deletes connections has ended".to_owned())?;
+        self.requests = Some(requests);
+        Ok(())
+    }
+}
+
+fn serve(incoming: &Receiver<Request>, inbox: &Inbox) {
+    let mut kernel = None;
+    while let Ok(first) = incoming.recv() {
+        // One walk of the table is enough for all that wait for one.
+        let requests: Vec<Request> = [first].into_iter().chain(incoming.try_iter()).collect();
+        let addresses = requests.iter().flat_map(|(_, addresses)| addresses).copied().collect();
+        let result = delete_all(&mut kernel, &addresses).map_err(|error| error_chain::with_causes(&error));
+        let sandboxes = requests.into_iter().map(|(sandbox, _)| sandbox).collect();
+        inbox.add_runtime(RuntimeEvent::Cleaned { sandboxes, result });
+    }
+}
+
+fn delete_all(kernel: &mut Option<Kernel>, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+    let open = match kernel {
+        Some(open) => open,
+        none => none.insert(Kernel::open()?),
+    };
+    match conntrack::delete_all(open, addresses) {
+        // Reviews say so, and the agent isn't ready: pods start as without this.
+        Err(Error::NoConntrack(_)) => Ok(0),
+        done => done,
+    }
+}

@@ -1,0 +1,27 @@
+//! Deletes the connections of addresses that have a new owner.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use super::{Revocation, delete, list};
+use crate::{Error, Kernel};
+
+/// Deletes all connections with one of these addresses at either end, as [`list`] finds them. Returns how many there were.
+///
+/// For addresses of a pod that has no process yet: its connections are those of an earlier owner of the address, echoes that the kernel has
+/// answered in its place, and packets to it that met no rules. Each would pass the rules as established, in at least one direction. A packet
+/// that arrives after that begins a connection, to which the rules apply.
+///
+/// Entries with the address at a translated end alone (the address of a service, or that of a masquerading node) are kept: their packets
+/// reach another pod.
+///
+/// `O(buckets + entries)`, as [`list`], and a request to the kernel for each connection that is deleted.
+///
+/// # Errors
+/// If the kernel can't list connections, or refuses to delete one.
+pub fn delete_all(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+    let mut deleted = 0;
+    for entry in list(kernel, ends)? {
+        deleted += usize::from(delete(kernel, &entry)? == Revocation::Deleted);
+    }
+    Ok(deleted)
+}
