@@ -2,7 +2,7 @@
 //! came of it.
 //!
 //! ```text
-//!  one datagram, one connection, one echo to every address ──► counters of the kernel ──► again and again ──► counters ──► a line
+//!  counters of the kernel ──► one datagram, one connection, one echo to every address ──► again and again ──► counters ──► a line
 //! ```
 
 use std::{
@@ -74,7 +74,7 @@ impl AddAssign for Tries {
 pub struct Seen {
     /// By target and protocol.
     pub tries: BTreeMap<String, Tries>,
-    /// Packets that have arrived since the first instruction, by protocol, as the kernel has counted them.
+    /// Packets that have arrived since the first instruction, by kind, as the kernel has counted them: also those that nothing listens for.
     pub received: BTreeMap<String, u64>,
 }
 
@@ -118,6 +118,8 @@ impl std::fmt::Display for Seen {
 /// # Errors
 /// If the kernel refuses a socket, or its counters can't be read.
 pub fn run(port: u16, patience: Duration, targets: &[Target]) -> Result<()> {
+    // First: kernels answer an echo before the next instruction.
+    let before = received()?;
     let mut ways = Vec::new();
     for target in targets {
         for address in &target.addresses {
@@ -127,7 +129,6 @@ pub fn run(port: u16, patience: Duration, targets: &[Target]) -> Result<()> {
             }
         }
     }
-    let before = received()?;
     let begin = Instant::now();
     let mut next = begin + AGAIN;
     let waits = |ways: &[(&String, Way)]| begin.elapsed() < patience && ways.iter().any(|(_, way)| !way.any);
@@ -301,13 +302,13 @@ fn received() -> Result<BTreeMap<&'static str, u64>> {
         of_v4.chain(of_v6).sum::<u64>()
     };
     Ok(BTreeMap::from([
-        ("UDP", sum(&[("Udp:", "InDatagrams"), ("Udp:", "NoPorts")], &["Udp6InDatagrams", "Udp6NoPorts"])),
+        ("datagrams", sum(&[("Udp:", "InDatagrams")], &["Udp6InDatagrams "])),
+        // From others alone, as echo requests are: nothing listens at the ports of the container.
+        ("datagrams to closed ports", sum(&[("Udp:", "NoPorts")], &["Udp6NoPorts "])),
         // Of both families.
-        ("TCP", sum(&[("Tcp:", "InSegs")], &[])),
-        (
-            "ICMP",
-            sum(&[("Icmp:", "InEchos"), ("Icmp:", "InEchoReps")], &["Icmp6InEchos ", "Icmp6InEchoReplies"]),
-        ),
+        ("TCP segments", sum(&[("Tcp:", "InSegs")], &[])),
+        ("echo requests", sum(&[("Icmp:", "InEchos")], &["Icmp6InEchos "])),
+        ("echo replies", sum(&[("Icmp:", "InEchoReps")], &["Icmp6InEchoReplies "])),
     ]))
 }
 
@@ -329,7 +330,7 @@ mod tests {
         assert_eq!(counter(text, "Udp:", "NoPorts"), Some(5));
         assert_eq!(counter(text, "Icmp:", "InEchos"), None);
         let own = received().expect("counters");
-        assert_eq!(Vec::from_iter(own.keys().copied()), ["ICMP", "TCP", "UDP"]);
+        assert_eq!(own.len(), 5);
     }
 
     #[test]

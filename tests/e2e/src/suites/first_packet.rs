@@ -197,6 +197,7 @@ impl Stage {
                 servers.push(((namespace, node), pods::addresses(cluster, namespace, &server(node))?));
             }
         }
+        flood::limit_waiting(cluster)?;
         let free = pods::addresses(cluster, SERVERS, "free")?;
         let networks = NODES.map(|node| cluster.pod_network(SERVERS, &server(node)));
         let arrivals = Arrivals::count(networks.into_iter().collect::<Result<_>>()?, &free)?;
