@@ -1,11 +1,12 @@
 //! What `palisade lint -o sarif` writes is what the schema of SARIF 2.1.0 asks for.
 //!
 //! The tables are those of the parts of the schema (OASIS, sarif-schema-2.1.0) that are used: properties that it doesn't have are
-//! forbidden everywhere but in property bags.
+//! forbidden everywhere but in property bags. With PALISADE_SARIF_LOGS, what is checked is also written to that folder, and the CI step
+//! `sarif` checks it with the whole schema.
 
 mod support;
 
-use std::fs;
+use std::{fs, path::PathBuf};
 
 use palisade_lint::RULES;
 use serde_json::Value;
@@ -135,6 +136,7 @@ fn uri(value: &Value) -> Result<(), String> {
 #[test]
 fn findings_of_all_rules_conform_to_the_schema() {
     let dir = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("PALISADE_SARIF_LOGS").map(PathBuf::from);
     for rule in RULES {
         let file = dir.path().join(format!("{} %{}.yaml", rule.name, rule.code));
         fs::write(&file, rule.bad).unwrap();
@@ -142,6 +144,9 @@ fn findings_of_all_rules_conform_to_the_schema() {
             ["lint", "-f", file.to_str().unwrap(), "-o", "sarif", "--severity", "note", "--plugin", "weave"];
         let (code, out, err) = run(&mut program(words.into_iter()));
         assert!(code == 1 || (code == 2 && rule.name == "not-rendered"), "{}: {err}", rule.name);
+        if let Some(kept) = &kept {
+            fs::write(kept.join(format!("{}.sarif", rule.code)), &out).unwrap();
+        }
         let log: Value = serde_json::from_str(&out).unwrap();
         assert_eq!(of(&log, &LOG), Ok(()), "{}", rule.name);
         let run = &log["runs"][0];
