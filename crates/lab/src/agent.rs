@@ -3,6 +3,7 @@
 use std::{thread, time::Instant};
 
 use palisade_agent::{NftDataPlane, NodeAgent, Report};
+use palisade_nft::EnforcerOptions;
 use palisade_policy::{Change, Cluster, Name};
 
 use crate::enforce::{Enforce, EnforceError, MakeEnforcer};
@@ -10,20 +11,29 @@ use crate::enforce::{Enforce, EnforceError, MakeEnforcer};
 /// Returns a constructor of enforcers that run Palisade's agent.
 #[must_use]
 pub fn palisade() -> MakeEnforcer {
-    std::sync::Arc::new(|node: &Name| {
-        Box::new(Agent { node: node.clone(), running: None }) as Box<dyn Enforce>
+    palisade_with(EnforcerOptions::default())
+}
+
+/// [`palisade`] with other options.
+#[must_use]
+pub fn palisade_with(options: EnforcerOptions) -> MakeEnforcer {
+    std::sync::Arc::new(move |node: &Name| {
+        Box::new(Agent { node: node.clone(), options: options.clone(), running: None }) as Box<dyn Enforce>
     })
 }
 
 struct Agent {
     node: Name,
+    options: EnforcerOptions,
     running: Option<NodeAgent<NftDataPlane>>,
 }
 
 impl Enforce for Agent {
     fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError> {
         // Opened here because sockets belong to the namespace of the thread that opens them.
-        let agent = self.running.insert(NodeAgent::new(self.node.clone(), NftDataPlane::open()?));
+        let agent = self
+            .running
+            .insert(NodeAgent::new(self.node.clone(), NftDataPlane::open_with(self.options.clone())?));
         let report = agent.snapshot(cluster.clone());
         enforced(agent, report)
     }

@@ -13,13 +13,14 @@ use std::{
 };
 
 use ipnet::IpNet;
+use palisade_nft::{EnforcerOptions, SourceCheck};
 use palisade_policy::{
     Action, Change, Cluster, IpBlock, Labels, Name, Namespace, NamespaceMatch, ObjectKey, Peer, PeerEntry,
     Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, Protocol, Rule, Selector, Service, ServicePort,
     TargetPort, Tier,
 };
 use palisade_testkit::running_pod;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     agent,
@@ -63,6 +64,47 @@ pub enum Scenario {
     /// One policy selects the server. When it was applied, it revoked this many established connections of the client.
     #[serde(rename = "cut")]
     Revoked(usize),
+    /// One policy selects the server, and source addresses are checked so. In the others they are as by default.
+    SourceCheck(#[serde(serialize_with = "by_name")] SourceCheck),
+    /// As [`Scenario::NoRules`], with the pods of each node on a bridge.
+    Bridged,
+    /// As [`Scenario::SourceCheck`], with the pods of each node on a bridge.
+    BridgedSourceCheck(#[serde(serialize_with = "by_name")] SourceCheck),
+}
+
+impl Scenario {
+    /// The scenario without rules that this one is compared with: its network is the same.
+    #[must_use]
+    pub fn baseline(self) -> Self {
+        if self.is_bridged() { Self::Bridged } else { Self::NoRules }
+    }
+
+    fn is_bridged(self) -> bool {
+        matches!(self, Self::Bridged | Self::BridgedSourceCheck(_))
+    }
+
+    /// Whether there is no agent.
+    fn has_no_rules(self) -> bool {
+        matches!(self, Self::NoRules | Self::Forwarding | Self::Bridged)
+    }
+}
+
+/// As the agent's setting has it.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn by_name<S: Serializer>(check: &SourceCheck, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(match check {
+        SourceCheck::Off => "off",
+        SourceCheck::Enforce => "enforce",
+        SourceCheck::Strict => "strict",
+    })
+}
+
+fn name_of(check: SourceCheck) -> &'static str {
+    match check {
+        SourceCheck::Off => "no source check",
+        SourceCheck::Enforce => "source check",
+        SourceCheck::Strict => "strict source check",
+    }
 }
 
 impl std::fmt::Display for Scenario {
@@ -74,12 +116,15 @@ impl std::fmt::Display for Scenario {
             Self::OnThePod(n) => write!(f, "{n} policies on the pod"),
             Self::InTheCluster(n) => write!(f, "{n} policies in the cluster"),
             Self::Revoked(n) => write!(f, "1 policy, {n} connections revoked"),
+            Self::SourceCheck(check) => write!(f, "1 policy, {}", name_of(*check)),
+            Self::Bridged => f.write_str("bridge, no rules"),
+            Self::BridgedSourceCheck(check) => write!(f, "bridge, 1 policy, {}", name_of(*check)),
         }
     }
 }
 
-/// The measured scenarios. The others are compared with the first.
-pub const SCENARIOS: [Scenario; 7] = [
+/// The measured scenarios. Each is compared with its [`Scenario::baseline`].
+pub const SCENARIOS: [Scenario; 13] = [
     Scenario::NoRules,
     Scenario::Forwarding,
     Scenario::OnThePod(1),
@@ -87,14 +132,20 @@ pub const SCENARIOS: [Scenario; 7] = [
     Scenario::InTheCluster(10),
     Scenario::InTheCluster(10_000),
     Scenario::Revoked(10_000),
+    Scenario::SourceCheck(SourceCheck::Off),
+    Scenario::SourceCheck(SourceCheck::Strict),
+    Scenario::Bridged,
+    Scenario::BridgedSourceCheck(SourceCheck::Off),
+    Scenario::BridgedSourceCheck(SourceCheck::Enforce),
+    Scenario::BridgedSourceCheck(SourceCheck::Strict),
 ];
 
-/// A rate, absolute and relative to the first scenario.
+/// A rate, absolute and relative to the scenario without rules.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rate {
     /// The median of all rounds, per second.
     pub per_second: f64,
-    /// The median of all rounds of the ratio to the first scenario in the same round.
+    /// The median of all rounds of the ratio to [`Scenario::baseline`] in the same round.
     pub ratio: f64,
 }
 
@@ -134,10 +185,13 @@ pub fn run(
             progress(round * pairs.len() + turn + 1, total);
         }
     }
-    let measured = SCENARIOS.iter().enumerate().map(|(i, scenario)| Measured {
-        scenario: *scenario,
-        connections: rate(&connections[i], &connections[0]),
-        round_trips: rate(&round_trips[i], &round_trips[0]),
+    let measured = SCENARIOS.iter().enumerate().map(|(i, scenario)| {
+        let base = SCENARIOS.iter().position(|other| *other == scenario.baseline()).unwrap_or_default();
+        Measured {
+            scenario: *scenario,
+            connections: rate(&connections[i], &connections[base]),
+            round_trips: rate(&round_trips[i], &round_trips[base]),
+        }
     });
     Ok(measured.collect())
 }
@@ -153,10 +207,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 fn build(sandbox: &Sandbox, scenario: Scenario) -> Result<Lab, LabError> {
-    let options = LayoutOptions { families: Families::V4, ..LayoutOptions::default() };
+    let bridged = scenario.is_bridged();
+    let options = LayoutOptions { families: Families::V4, bridged, ..LayoutOptions::default() };
     let layout = Layout::of(&cluster(scenario), &options)?;
     let make: MakeEnforcer = match scenario {
-        Scenario::NoRules | Scenario::Forwarding => Arc::new(|_| Box::new(NoEnforcement) as Box<dyn Enforce>),
+        _ if scenario.has_no_rules() => Arc::new(|_| Box::new(NoEnforcement) as Box<dyn Enforce>),
+        Scenario::SourceCheck(source_check) | Scenario::BridgedSourceCheck(source_check) => {
+            agent::palisade_with(EnforcerOptions { source_check, ..EnforcerOptions::default() })
+        }
         _ => agent::palisade(),
     };
     let mut lab = Lab::build(sandbox, layout, make)?;
@@ -216,7 +274,8 @@ fn cluster(scenario: Scenario) -> Cluster {
         cluster.apply(Change::SetService(service()));
     }
     let (on_the_pod, elsewhere) = match scenario {
-        Scenario::NoRules | Scenario::Forwarding => (0, 0),
+        Scenario::NoRules | Scenario::Forwarding | Scenario::Bridged => (0, 0),
+        Scenario::SourceCheck(_) | Scenario::BridgedSourceCheck(_) => (1, 0),
         // The policy is applied later, to established connections.
         Scenario::Revoked(_) => (0, 0),
         Scenario::OnThePod(n) => (n, 0),
@@ -306,9 +365,13 @@ mod tests {
         for scenario in SCENARIOS {
             let c = cluster(scenario);
             let expected = match scenario {
-                Scenario::NoRules | Scenario::Forwarding | Scenario::Revoked(_) => 0,
+                _ if scenario.has_no_rules() => 0,
+                Scenario::Revoked(_) => 0,
+                Scenario::SourceCheck(_) | Scenario::BridgedSourceCheck(_) => 1,
                 Scenario::OnThePod(n) | Scenario::InTheCluster(n) => n,
+                _ => unreachable!("it has no rules"),
             };
+            assert!(SCENARIOS.contains(&scenario.baseline()), "{scenario}");
             assert_eq!(c.policies.len(), expected);
             let layout =
                 Layout::of(&c, &LayoutOptions { families: Families::V4, ..LayoutOptions::default() })
