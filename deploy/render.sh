@@ -23,7 +23,6 @@ fi
 work=$(mktemp -d)
 readonly work
 trap 'rm -rf "$work"' EXIT
-differing=0
 
 # put FILE: writes standard input to FILE, or compares the two.
 put() {
@@ -31,7 +30,8 @@ put() {
     if [[ -z $check ]]; then
         cp "$work/new" "$1"
     elif ! diff -u --label "deploy/$1" --label "deploy/$1, rendered" "$1" "$work/new"; then
-        differing=1
+        # A variable would be lost: behind a pipe this is a process of its own.
+        touch "$work/differs"
     fi
 }
 
@@ -65,7 +65,7 @@ for case in tests/*/; do
     rendered --values "$case/values.yaml" | put "${case}expected.yaml"
 done
 
-if ((differing)); then
+if [[ -e $work/differs ]]; then
     echo "generated files are outdated; if the chart is correct, run deploy/render.sh" >&2
     exit 1
 fi
