@@ -3,6 +3,7 @@
 //! Each field of [`Config`] is a flag (`--log-level`), an environment variable (`PALISADE_LOG_LEVEL`) and a key of the
 //! file (`log-level`). Flags take precedence over the environment, the environment over the file, and the file over the default.
 
+mod allowed_sources;
 mod source;
 
 use std::{
@@ -17,6 +18,7 @@ use palisade_policy::Name;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use allowed_sources::{AllowedSources, AllowedSourcesError};
 pub use source::{SourceChoice, SourceError};
 
 /// The settings file that is read if it exists and no other is given.
@@ -107,6 +109,9 @@ settings! {
         egress_to_own_node: EgressToOwnNode, "PALISADE_EGRESS_TO_OWN_NODE", "MODE" [value_enum, default_value_t];
         /// Whether packets from pods with a forged source address are dropped
         source_check: SourceCheck, "PALISADE_SOURCE_CHECK", "MODE" [value_enum, default_value_t];
+        /// Networks whose addresses every pod may have as a source beside its own, separated by commas: virtual addresses that move between pods [default: none]
+        #[arg(hide_default_value = true)]
+        allow_source: AllowedSources, "PALISADE_ALLOW_SOURCE", "CIDR,…" [default_value = ""];
         /// Whether this node's taint palisade.dev/agent-not-ready is removed once the agent is ready
         startup_taint: StartupTaint, "PALISADE_STARTUP_TAINT", "MODE" [value_enum, default_value_t];
         /// Whether the container runtime announces pods, by NRI, so that they are isolated before they start

@@ -14,12 +14,13 @@
 
 mod sources;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use ipnet::IpNet;
 use palisade_policy::{Delta, Family, NodePlan};
 
 use crate::{
-    NodeLinks, SourceCheck,
+    EnforcerOptions, NodeLinks, SourceCheck,
     base_sets::node_set,
     next_plan::NextPlan,
     phases::{Phases, Step, add},
@@ -34,14 +35,16 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Bridge {
     source_check: SourceCheck,
+    allowed_sources: BTreeSet<IpNet>,
     sets: Vec<Arc<Set>>,
 }
 
 impl Bridge {
-    pub(crate) fn new(source_check: SourceCheck) -> Self {
+    pub(crate) fn new(options: &EnforcerOptions) -> Self {
+        let EnforcerOptions { source_check, allowed_sources, .. } = options.clone();
         let of_senders = if source_check.is_on() { &NodeSet::OF_SENDERS[..] } else { &[] };
         let sets = NodeSet::OF_BRIDGE.iter().chain(of_senders).map(|set| Arc::new(node_set(*set)));
-        Self { source_check, sets: sets.collect() }
+        Self { source_check, allowed_sources, sets: sets.collect() }
     }
 
     /// Returns all sets.

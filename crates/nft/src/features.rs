@@ -101,7 +101,8 @@ fn has_source_check(kernel: &mut Kernel) -> Result<bool, Error> {
 /// Returns whether the kernel has tables of the family `bridge` (`CONFIG_NF_TABLES_BRIDGE`).
 fn has_bridge(kernel: &mut Kernel) -> Result<bool, Error> {
     let next = NextPlan { plan: &NodePlan::default(), delta: &Delta::default() };
-    let mut step = Bridge::new(SourceCheck::Strict).create(&NodeLinks::default(), &next, true);
+    let options = EnforcerOptions { source_check: SourceCheck::Strict, ..EnforcerOptions::default() };
+    let mut step = Bridge::new(&options).create(&NodeLinks::default(), &next, true);
     step.extend(bridged(vec![Message::DeleteChain(NO_CHAIN.into())]));
     accepts(kernel, step)
 }

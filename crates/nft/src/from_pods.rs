@@ -1,6 +1,7 @@
 //! Checks of what pods may send at all, before any policy applies: packets with a forged source address, and packets
 //! that a pod encapsulates as only nodes do.
 
+use ipnet::IpNet;
 use palisade_policy::{Direction, Family, Protocol};
 
 use crate::{
@@ -81,6 +82,7 @@ fn forged(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
         Expression::LinkLocal { source: true },
         Expression::Verdict(Outcome::Return),
     ]];
+    rules.extend(options.allowed_sources.iter().map(|network| allowed(*network, sets)));
     if is_strict {
         rules.extend(Family::BOTH.map(|family| not_the_pods(family, sets)));
     }
@@ -88,6 +90,18 @@ fn forged(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
         rules.push(dropped([Expression::NoReverseRoute]));
     }
     rules
+}
+
+/// Accepts a source in a network that every pod may use, unless it is the address of a pod of this node.
+fn allowed(network: IpNet, sets: &BaseSets) -> Rule {
+    let (family, source) = (Family::of(network.addr()), SenderField::Source(Family::of(network.addr())));
+    let local = sets.node(NodeSet::Local(family)).name.clone();
+    vec![
+        Expression::Family(family),
+        Expression::SenderInNetwork(source, network),
+        Expression::SenderIn { field: source, by_port: false, set: local, inverted: true },
+        Expression::Verdict(Outcome::Return),
+    ]
 }
 
 /// Drops a packet from an interface whose pod is known, if its source isn't the pod's.

@@ -77,7 +77,7 @@ pub use features::Feature;
 pub use kernel::Kernel;
 pub use layout::LINEAR_LOOKUPS;
 pub use node_links::NodeLinks;
-pub use options::{EnforcerOptions, SourceCheck};
+pub use options::{EnforcerOptions, MAX_ALLOWED_SOURCES, SourceCheck};
 pub use port_owner::{Mac, PortOwner};
 pub use revocation::RevocationSummary;
 pub use ruleset::{Hook, TABLE};

@@ -1,5 +1,9 @@
 //! Settings of an enforcer.
 
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
 /// What is programmed besides the plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnforcerOptions {
@@ -12,9 +16,15 @@ pub struct EnforcerOptions {
     pub egress_to_own_node: bool,
     /// Which packets of local pods are dropped because of their source (SEMANTICS G-19).
     pub source_check: SourceCheck,
+    /// Sources that any pod may use beside its own, such as those of virtual routers and load balancers, as long as no pod of this node has
+    /// them: see [`MAX_ALLOWED_SOURCES`].
+    pub allowed_sources: BTreeSet<IpNet>,
     /// Whether the source check may look up the route back to a packet's source. Without, it compares addresses only.
     pub reverse_route: bool,
 }
+
+/// The most networks of [`EnforcerOptions::allowed_sources`]: some packets of pods are compared with each.
+pub const MAX_ALLOWED_SOURCES: usize = 32;
 
 /// Which packets of local pods are dropped because of their source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +52,7 @@ impl Default for EnforcerOptions {
             log_group: Some(DEFAULT_LOG_GROUP),
             egress_to_own_node: true,
             source_check: SourceCheck::Enforce,
+            allowed_sources: BTreeSet::new(),
             reverse_route: true,
         }
     }

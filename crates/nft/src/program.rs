@@ -75,7 +75,7 @@ impl Program {
     /// Returns the program of an empty plan.
     pub(crate) fn new(options: EnforcerOptions, node_links: NodeLinks) -> Self {
         Self {
-            bridge: Bridge::new(options.source_check),
+            bridge: Bridge::new(&options),
             options,
             node_links,
             sets: BaseSets::new(),

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 pub(crate) use palisade_policy::Name;
 use palisade_policy::{Direction, Family, IpRange, PeerSetId};
 
@@ -399,6 +400,8 @@ pub(crate) enum Expression {
         /// Matches senders outside the set.
         inverted: bool,
     },
+    /// What a packet says of its sender, an address, in a network.
+    SenderInNetwork(SenderField, IpNet),
     /// `arp saddr ip` equals. Requires [`Expression::EtherType`] 0x0806 before it.
     ArpSourceIs(Ipv4Addr),
     /// The target of neighbor discovery is link-local: fe80::/10.

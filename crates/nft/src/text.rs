@@ -2,7 +2,12 @@
 //!
 //! The text is what [`crate::Enforcer::start`] would program in an empty namespace, to read, and to load with `nft -f`.
 
-use std::{collections::BTreeMap, fmt::Write as _, net::Ipv6Addr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+};
 
 use palisade_policy::{Delta, Direction, Family, NodePlan};
 
@@ -11,6 +16,7 @@ use crate::{
     conntrack::{FiveTuple, REVOKED},
     encode::shortened,
     next_plan::NextPlan,
+    octets::octets,
     phases::{Phases, Step},
     program::Program,
     ruleset::{
@@ -228,15 +234,14 @@ fn expression(expression: &Expression) -> String {
         Expression::InterfacePairIn { set, inverted: false } => format!("iif . oif @{set}"),
         Expression::InterfacePairIn { set, inverted: true } => format!("iif . oif != @{set}"),
         Expression::SenderIn { field, by_port, set, inverted } => {
-            let field = match field {
-                SenderField::Hardware => "ether saddr".to_owned(),
-                SenderField::Source(family) => end(*family, true),
-                SenderField::ArpSource => "arp saddr ip".to_owned(),
-                SenderField::Target => TARGET.to_owned(),
-            };
+            let field = sender(*field);
             let (port, not) = (if *by_port { "iif . " } else { "" }, if *inverted { "!= " } else { "" });
             format!("{port}{field} {not}@{set}")
         }
+        Expression::SenderInNetwork(SenderField::Target, network) => {
+            format!("{TARGET} & {} == {}", number(network.netmask()), number(network.network()))
+        }
+        Expression::SenderInNetwork(field, network) => format!("{} {network}", sender(*field)),
         Expression::ArpSourceIs(source) => format!("arp saddr ip {source}"),
         Expression::LinkLocalTarget => "@th,64,16 & 0xffc0 == 0xfe80".to_owned(),
         Expression::EtherType(kind) => format!("ether type 0x{kind:04x}"),
@@ -277,6 +282,21 @@ fn expression(expression: &Expression) -> String {
         Expression::Verdict(Outcome::Goto(chain)) => format!("goto {chain}"),
         Expression::Verdict(Outcome::Jump(chain)) => format!("jump {chain}"),
     }
+}
+
+/// Formats what a packet says of its sender.
+fn sender(field: SenderField) -> String {
+    match field {
+        SenderField::Hardware => "ether saddr".to_owned(),
+        SenderField::Source(family) => end(family, true),
+        SenderField::ArpSource => "arp saddr ip".to_owned(),
+        SenderField::Target => TARGET.to_owned(),
+    }
+}
+
+/// Formats an address as the number that a raw field of the packet is compared with.
+fn number(address: IpAddr) -> String {
+    octets(address).iter().fold("0x".to_owned(), |text, octet| format!("{text}{octet:02x}"))
 }
 
 /// Formats an address field of the IP header.

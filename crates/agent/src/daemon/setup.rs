@@ -47,6 +47,7 @@ pub(super) fn enforcer_options(config: &Config) -> EnforcerOptions {
             SourceCheck::Enforce => palisade_nft::SourceCheck::Enforce,
             SourceCheck::Strict => palisade_nft::SourceCheck::Strict,
         },
+        allowed_sources: config.allow_source.0.clone(),
         reverse_route: defaults.reverse_route,
     }
 }

@@ -19,7 +19,7 @@ use nix::{
 };
 use palisade_agent::{
     cni::Attachment,
-    config::{Config, Listen, LogFormat, LogLevel, SourceCheck, SourceChoice},
+    config::{AllowedSources, Config, Listen, LogFormat, LogLevel, SourceCheck, SourceChoice},
     daemon, log,
     socket::{Explained, Request, RequestLine, Response, ResponseLine, Status, VERSION, Verified},
 };
@@ -34,6 +34,8 @@ const NODE: &str = "PALISADE_HOSTILE_NODE";
 const FOLDER: &str = "PALISADE_HOSTILE_FOLDER";
 /// The file in the folder of all agents that says which sources they drop, unless it is the default.
 const SOURCE_CHECK: &str = "source-check";
+/// The same for sources that every pod may have.
+const ALLOWED_SOURCES: &str = "allow-source";
 
 /// The namespace of all pods and policies.
 pub(crate) const NAMESPACE: &str = "x";
@@ -53,6 +55,7 @@ fn config(folder: &Path, node: &str) -> Config {
         log_format: LogFormat::Text,
         log_level: LogLevel::Debug,
         source_check: source_check(folder),
+        allow_source: allowed_sources(folder),
         ..Config::default()
     }
 }
@@ -60,6 +63,16 @@ fn config(folder: &Path, node: &str) -> Config {
 /// Makes agents that start from now on drop these sources.
 pub(crate) fn set_source_check(folder: &Path, check: SourceCheck) -> Result<(), Failed> {
     Ok(fs::write(folder.join(SOURCE_CHECK), serde_json::to_string(&check)?)?)
+}
+
+/// Sets the sources that every pod may have, for agents that start later.
+pub(crate) fn set_allowed_sources(folder: &Path, sources: &AllowedSources) -> Result<(), Failed> {
+    Ok(fs::write(folder.join(ALLOWED_SOURCES), sources.to_string())?)
+}
+
+fn allowed_sources(folder: &Path) -> AllowedSources {
+    let text = fs::read_to_string(folder.join(ALLOWED_SOURCES)).unwrap_or_default();
+    text.parse().unwrap_or_default()
 }
 
 fn source_check(folder: &Path) -> SourceCheck {

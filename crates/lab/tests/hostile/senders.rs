@@ -38,6 +38,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("senders::addresses_of_others_are_dropped", |s| frames_of_a_pod(s, SourceCheck::Enforce)),
     ("senders::all_but_own_addresses_are_dropped", |s| frames_of_a_pod(s, SourceCheck::Strict)),
     ("senders::routed_pods_have_no_address_but_their_own", routed),
+    ("senders::sources_that_are_allowed_pass_on_bridges", allowed_on_a_bridge),
+    ("senders::sources_that_are_allowed_pass_between_routes", allowed_when_routed),
     ("senders::pods_of_a_namespace_are_not_checked", exempt),
     ("senders::a_pod_that_takes_anothers_address_gains_nothing", taken),
     ("senders::a_named_namespace_settles_whose_port_it_is", named),
@@ -96,6 +98,12 @@ impl Cases {
         let mut mark = *b"palisade\0\0\0\0\0\0\0\0";
         mark[8..].copy_from_slice(&(self.0.len() as u64).to_be_bytes());
         self.0.push(Case { what: what.into(), passes, frame: frame(&mark), mark });
+    }
+
+    /// What has an unassigned address passes.
+    fn allow_unassigned(&mut self) {
+        let unassigned = self.0.iter_mut().filter(|case| case.what.contains("unassigned"));
+        unassigned.for_each(|case| case.passes = Passes::Always);
     }
 
     /// Sends each frame, and compares what arrives.
@@ -348,29 +356,74 @@ fn routed(sandbox: &Sandbox) -> Result<(), Failed> {
         let status = testbed.start(NEAR)?.status().ok_or("no status")?;
         ensure(status.unbound_ports.is_empty(), || format!("unbound: {:?}", status.unbound_ports))?;
         let (bad, open) = (Capture::open(&testbed, "bad")?, Capture::open(&testbed, "open")?);
-        let hop = frames::next_hop(&testbed, "bad", "open")?;
-        let mut cases = Cases::default();
-        for family in Family::BOTH {
-            let to = testbed.address("open", family)?;
-            let mut sources = vec![
-                ("its own", testbed.address("bad", family)?, Passes::Always),
-                ("unassigned", VIRTUAL[usize::from(family == Family::V6)], Passes::UnlessStrict),
-            ];
-            for other in ["client", "far-client", NEAR, "outside"] {
-                sources.push((other, testbed.address(other, family)?, Passes::Unchecked));
-            }
-            for (whose, source, passes) in sources {
-                cases.add(format!("from {source}, {whose}"), passes, |mark| {
-                    let inner = frames::udp((source, 40_000), (to, 7200), mark);
-                    frames::ethernet(hop, bad.mac, &frames::ip(source, to, UDP, 64, &inner))
-                });
-            }
-        }
-        cases.check(&bad, &open, check)?;
+        routed_packets(&testbed, &bad)?.check(&bad, &open, check)?;
         let verified = testbed.agent(NEAR)?.verify().ok_or("no answer")?;
         ensure(verified.equal, || format!("{:?}", verified.differences))?;
     }
     Ok(())
+}
+
+/// Packets of a routed pod by their source.
+fn routed_packets(testbed: &Testbed, bad: &Capture) -> Result<Cases, Failed> {
+    let hop = frames::next_hop(testbed, "bad", "open")?;
+    let mut cases = Cases::default();
+    for family in Family::BOTH {
+        let to = testbed.address("open", family)?;
+        let mut sources = vec![
+            ("its own", testbed.address("bad", family)?, Passes::Always),
+            ("unassigned", VIRTUAL[usize::from(family == Family::V6)], Passes::UnlessStrict),
+        ];
+        for other in ["client", "far-client", NEAR, "outside"] {
+            sources.push((other, testbed.address(other, family)?, Passes::Unchecked));
+        }
+        for (whose, source, passes) in sources {
+            cases.add(format!("from {source}, {whose}"), passes, |mark| {
+                let inner = frames::udp((source, 40_000), (to, 7200), mark);
+                frames::ethernet(hop, bad.mac, &frames::ip(source, to, UDP, 64, &inner))
+            });
+        }
+    }
+    Ok(cases)
+}
+
+/// The virtual addresses are allowed, and the network of a pod, whose address stays its own.
+fn allow_sources(testbed: &Testbed) -> Result<(), Failed> {
+    let mut networks =
+        VIRTUAL.map(|address| format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })).to_vec();
+    networks.push(format!("{}/30", testbed.address("client", Family::V4)?));
+    networks.push(format!("{}/126", testbed.address("client", Family::V6)?));
+    agent::set_source_check(testbed.folder(), SourceCheck::Strict)?;
+    agent::set_allowed_sources(testbed.folder(), &networks.join(",").parse()?)
+}
+
+fn allowed_on_a_bridge(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut testbed = Testbed::build(sandbox, PodNetwork::Bridged)?;
+    allow_sources(&testbed)?;
+    route_virtual(&testbed, bridge)?;
+    let status = testbed.start(NEAR)?.status().ok_or("no status")?;
+    ensure(status.unbound_ports.is_empty(), || format!("unbound: {:?}", status.unbound_ports))?;
+    let ends = Ends::of(&testbed)?;
+    let mut cases = Cases::default();
+    addresses(&testbed, &ends, &mut cases)?;
+    resolution(&testbed, &ends, &mut cases)?;
+    cases.allow_unassigned();
+    cases.check(&ends.bad, &ends.open, SourceCheck::Strict)?;
+    let verified = testbed.agent(NEAR)?.verify().ok_or("no answer")?;
+    ensure(verified.equal, || format!("{:?}", verified.differences))
+}
+
+/// Without a route back to them.
+fn allowed_when_routed(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut testbed = Testbed::build(sandbox, PodNetwork::Routed)?;
+    allow_sources(&testbed)?;
+    let status = testbed.start(NEAR)?.status().ok_or("no status")?;
+    ensure(status.unbound_ports.is_empty(), || format!("unbound: {:?}", status.unbound_ports))?;
+    let (bad, open) = (Capture::open(&testbed, "bad")?, Capture::open(&testbed, "open")?);
+    let mut cases = routed_packets(&testbed, &bad)?;
+    cases.allow_unassigned();
+    cases.check(&bad, &open, SourceCheck::Strict)?;
+    let verified = testbed.agent(NEAR)?.verify().ok_or("no answer")?;
+    ensure(verified.equal, || format!("{:?}", verified.differences))
 }
 
 /// Waits until the kernel checks ports, or none. The agent reads the interfaces again within a second.

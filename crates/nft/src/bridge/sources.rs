@@ -19,6 +19,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use palisade_policy::{Family, Protocol};
 
 use super::Bridge;
@@ -78,6 +79,7 @@ fn sources(bridge: &Bridge) -> Chain {
     }
     if is_strict {
         rules.push(unless_bound(bridge));
+        rules.extend(bridge.allowed_sources.iter().flat_map(|network| allowed(*network)));
         rules.extend(without_address());
         rules.push(dropped([]));
     }
@@ -94,6 +96,10 @@ fn targets(bridge: &Bridge) -> Chain {
     if bridge.source_check == SourceCheck::Strict {
         rules.push(unless_bound(bridge));
         rules.push(vec![Expression::LinkLocalTarget, verdict(Outcome::Return)]);
+        let of_v6 = bridge.allowed_sources.iter().filter(|network| Family::of(network.addr()) == Family::V6);
+        rules.extend(of_v6.map(|network| {
+            vec![Expression::SenderInNetwork(SenderField::Target, *network), verdict(Outcome::Return)]
+        }));
         rules.push(dropped([]));
     }
     Chain::regular(TARGETS_CHAIN, "what pods advertise: only their own addresses", rules)
@@ -128,6 +134,16 @@ fn of_router(bridge: &Bridge, kind: u8) -> Rule {
 fn unless_bound(bridge: &Bridge) -> Rule {
     let set = bridge.name_of(NodeSet::BoundPorts);
     vec![Expression::InterfaceIn { set, inverted: true }, verdict(Outcome::Return)]
+}
+
+/// Sources that every pod may use. Those of other pods and of nodes are dropped before.
+fn allowed(network: IpNet) -> Vec<Rule> {
+    let fields: &[(u16, SenderField)] = match Family::of(network.addr()) {
+        Family::V4 => &[(ETH_P_IP, SenderField::Source(Family::V4)), (ETH_P_ARP, SenderField::ArpSource)],
+        Family::V6 => &[(ETH_P_IPV6, SenderField::Source(Family::V6))],
+    };
+    let rule = |(kind, field): &(u16, SenderField)| own(*kind, Expression::SenderInNetwork(*field, network));
+    fields.iter().map(rule).collect()
 }
 
 /// What a host sends before it has an address, and with a link-local address, which only its link knows.

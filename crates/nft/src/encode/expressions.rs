@@ -7,6 +7,7 @@ use palisade_policy::{Direction, Family};
 use super::attributes::AttributeWriter;
 use crate::{
     conntrack::label_bytes,
+    octets::octets,
     ruleset::{Expression, HasPorts, Outcome, PacketType, Rule, SenderField},
     uapi::{
         if_packet::{PACKET_BROADCAST, PACKET_MULTICAST},
@@ -97,6 +98,12 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             // An interface index fills the first register.
             sender(out, if *by_port { SECOND_V4 } else { KEY }, *field);
             lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
+        }
+        Expression::SenderInNetwork(field, network) => {
+            sender(out, KEY, *field);
+            let (bits, wanted) = (octets(network.netmask()), octets(network.network()));
+            mask(out, &bits, &vec![0; bits.len()]);
+            cmp(out, NFT_CMP_EQ, &wanted);
         }
         Expression::ArpSourceIs(source) => {
             sender(out, KEY, SenderField::ArpSource);

@@ -41,7 +41,7 @@ pub fn verify(
     let bridge = Ruleset::read_bridge(kernel)?;
     structure::compare_bridge(bridge.as_ref(), &program, plan, &mut out);
     if let Some(bridge) = bridge.filter(|_| node_links.has_pod_ports()) {
-        senders::compare(&bridge, options.source_check, node_links, &mut out);
+        senders::compare(&bridge, options, node_links, &mut out);
     }
     decisions::compare(&found, options, node_links, plan, &mut out);
     Ok(out)

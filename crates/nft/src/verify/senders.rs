@@ -6,7 +6,7 @@ use palisade_policy::{Protocol, Verdict};
 
 use super::difference::{Difference, Verification};
 use crate::{
-    NodeLinks, PortOwner, SourceCheck,
+    EnforcerOptions, NodeLinks, PortOwner, SourceCheck,
     reader::{Arrival, Packet, Ruleset},
     ruleset::Hook,
 };
@@ -26,13 +26,18 @@ const NOBODYS: [IpAddr; 2] = [
 /// Compares what pods may send from their own, from other pods' and from unassigned addresses.
 pub(super) fn compare(
     found: &Ruleset,
-    source_check: SourceCheck,
+    EnforcerOptions { source_check, allowed_sources, .. }: &EnforcerOptions,
     node_links: &NodeLinks,
     out: &mut Verification,
 ) {
     if !source_check.is_on() {
         return;
     }
+    let nobodys = NOBODYS.map(|address| {
+        let is_allowed = *source_check != SourceCheck::Strict
+            || allowed_sources.iter().any(|network| network.contains(&address));
+        (address, if is_allowed { Verdict::Allow } else { Verdict::Deny })
+    });
     let is_checked =
         |port: &u32| node_links.pod_ports.contains(port) && !node_links.unchecked_ports.contains(port);
     let checked: Vec<(u32, &PortOwner)> = node_links
@@ -47,8 +52,7 @@ pub(super) fn compare(
         let next = checked[(index + 1) % checked.len()].1;
         let own = owner.addresses.iter().map(|address| (*address, Verdict::Allow));
         let others = next.addresses.difference(&owner.addresses).map(|address| (*address, Verdict::Deny));
-        let strictly = if source_check == SourceCheck::Strict { Verdict::Deny } else { Verdict::Allow };
-        for (source, expected) in own.chain(others).chain(NOBODYS.map(|address| (address, strictly))) {
+        for (source, expected) in own.chain(others).chain(nobodys) {
             let kernel = found.evaluate(&frame(*port, owner, source)).map(|evaluation| evaluation.verdict);
             out.flows += 1;
             if kernel.as_ref() != Ok(&expected) {

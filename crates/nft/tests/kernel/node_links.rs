@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, process::Command};
 
+use ipnet::IpNet;
 use libtest_mimic::Trial;
 use palisade_nft::{
     Difference, Enforcer, EnforcerOptions, Hook, Kernel, NodeLinks, PortOwner, SourceCheck, drift,
@@ -23,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial_with_nft("the_nft_program_loads_the_text_with_node_links", loads),
         trial("forged_sources_are_dropped_without_a_reverse_route", forged),
         trial("strictly_routed_pods_have_no_address_but_their_own", strictly),
+        trial("sources_that_are_allowed_need_no_route_back_unless_they_are_a_pods", allowed),
         trial("tunnel_packets_of_pods_to_nodes_are_dropped", tunnels),
         trial("packets_between_bridge_ports_to_unknown_addresses_are_dropped", strangers),
         trial("the_bridge_table_exists_while_pods_have_bridge_ports", comes_and_goes),
@@ -33,6 +35,13 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// All kinds of source checks.
 pub(crate) const CHECKS: [SourceCheck; 3] = [SourceCheck::Off, SourceCheck::Enforce, SourceCheck::Strict];
+
+/// Options with each kind of source check, with and without sources that are allowed.
+fn options(seed: u64) -> EnforcerOptions {
+    let networks = ["10.244.9.0/24", "fd00:244::/64", "2001:db8::7/128"].map(|text| text.parse().unwrap());
+    let allowed_sources = networks.into_iter().filter(|_| seed % 2 == 0).collect();
+    EnforcerOptions { source_check: CHECKS[seed as usize % 3], allowed_sources, ..EnforcerOptions::default() }
+}
 
 fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -85,7 +94,7 @@ fn random_changes() {
         let random = &mut Random::new(seed);
         let mut world = World::new(random, 4);
         let first = node_links(random);
-        let options = EnforcerOptions { source_check: CHECKS[seed as usize % 3], ..EnforcerOptions::default() };
+        let options = options(seed);
         let kernel = Kernel::open().unwrap();
         let (mut enforcer, _) = Enforcer::start_in(kernel, options.clone(), first, &world.plan()).unwrap();
         for step in 0..6 {
@@ -124,7 +133,7 @@ fn loads() {
     for seed in seeds(0..12) {
         let random = &mut Random::new(100 + seed);
         let (world, around) = (World::new(random, 4), node_links(random));
-        let options = EnforcerOptions { source_check: CHECKS[seed as usize % 3], ..EnforcerOptions::default() };
+        let options = options(seed);
         crate::text::load(&text(&world.plan(), &options, &around).unwrap());
         let mut kernel = Kernel::open().unwrap();
         let read =
@@ -207,6 +216,39 @@ fn forged() {
         }
         let arrival = Arrival { in_interface: 7, has_reverse_route: false, ..Arrival::default() };
         assert!(passes(&ruleset, &packet(Hook::Input, "fe80::7", "fe80::1", arrival)));
+        enforcer.remove().unwrap();
+    }
+}
+
+/// On a routed node, sources that are allowed need no route back, unless they are a pod's.
+fn allowed() {
+    let owners = [(7, [address(LOCAL[0])].into()), (8, [address(LOCAL[1])].into())].into();
+    let around = NodeLinks { pod_interfaces: [7, 8].into(), interface_owners: owners, ..NodeLinks::default() };
+    let networks = ["10.99.0.0/24", "fd99::/64"].map(|network| network.parse().unwrap());
+    // The pods' own addresses as networks.
+    let pods = LOCAL.map(|pod| IpNet::from(address(pod)));
+    for source_check in CHECKS {
+        let allowed_sources = networks.into_iter().chain(pods).collect();
+        let options = EnforcerOptions { source_check, allowed_sources, ..EnforcerOptions::default() };
+        let (mut enforcer, ruleset) = start(options, around.clone(), &plan(&LOCAL, &LOCAL));
+        for (source, is_allowed) in [
+            ("10.99.0.7", true),
+            ("fd99::7", true),
+            ("10.98.0.7", false),
+            ("fd98::7", false),
+            // Another pod's on interface 7, or a pod's without a route back.
+            (LOCAL[0], false),
+            (LOCAL[1], false),
+        ] {
+            let arrival = Arrival { in_interface: 7, has_reverse_route: false, ..Arrival::default() };
+            for hook in Hook::POLICY {
+                let destination = if source.contains(':') { "2001:db8::9" } else { "203.0.113.9" };
+                let packet = packet(hook, source, destination, arrival);
+                let expected = is_allowed || !source_check.is_on();
+                assert_eq!(passes(&ruleset, &packet), expected, "{source_check:?} {packet:?}");
+            }
+        }
+        assert_eq!(enforcer.verify().unwrap().differences, []);
         enforcer.remove().unwrap();
     }
 }

@@ -1,7 +1,11 @@
 //! The check of senders on bridges: what pods may send, by port.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv6Addr},
+};
 
+use ipnet::IpNet;
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, EnforcerOptions, Hook, Kernel, Mac, NodeLinks, PortOwner, SourceCheck,
@@ -16,6 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("frames_are_dropped_by_port_and_source", sources),
         trial("advertisements_are_dropped_by_port_and_target", advertisements),
         trial("frames_are_dropped_by_port_and_hardware_address", hardware),
+        trial("sources_that_are_allowed_pass_unless_they_are_anothers", allowed),
         trial("a_pod_on_a_bridge_changes_its_own_elements_only", cost),
         trial("without_the_source_check_the_bridge_table_has_nothing_of_it", off),
     ]
@@ -203,6 +208,33 @@ fn hardware() {
                 assert_eq!(!passes(&ruleset, &packet), dropped, "{check:?} {packet:?}");
             }
         }
+        enforcer.remove().unwrap();
+    }
+}
+
+/// Networks that have addresses of pods and nodes too: these stay theirs.
+fn allowed() {
+    let networks = ["10.244.0.0/24", "fd00:244::/64", "203.0.113.9/32", "172.18.0.0/16"];
+    let networks: BTreeSet<IpNet> = networks.map(|network| network.parse().unwrap()).into();
+    for source_check in CHECKS {
+        let options =
+            EnforcerOptions { source_check, allowed_sources: networks.clone(), ..EnforcerOptions::default() };
+        let (mut enforcer, _) =
+            Enforcer::start_in(Kernel::open().unwrap(), options, links(), &plan()).unwrap();
+        let ruleset = bridge(&mut enforcer);
+        let more = [(Of::Nobody, address("203.0.113.10")), (Of::Nobody, address("fd00:245::9"))];
+        for (of, source) in addresses().into_iter().chain(more) {
+            let is_allowed = of == Of::Nobody && networks.iter().any(|network| network.contains(&source));
+            let dropped = is_dropped(source_check, POD, of) && !is_allowed;
+            let packet = frame(POD, POD_MAC, source);
+            assert_eq!(!passes(&ruleset, &packet), dropped, "{source_check:?} {packet:?}");
+            let IpAddr::V6(target) = source else { continue };
+            let packet = frame(POD, POD_MAC, address(OWN[1]));
+            let arrival = Arrival { target, ..packet.arrival };
+            let advertisement = Packet { protocol: Protocol::Other(58), port: 136, arrival, ..packet };
+            assert_eq!(!passes(&ruleset, &advertisement), dropped, "{source_check:?} {advertisement:?}");
+        }
+        assert_eq!(enforcer.verify().unwrap().differences, []);
         enforcer.remove().unwrap();
     }
 }

@@ -12,6 +12,7 @@ fn flags_take_precedence_over_the_environment_the_file_and_the_defaults() {
     let mut command = palisade(dir.path());
     command.args(["agent", "--print-config", "--node-name", "from-flag", "--config"]).arg(&file);
     command.env("PALISADE_NODE_NAME", "from-environment").env("PALISADE_LOG_LEVEL", "warn");
+    command.env("PALISADE_ALLOW_SOURCE", "192.0.2.10/32,2001:db8::7/64");
     let text = run(command.env("PALISADE_LOG_DROPS", "false"), 0);
     for line in [
         "node-name: from-flag",
@@ -20,6 +21,9 @@ fn flags_take_precedence_over_the_environment_the_file_and_the_defaults() {
         "lock-timeout: 7",
         "listen: \"off\"",
         "source: api",
+        "allow-source:",
+        "- 192.0.2.10/32",
+        "- 2001:db8::/64",
     ] {
         assert!(text.lines().any(|l| l == line), "no {line} in\n{text}");
     }
@@ -46,5 +50,9 @@ fn invalid_settings_are_reported_with_their_line() {
     assert!(missing.contains("cannot read /nowhere/agent.yaml"), "{missing}");
     let flag = run(palisade(dir.path()).args(["agent", "--source", "dir:"]), 2);
     assert!(flag.contains("is not a source"), "{flag}");
+    let everything = run(palisade(dir.path()).args(["agent", "--allow-source", "::/0"]), 2);
+    assert!(everything.contains("use --source-check=off"), "{everything}");
+    let number = of("allow-source: [192.0.2.10/32, 192.0.2.1]\n");
+    assert!(number.contains("\"192.0.2.1\" is not a network") && number.contains("line 1"), "{number}");
     run(palisade(dir.path()).args(["agent", "--once", "--remove"]), 2);
 }

@@ -238,6 +238,7 @@ fn settings_follow_from_the_values() {
     assert_eq!((&monitored["nri"], &monitored["pod-start"]), (&json!("on"), &json!("open")));
     let confined = settings("deploy/tests/confined/expected.yaml");
     assert_eq!((&confined["listen"], &confined["report-status"]), (&json!("127.0.0.1:9643"), &json!(false)));
+    assert_eq!(confined["allow-source"], json!(["192.0.2.10/32", "2001:db8::/64"]));
 }
 
 /// The kubelet probes the address at which the agents' settings serve health.
