@@ -13,29 +13,45 @@ use crate::{
     denial::denial,
     discovery, from_pods,
     ruleset::{
-        Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NodeSet, Outcome, PacketType, Rule,
-        STRANGERS_CHAIN,
+        Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet, Outcome,
+        PacketType, Rule, STRANGERS_CHAIN,
     },
 };
 
 /// Returns all of these chains, each after the chains that its rules use.
 ///
-/// `isolating` tells whether a local pod is isolated.
-pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: bool) -> Vec<Arc<Chain>> {
-    let mut chains = vec![
-        discovery::chain(),
-        link_chain(options, isolating),
-        labels_chain(),
-        revoked::chain(),
-        midstream::chain(sets),
-        strangers_chain(sets, isolating),
-    ];
+pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isolating) -> Vec<Arc<Chain>> {
+    let mut chains = vec![discovery::chain()];
+    chains.extend(of_isolation(options, sets, isolating));
+    chains.extend([labels_chain(), revoked::chain(), midstream::chain(sets)]);
     chains.extend(from_pods::chains(options, sets));
     chains.extend(Hook::POLICY.map(|hook| base_chain(hook, options, sets)));
     if options.egress_to_own_node {
         chains.push(output_chain(sets));
     }
     chains.into_iter().map(Arc::new).collect()
+}
+
+/// In which directions any local pod is isolated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Isolating {
+    /// In any.
+    pub(crate) any: bool,
+    /// For egress.
+    pub(crate) egress: bool,
+}
+
+/// Returns the chains whose rules depend on whether local pods are isolated. Without rules they allow everything.
+pub(crate) fn of_isolation(
+    options: &EnforcerOptions,
+    sets: &BaseSets,
+    Isolating { any, egress }: Isolating,
+) -> Vec<Chain> {
+    let mut chains = vec![link_chain(options, any), strangers_chain(sets, any)];
+    if options.egress_to_own_node {
+        chains.push(node_link_chain(options, egress));
+    }
+    chains
 }
 
 fn base_chain(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Chain {
@@ -54,6 +70,15 @@ fn base_chain(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Chain {
         // Catches one direction of every connection between link-local addresses, established or not.
         let to = Expression::LinkLocal { source: false };
         rules.push(vec![Expression::Family(Family::V6), to, to_link()]);
+    } else {
+        // Likewise: no pod is an end of such a connection.
+        let set = sets.node(NodeSet::Interfaces).name.clone();
+        rules.push(vec![
+            Expression::Family(Family::V6),
+            Expression::LinkLocal { source: true },
+            Expression::InterfaceIn { set, inverted: false },
+            Expression::Verdict(Outcome::Jump(NODE_LINK_CHAIN.into())),
+        ]);
     }
     rules.push(vec![Expression::EstablishedOrRelated, accept()]);
     rules.push(discovery::jump_rule());
@@ -115,6 +140,18 @@ pub(crate) fn link_chain(options: &EnforcerOptions, isolating: bool) -> Chain {
         "to many or by link-local addresses: denied while pods here are isolated",
         rules,
     )
+}
+
+/// Returns the chain that denies packets from link-local addresses of pods to their own node while a local pod is isolated for egress.
+///
+/// All links have the same such addresses, so none identifies a pod, and a pod reaches every service of its node by them (SEMANTICS A42,
+/// G-5). Routers, DHCP servers and routing peers of the node use them too, so the rule that jumps here matches interfaces of pods alone.
+pub(crate) fn node_link_chain(options: &EnforcerOptions, isolating: bool) -> Chain {
+    let denied = || [discovery::jump_rule()].into_iter().chain(denial(options, Direction::Egress));
+    let rules = if isolating { denied().collect() } else { Vec::new() };
+    let comment =
+        "by link-local addresses from pods to this node: denied while pods here are isolated for egress";
+    Chain::regular(NODE_LINK_CHAIN, comment, rules)
 }
 
 /// Returns the chain that denies packets between bridge ports to unknown addresses while a local pod is isolated.

@@ -22,14 +22,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::Arc,
 };
 
 use palisade_policy::{Delta, Direction, Family, Name, NodePlan, PeerSet, PeerSetId, PolicyTableId};
 
 use crate::{
-    EnforcerOptions, NodeLinks, PlanError, base,
+    EnforcerOptions, NodeLinks, PlanError,
+    base::{self, Isolating},
     base_sets::BaseSets,
     bridge::Bridge,
     element_counts::{ElementCounts, PreviousCounts},
@@ -38,7 +39,7 @@ use crate::{
     phases::{Phases, Step, add, remove, replace},
     registry::{Edit, Registry},
     revoked_tuples::RevokedTuples,
-    ruleset::{Chain, Content, Element, JumpTarget, LINK_CHAIN, Message, STRANGERS_CHAIN, Set, family_digit},
+    ruleset::{Chain, Content, Element, JumpTarget, Message, Set, family_digit},
 };
 
 /// The kernel objects that follow from the plan.
@@ -100,7 +101,7 @@ impl Program {
         out.extend(self.sets.all().map(|set| vec![Message::CreateSet(set.clone())]));
         // The dispatch maps are empty, so no pod is isolated yet. A base chain receives packets as soon as it exists, so
         // it and its rules are one step.
-        let chains = base::chains(&self.options, &self.sets, false);
+        let chains = base::chains(&self.options, &self.sets, Isolating::default());
         out.extend(chains.iter().map(|chain| Message::create_chain(chain).collect()));
         out
     }
@@ -114,14 +115,21 @@ impl Program {
 
     /// Returns the chains that exist whatever the plan contains, with their current rules.
     pub(crate) fn base_chains(&self) -> Vec<Arc<Chain>> {
-        base::chains(&self.options, &self.sets, self.isolating())
+        base::chains(&self.options, &self.sets, self.isolating_in())
     }
 
-    /// Returns the messages that fill the chains that are empty while no local pod is isolated.
-    pub(crate) fn fill_link_chains(&self) -> Step {
-        let chains =
-            [base::link_chain(&self.options, true), base::strangers_chain(&self.sets, true)].map(Arc::new);
-        chains.iter().flat_map(Message::add_rules).collect()
+    /// Returns the messages that change the chains whose rules depend on whether local pods are isolated.
+    pub(crate) fn change_isolation(&self, from: Isolating, to: Isolating) -> Step {
+        let chains = |isolating| base::of_isolation(&self.options, &self.sets, isolating).into_iter();
+        let mut out = Step::new();
+        for (old, new) in chains(from).zip(chains(to)) {
+            if old != new {
+                // One of them is empty.
+                let flush = (!old.rules.is_empty()).then(|| Message::FlushChain(old.name.clone()));
+                out.extend(flush.into_iter().chain(Message::add_rules(&Arc::new(new))));
+            }
+        }
+        out
     }
 
     /// Returns the change from `plan` to the plan after `delta`, and updates the program. The program must be that of
@@ -224,7 +232,7 @@ impl Program {
     fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) -> Result<(), PlanError> {
         let mut changes: BTreeMap<(JumpTarget, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
-        let was_isolating = self.isolating();
+        let was_isolating = self.isolating_in();
         let isolated: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.isolated(*a))).collect();
         for (key, chain) in targets {
             let (target, address) = *key;
@@ -260,13 +268,9 @@ impl Program {
             phases.join.extend(add(set, changed(false)));
             phases.leave.extend(remove(set, changed(true)));
         }
-        match (was_isolating, self.isolating()) {
-            (false, true) => phases.switch.push(self.fill_link_chains()),
-            (true, false) => {
-                let flush = |chain: &str| Message::FlushChain(chain.into());
-                phases.switch.push([LINK_CHAIN, STRANGERS_CHAIN].map(flush).into());
-            }
-            _ => {}
+        let change = self.change_isolation(was_isolating, self.isolating_in());
+        if !change.is_empty() {
+            phases.switch.push(change);
         }
         for ((target, family), (removed, added)) in changes {
             phases.dispatch(target).extend(replace(self.sets.dispatch(target, family), removed, added));
@@ -284,6 +288,15 @@ impl Program {
     pub(crate) fn isolating(&self) -> bool {
         // `JumpTarget::Table` sorts first.
         self.dispatch.first_key_value().is_some_and(|((target, _), _)| matches!(target, JumpTarget::Table(_)))
+    }
+
+    /// Returns in which directions any local pod is isolated. `O(log n)`.
+    pub(crate) fn isolating_in(&self) -> Isolating {
+        const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        let egress = JumpTarget::Table(Direction::Egress);
+        let mut from = self.dispatch.range((egress, FIRST)..);
+        let has_egress = from.next().is_some_and(|((target, _), _)| *target == egress);
+        Isolating { any: self.isolating(), egress: has_egress }
     }
 
     fn uses(&self, peer_set: PeerSetId) -> bool {

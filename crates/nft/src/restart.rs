@@ -11,6 +11,7 @@ use palisade_policy::{Delta, Direction, Family, IpRange, NodePlan};
 
 use crate::{
     Error, Kernel,
+    base::Isolating,
     bridge::bridged,
     expected::{self, base_chain, generation_in, has_type, properties_of_chain, properties_of_set},
     layout::closed,
@@ -333,8 +334,6 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
             phases.dispatch(target).extend(replace(map, to_closed, to_own_chains));
         }
     }
-    if program.isolating() {
-        first.extend(program.fill_link_chains());
-    }
+    first.extend(program.change_isolation(Isolating::default(), program.isolating_in()));
     phases.create.splice(0..0, std::iter::once(first).chain(program.add_revoked()));
 }

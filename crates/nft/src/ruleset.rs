@@ -55,6 +55,9 @@ pub(crate) const REPLIES_CHAIN: &str = "replies";
 /// The chain for link-scoped traffic, see [`crate::base`].
 pub(crate) const LINK_CHAIN: &str = "link";
 
+/// The chain for link-local packets of pods to their own node.
+pub(crate) const NODE_LINK_CHAIN: &str = "node_link";
+
 /// The chain that accepts discovery, see [`crate::discovery`].
 pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
 

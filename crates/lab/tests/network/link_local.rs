@@ -34,6 +34,8 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     ("link_local::an_established_connection_between_link_local_addresses_is_revoked", revoked),
     ("link_local::denied_link_scope_packets_are_reported", reported),
+    ("link_local::an_egress_policy_denies_the_own_node_on_a_bridge", |s| own_node(s, true)),
+    ("link_local::an_egress_policy_denies_the_own_node_when_routed", |s| own_node(s, false)),
 ];
 
 /// The interface index of `eth0` in every pod.
@@ -227,6 +229,48 @@ fn reported(sandbox: &Sandbox) -> Result<(), Failed> {
         })?;
     }
     Ok(())
+}
+
+/// A pod and its own node by their link-local addresses, in new and in established connections.
+fn own_node(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
+    use io::{Read, Write};
+    /// The node's end of every pod's link.
+    const GATEWAY: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let open = three();
+    let options = LayoutOptions { bridged, ..LayoutOptions::default() };
+    let mut lab = build(sandbox, &open, &options, palisade())?;
+    let bind = || TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT));
+    let listener = lab.run_in(&Place::Node("n1".into()), bind).map_err(|e| with_causes(&e))??;
+    let connect = |lab: &Lab, pod: &str, patience| {
+        within(lab, pod, || Ok(TcpStream::connect_timeout(&by_link(GATEWAY), patience)))
+    };
+    let mut client = connect(&lab, "a", ARRIVAL_TIMEOUT)??;
+    let (mut server, from) = listener.accept()?;
+    ensure(matches!(from.ip(), IpAddr::V6(a) if a.is_unicast_link_local()), || format!("from {from}"))?;
+    let mut with = |direction| -> Result<(), Failed> {
+        let mut isolated = open.clone();
+        isolated.apply(closed(direction));
+        update(&mut lab, &isolated)?;
+        let passes = direction == Direction::Ingress;
+        let patience = if passes { ARRIVAL_TIMEOUT } else { SILENCE };
+        for pod in ["a", "c"] {
+            let connected = connect(&lab, pod, patience)?.is_ok();
+            ensure(connected == passes, || format!("{direction:?}, {pod}: {connected}"))?;
+        }
+        client.write_all(b"x")?;
+        server.set_read_timeout(Some(patience))?;
+        let arrived = server.read_exact(&mut [0]).is_ok();
+        ensure(arrived == passes, || format!("{direction:?}, established: {arrived}"))?;
+        // Neighbor discovery uses these addresses.
+        must_agree(&lab).map(drop)
+    };
+    with(Direction::Ingress)?;
+    with(Direction::Egress)?;
+    update(&mut lab, &open)?;
+    connect(&lab, "a", ARRIVAL_TIMEOUT)??;
+    // What was sent meanwhile is sent again.
+    server.set_read_timeout(Some(ARRIVAL_TIMEOUT))?;
+    Ok(server.read_exact(&mut [0])?)
 }
 
 /// The agent's nflog group.

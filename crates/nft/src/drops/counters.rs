@@ -6,8 +6,8 @@ use crate::{
     Error, Kernel,
     reader::{Operation, Ruleset, Target},
     ruleset::{
-        ENCAPSULATED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, RECEIVED_CHAIN, REVOKED_CHAIN,
-        SOURCES_CHAIN, STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
+        ENCAPSULATED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, RECEIVED_CHAIN,
+        REVOKED_CHAIN, SOURCES_CHAIN, STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
     },
 };
 
@@ -48,12 +48,13 @@ impl Counters {
 }
 
 /// The chains that count as a direction without containing it in their names.
-const OF_EGRESS: [&str; 7] = [
+const OF_EGRESS: [&str; 8] = [
     "closed_egress",
     FORWARDED_CHAIN,
     RECEIVED_CHAIN,
     ENCAPSULATED_CHAIN,
     FROM_PORTS_CHAIN,
+    NODE_LINK_CHAIN,
     SOURCES_CHAIN,
     TARGETS_CHAIN,
 ];

@@ -88,7 +88,7 @@ fn the_table_and_its_base() {
          0d000200 68616972 70696e34 00000000 08000300 00000008 08000400 000001c7 08000500 \
          00000008 08000600 ffffff00 08000a00 00000001 0a000d00 00040200 00000000"
     );
-    let forward = base::chains(&crate::EnforcerOptions::default(), &sets, false)
+    let forward = base::chains(&crate::EnforcerOptions::default(), &sets, base::Isolating::default())
         .into_iter()
         .find(|chain| chain.hook == Some(Hook::Forward))
         .unwrap();

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("forged_sources_are_dropped_without_a_reverse_route", forged),
         trial("strictly_routed_pods_have_no_address_but_their_own", strictly),
         trial("sources_that_are_allowed_need_no_route_back_unless_they_are_a_pods", allowed),
+        trial("pods_don_t_reach_their_node_by_link_local_addresses_while_pods_are_isolated_for_egress", link_local),
         trial("tunnel_packets_of_pods_to_nodes_are_dropped", tunnels),
         trial("packets_between_bridge_ports_to_unknown_addresses_are_dropped", strangers),
         trial("the_bridge_table_exists_while_pods_have_bridge_ports", comes_and_goes),
@@ -216,6 +217,59 @@ fn forged() {
         }
         let arrival = Arrival { in_interface: 7, has_reverse_route: false, ..Arrival::default() };
         assert!(passes(&ruleset, &packet(Hook::Input, "fe80::7", "fe80::1", arrival)));
+        enforcer.remove().unwrap();
+    }
+}
+
+/// A plan whose pod is isolated in these directions.
+fn isolated_in(directions: &[Direction]) -> NodePlan {
+    let mut plan = plan(&LOCAL, &[]);
+    for direction in directions {
+        let id = PolicyTableId([1 + *direction as u8; 16]);
+        let rest = Traffic::all();
+        let (exact, ranges) = Default::default();
+        plan.tables.insert(id, PolicyTable { direction: *direction, exact, ranges, rest });
+        let dispatch = if *direction == Direction::Egress { &mut plan.egress } else { &mut plan.ingress };
+        dispatch.insert(address(LOCAL[1]), id);
+    }
+    plan
+}
+
+/// Whatever their policies allow: such an address identifies no pod.
+fn link_local() {
+    use Direction::{Egress, Ingress};
+    let around = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
+    let arrival = |in_interface| Arrival { in_interface, ..Arrival::default() };
+    for egress_to_own_node in [true, false] {
+        let options = EnforcerOptions { egress_to_own_node, ..EnforcerOptions::default() };
+        let (mut enforcer, _) = start(options.clone(), around.clone(), &isolated_in(&[]));
+        let steps: [&[Direction]; 6] = [&[], &[Ingress], &[Egress, Ingress], &[Egress], &[Ingress], &[]];
+        for directions in steps {
+            let delta = enforcer.programmed().delta_to(&isolated_in(directions));
+            enforcer.commit(&delta).unwrap();
+            let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+            let denied = egress_to_own_node && directions.contains(&Egress);
+            for destination in ["fe80::1", "fd00:244::ffff"] {
+                let from_pod = packet(Hook::Input, "fe80::7", destination, arrival(7));
+                for state in [State::New, State::Established] {
+                    let from_pod = Packet { state, ..from_pod };
+                    assert_eq!(!passes(&ruleset, &from_pod), denied, "{directions:?} {from_pod:?}");
+                }
+                // A router, a DHCP server or a routing peer of the node.
+                let from_others = packet(Hook::Input, "fe80::7", destination, arrival(9));
+                assert!(passes(&ruleset, &from_others), "{directions:?} {from_others:?}");
+                let arrival = Arrival { hop_limit: 255, ..from_pod.arrival };
+                let question = Packet { protocol: Protocol::Other(58), port: 135, arrival, ..from_pod };
+                assert!(passes(&ruleset, &question), "{directions:?} {question:?}");
+            }
+            assert_eq!(enforcer.verify().unwrap().differences, [], "{directions:?}");
+            // Another agent finds the chains as they are.
+            let (mut again, commit) =
+                Enforcer::start_in(Kernel::open().unwrap(), options.clone(), around.clone(), enforcer.programmed()).unwrap();
+            assert_eq!(commit.elements, 0, "{directions:?}");
+            assert_eq!(again.verify().unwrap().differences, [], "{directions:?}");
+            enforcer = again;
+        }
         enforcer.remove().unwrap();
     }
 }
