@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use palisade_policy::{Direction, Family};
 
 use super::attributes::AttributeWriter;
@@ -42,6 +43,9 @@ const ETHERNET_SOURCE: u32 = 6;
 const ETHERNET_TYPE: u32 = 12;
 /// Behind hardware type, protocol type, two lengths, operation, and a hardware address of six bytes.
 const ARP_SOURCE: u32 = 14;
+/// Offsets of the source address in the headers of IPv4 and IPv6 (RFC 791, RFC 8200).
+const IPV4_SOURCE: u32 = 12;
+const IPV6_SOURCE: u32 = 8;
 const IPV6_HOP_LIMIT: u32 = 7;
 const TCP_FLAGS_BYTE: u32 = 13;
 const SOURCE_PORT: u32 = 0;
@@ -99,12 +103,7 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             sender(out, if *by_port { SECOND_V4 } else { KEY }, *field);
             lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
         }
-        Expression::SenderInNetwork(field, network) => {
-            sender(out, KEY, *field);
-            let (bits, wanted) = (octets(network.netmask()), octets(network.network()));
-            mask(out, &bits, &vec![0; bits.len()]);
-            cmp(out, NFT_CMP_EQ, &wanted);
-        }
+        Expression::SenderInNetwork(field, network) => sender_in(out, *field, *network),
         Expression::ArpSourceIs(source) => {
             sender(out, KEY, SenderField::ArpSource);
             cmp(out, NFT_CMP_EQ, &source.octets());
@@ -274,9 +273,9 @@ fn transport(out: &mut AttributeWriter, register: u32, offset: u32, length: u32)
 /// Loads the source or destination address of the IP header.
 fn address(out: &mut AttributeWriter, register: u32, family: Family, source: bool) {
     let (offset, length) = match (family, source) {
-        (Family::V4, true) => (12, 4),
+        (Family::V4, true) => (IPV4_SOURCE, 4),
         (Family::V4, false) => (16, 4),
-        (Family::V6, true) => (8, 16),
+        (Family::V6, true) => (IPV6_SOURCE, 16),
         (Family::V6, false) => (24, 16),
     };
     payload(out, register, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
@@ -290,6 +289,26 @@ fn sender(out: &mut AttributeWriter, register: u32, field: SenderField) {
         SenderField::ArpSource => payload(out, register, NFT_PAYLOAD_NETWORK_HEADER, ARP_SOURCE, 4),
         SenderField::Target => transport(out, register, ND_TARGET, 16),
     }
+}
+
+/// Compares what a packet says of its sender, an address, with a network. As the program `nft` does it: without a mask if the network's
+/// prefix is whole octets of a header's field.
+fn sender_in(out: &mut AttributeWriter, field: SenderField, network: IpNet) {
+    let (wanted, bits) = (octets(network.network()), network.prefix_len());
+    let offset = match field {
+        SenderField::Source(Family::V4) => Some(IPV4_SOURCE),
+        SenderField::Source(Family::V6) => Some(IPV6_SOURCE),
+        SenderField::ArpSource => Some(ARP_SOURCE),
+        _ => None,
+    };
+    if let (Some(offset), true) = (offset, bits.is_multiple_of(8)) {
+        payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, offset, u32::from(bits / 8));
+        cmp(out, NFT_CMP_EQ, &wanted[..usize::from(bits / 8)]);
+        return;
+    }
+    sender(out, KEY, field);
+    mask(out, &octets(network.netmask()), &vec![0; wanted.len()]);
+    cmp(out, NFT_CMP_EQ, &wanted);
 }
 
 /// Loads source and destination address, one behind the other.

@@ -39,7 +39,8 @@ pub(crate) const CHECKS: [SourceCheck; 3] = [SourceCheck::Off, SourceCheck::Enfo
 
 /// Options with each kind of source check, with and without sources that are allowed.
 fn options(seed: u64) -> EnforcerOptions {
-    let networks = ["10.244.9.0/24", "fd00:244::/64", "2001:db8::7/128"].map(|text| text.parse().unwrap());
+    let networks = ["10.244.9.0/24", "172.16.0.0/12", "fd00:244::/64", "2001:db8::7/128", "2001:db8::/35"];
+    let networks = networks.map(|text| text.parse().unwrap());
     let allowed_sources = networks.into_iter().filter(|_| seed.is_multiple_of(2)).collect();
     EnforcerOptions { source_check: CHECKS[seed as usize % 3], allowed_sources, ..EnforcerOptions::default() }
 }
