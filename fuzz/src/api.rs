@@ -184,6 +184,8 @@ fn check(cluster: &Cluster, change: &Change) {
         Change::RemoveNode(name) => cluster.nodes.contains_key(name),
         Change::RemoveNamespace(name) => cluster.namespaces.contains_key(name),
         Change::RemovePolicy(key) => cluster.policies.contains_key(key),
+        // No object has them.
+        Change::SetLearned(_) | Change::RemoveLearned(_) => false,
         _ => true,
     };
     assert!(known, "{change:?} of what was never there");

@@ -13,8 +13,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, ContainerPort, Direction, Endpoint, Family, IpBlock, Labels, Name, Node, ObjectKey, Peer, Pod,
-    PodMatch, Selector,
+    Cluster, ContainerPort, Direction, DomainPattern, Endpoint, Family, IpBlock, Labels, Name, Node,
+    ObjectKey, Peer, Pod, PodMatch, Selector,
 };
 
 use crate::{
@@ -100,6 +100,7 @@ impl<'c> Alike<'c> {
     pub fn new(cluster: &'c Cluster) -> Self {
         let (mut pods, mut nodes) = (Numbering::default(), Numbering::default());
         let mut blocks: Numbering<IpBlock> = Numbering::default();
+        let mut domains: Numbering<DomainPattern> = Numbering::default();
         for policy in cluster.policies.values() {
             pods.number(policy.subject.clone());
             let rules = Direction::BOTH.into_iter().filter_map(|d| policy.rules(d)).flatten();
@@ -108,14 +109,16 @@ impl<'c> Alike<'c> {
                     Peer::Pods(choice) => drop(pods.number(choice.clone())),
                     Peer::Nodes(selector) => drop(nodes.number(selector.clone())),
                     Peer::Block(block) => drop(blocks.number(block.clone())),
+                    Peer::DomainName(pattern) => drop(domains.number(pattern.clone())),
                 }
             }
         }
         let keys = pods.values().iter().flat_map(|c: &PodMatch| c.pods.requirements()).map(|r| r.key.clone());
+        let learned = domains.values().iter().map(|pattern| cluster.learned_ranges(pattern));
         Self {
             cluster,
             keys: keys.collect(),
-            space: AddressSpace::new(blocks.values().iter().map(IpBlock::ranges)),
+            space: AddressSpace::new(blocks.values().iter().map(IpBlock::ranges).chain(learned)),
             places: Places::default(),
             pods: pods.values().to_vec(),
             nodes: nodes.values().to_vec(),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Addressing, Cluster, Direction, Family, IpBlock, IpRange, Labels, Name, Namespace, NamespaceMatch, Node,
-    Peer, Pod, PodMatch, PortMatch, Protocol, Selector,
+    Addressing, Cluster, Direction, DomainPattern, Family, IpBlock, IpRange, Labels, Name, Namespace,
+    NamespaceMatch, Node, Peer, Pod, PodMatch, PortMatch, Protocol, Selector,
 };
 
 use crate::{
@@ -57,6 +57,7 @@ struct Mentions {
     port_names: HashSet<Name>,
     node_keys: HashSet<Name>,
     blocks: Numbering<IpBlock>,
+    domains: Numbering<DomainPattern>,
 }
 
 impl Mentions {
@@ -69,6 +70,7 @@ impl Mentions {
                     match &entry.peer {
                         Peer::Pods(choice) => out.selector(&choice.pods),
                         Peer::Block(block) => drop(out.blocks.number(block.clone())),
+                        Peer::DomainName(pattern) => drop(out.domains.number(pattern.clone())),
                         Peer::Nodes(selector) => {
                             out.node_keys.extend(selector.requirements().iter().map(|r| r.key.clone()));
                         }
@@ -107,7 +109,7 @@ pub(crate) struct Classes {
     of_node_labels: Vec<Vec<ClassId>>,
     /// The namespace of the unknown pod, if there is one.
     unknown: Option<Namespace>,
-    /// How many blocks policies have. In the address space, the filter ranges follow them.
+    /// How many blocks and domain names policies have. In the address space, the filter ranges follow them.
     blocks: usize,
 }
 
@@ -116,8 +118,10 @@ impl Classes {
     /// that no range is partly in a filter range.
     pub(crate) fn new(cluster: &Cluster, filter_ranges: &[Vec<IpRange>]) -> Self {
         let mentions = Mentions::of(cluster);
-        let blocks = mentions.blocks.values().len();
-        let cuts = mentions.blocks.values().iter().map(IpBlock::ranges).chain(filter_ranges.iter().cloned());
+        let blocks = mentions.blocks.values().len() + mentions.domains.values().len();
+        let learned = mentions.domains.values().iter().map(|pattern| cluster.learned_ranges(pattern));
+        let cuts = mentions.blocks.values().iter().map(IpBlock::ranges).chain(learned);
+        let cuts = cuts.chain(filter_ranges.iter().cloned());
         Self {
             space: AddressSpace::new(cuts),
             places: Places::default(),
@@ -217,9 +221,18 @@ impl Classes {
         (0..).zip(self.all.values()).filter_map(unknown).collect()
     }
 
-    /// Returns the sets of blocks that contain a block of some policy.
-    pub(crate) fn sets_with(&self, block: &IpBlock) -> &[BlockSet] {
-        self.mentions.blocks.find(block).map_or(&[], |number| self.space.sets_with(number as usize))
+    /// Returns the sets of blocks that contain a block of some policy, or the learned addresses of a domain name; none for
+    /// another peer.
+    pub(crate) fn sets_with(&self, peer: &Peer) -> &[BlockSet] {
+        let number = match peer {
+            Peer::Block(block) => self.mentions.blocks.find(block).map(|number| number as usize),
+            Peer::DomainName(pattern) => {
+                let number = self.mentions.domains.find(pattern);
+                number.map(|number| self.mentions.blocks.values().len() + number as usize)
+            }
+            Peer::Pods(_) | Peer::Nodes(_) => None,
+        };
+        number.map_or(&[], |number| self.space.sets_with(number))
     }
 
     /// Returns the named ports of a class of pods; none for other classes.
@@ -234,8 +247,8 @@ impl Classes {
     pub(crate) fn held_by(&self, peer: &Peer, cluster: &Cluster) -> Vec<ClassId> {
         match peer {
             Peer::Pods(choice) => self.pods(choice, cluster),
-            Peer::Block(block) => {
-                let of_sets = self.sets_with(block).iter().filter_map(|set| self.of_set.get(set));
+            Peer::Block(_) | Peer::DomainName(_) => {
+                let of_sets = self.sets_with(peer).iter().filter_map(|set| self.of_set.get(set));
                 of_sets.flatten().copied().collect()
             }
             Peer::Nodes(selector) => {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Family, IpBlock, IpRange, Peer, Pod,
+    Cluster, Direction, Family, IpRange, Peer, Pod,
     address::{from_number, to_number, union, without},
 };
 
@@ -118,7 +118,7 @@ fn own_ranges(cluster: &Cluster) -> Vec<IpRange> {
     own.map(|a| IpRange { first: a, last: a }).collect()
 }
 
-/// The ranges in the blocks of each rule that applies to a pod.
+/// The ranges in the blocks and the learned addresses of each rule that applies to a pod.
 pub(crate) fn rule_ranges(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<Vec<IpRange>> {
     let namespace = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
     let policies =
@@ -126,11 +126,12 @@ pub(crate) fn rule_ranges(cluster: &Cluster, pod: &Pod, direction: Direction) ->
     let peers =
         policies.flat_map(|p| p.rules(direction).unwrap_or_default()).filter_map(|r| r.peers.as_ref());
     let ranges = peers.map(|peers| {
-        let blocks = peers.iter().filter_map(|p| match &p.peer {
-            Peer::Block(block) => Some(block),
+        let ranges = peers.iter().filter_map(|p| match &p.peer {
+            Peer::Block(block) => Some(block.ranges()),
+            Peer::DomainName(pattern) => Some(cluster.learned_ranges(pattern)),
             Peer::Pods(_) | Peer::Nodes(_) => None,
         });
-        union(blocks.flat_map(IpBlock::ranges).collect())
+        union(ranges.flatten().collect())
     });
     ranges.filter(|ranges| !ranges.is_empty()).collect()
 }

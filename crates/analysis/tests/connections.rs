@@ -93,6 +93,7 @@ fn agrees(cluster: &Cluster, group_by: GroupBy, rng: &mut Rng) -> Result<(), Str
 fn workloads_agree_with_the_reference_for_every_pair() {
     hold(cases(400), &Shape::strange(), |c, rng| agrees(c, GroupBy::Workload, rng));
     hold(cases(400), &Shape::tiered(), |c, rng| agrees(c, GroupBy::Workload, rng));
+    hold(cases(200), &Shape::with_domain_names(), |c, rng| agrees(c, GroupBy::Workload, rng));
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn edges(cluster: &Cluster) -> Vec<IpAddr> {
         let peers = rules.flat_map(|rule| rule.peers.iter().flatten());
         let blocks = peers.filter_map(|entry| match &entry.peer {
             Peer::Block(block) => Some(block.ranges()),
-            Peer::Pods(_) | Peer::Nodes(_) => None,
+            Peer::Pods(_) | Peer::Nodes(_) | Peer::DomainName(_) => None,
         });
         for range in blocks.flatten() {
             let family = Family::of(range.first);

@@ -80,7 +80,7 @@ fn blocks(cluster: &Cluster) -> BTreeSet<&IpBlock> {
         .flat_map(|r| r.peers.iter().flatten())
         .filter_map(|p| match &p.peer {
             Peer::Block(block) => Some(block),
-            Peer::Pods(_) | Peer::Nodes(_) => None,
+            Peer::Pods(_) | Peer::Nodes(_) | Peer::DomainName(_) => None,
         })
         .collect()
 }

@@ -164,6 +164,7 @@ fn shape(pods: usize) -> Shape {
         pods: pods..=pods,
         nodes: 3..=3,
         policies: pods / 2..=pods,
+        learned: 0..=0,
         style: Style::BuildableTiered,
     }
 }
@@ -218,6 +219,7 @@ fn kind_of(change: &Change, before: &Cluster) -> &'static str {
         Change::RemovePolicy(_) => "policies deleted",
         Change::SetNode(_) | Change::RemoveNode(_) => "nodes edited",
         Change::SetService(_) | Change::RemoveService(_) => "services edited",
+        Change::SetLearned(_) | Change::RemoveLearned(_) => "learned names edited",
     }
 }
 

@@ -60,6 +60,8 @@ impl<'c> Other<'c> {
             | (Self::Pod { .. } | Self::Address(Some(_)), Peer::Nodes(_)) => Some(false),
             // It may be that of a node.
             (Self::Address(None), Peer::Nodes(_)) => None,
+            // Lint reads manifests: nothing was learned.
+            (Self::Pod { .. } | Self::Address(_), Peer::DomainName(_)) => Some(false),
             (Self::Pod { address, .. } | Self::Address(address), Peer::Block(block)) => match address {
                 Some(address) => Some(block.contains(address)),
                 None if block.cidr.prefix_len() == 0 && block.except.is_empty() => Some(true),
@@ -117,7 +119,7 @@ pub(crate) fn may_admit_others(cx: &Context<'_>, class: &Class<'_>, pod: &Pod, t
             Peer::Pods(choice) => {
                 !matches!(&choice.namespaces, NamespaceMatch::Named(name) if name == class.namespace)
             }
-            Peer::Block(_) | Peer::Nodes(_) => true,
+            Peer::Block(_) | Peer::Nodes(_) | Peer::DomainName(_) => true,
         };
         let peers = rule.peers.as_ref().is_none_or(|all| all.iter().any(|entry| may_match(&entry.peer)));
         peers && !ports(rule, Some(pod)).intersection(traffic).is_none()

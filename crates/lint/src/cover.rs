@@ -3,8 +3,8 @@
 //! The answer is never wrong where it is yes. It may be no where two other rules together match everything.
 
 use palisade_policy::{
-    IpRange, LabelSet, LabelValues, NAMESPACE_NAME_LABEL, NamespaceMatch, Peer, PodMatch, PortMatch,
-    Protocol, Rule, Selector, Traffic, address::without,
+    DomainPattern, IpRange, LabelSet, LabelValues, NAMESPACE_NAME_LABEL, NamespaceMatch, Peer, PodMatch,
+    PortMatch, Protocol, Rule, Selector, Traffic, address::without,
 };
 
 /// The pods that a match selects, as sets of labels. `None`: it can't match.
@@ -41,6 +41,7 @@ enum PeerCover {
     Pods(PodCover),
     Block(Vec<IpRange>),
     Nodes(Selector),
+    DomainName(DomainPattern),
 }
 
 impl PeerCover {
@@ -49,6 +50,7 @@ impl PeerCover {
             Peer::Pods(choice) => Self::Pods(PodCover::new(choice)),
             Peer::Block(block) => Self::Block(block.ranges()),
             Peer::Nodes(selector) => Self::Nodes(selector.clone()),
+            Peer::DomainName(pattern) => Self::DomainName(pattern.clone()),
         }
     }
 
@@ -63,6 +65,7 @@ impl PeerCover {
                 (_, None) => false,
                 (Some(own), Some(other)) => own.is_subset(&other),
             },
+            (Self::DomainName(own), Self::DomainName(other)) => own.is_within(other),
             _ => false,
         }
     }

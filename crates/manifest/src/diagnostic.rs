@@ -88,7 +88,7 @@ codes! {
     /// A cluster-wide policy has something unusable that the API server admits. The rule fails closed, or the policy
     /// selects nothing.
     Unusable = "unusable",
-    /// This version doesn't enforce a valid field. The rule fails closed.
+    /// This version doesn't enforce a valid field. What it would match isn't matched.
     NotEnforced = "not-enforced",
     /// Cluster-wide policies of the same tier have the same priority.
     EqualPriority = "equal-priority",

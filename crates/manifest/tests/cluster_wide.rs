@@ -184,18 +184,29 @@ fn admitted_but_unusable_rules_fail_closed() {
 }
 
 #[test]
-fn domain_names_are_read_and_reported_as_not_enforced() {
-    let rules =
-        ["Accept", "Deny", "Pass"].map(|a| format!("{{action: {a}, to: [{{domainNames: ['*.k8s.io']}}]}}"));
+fn domain_names_are_peers_of_rules_that_accept() {
+    let rules = ["Accept", "Deny", "Pass"].map(|a| {
+        format!("{{action: {a}, to: [{{domainNames: ['*.K8S.io.', a.io]}}, {{networks: [10.0.0.0/8]}}]}}")
+    });
     let loaded = checked(&object(CNP, "p", &egress(&rules.join(", "))));
     let read = only(&loaded).rules(Direction::Egress).unwrap();
-    assert!(is_closed(&read[0], Action::Accept));
+    let peers: Vec<String> =
+        read[0].peers.iter().flatten().map(|e| palisade_names::describe_peer(&e.peer)).collect();
+    assert_eq!(peers, ["domain name *.k8s.io", "domain name a.io", "10.0.0.0/8"]);
     assert!(is_closed(&read[1], Action::Deny) && is_closed(&read[2], Action::Pass));
-    assert_eq!(loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(), [Code::NotEnforced; 3]);
     assert_eq!(
-        loaded.diagnostics[0].headline(),
-        "ClusterNetworkPolicy p: spec.egress[0].to[0].domainNames: domainNames are not enforced by this version; the rule \
-         is unusable and matches nothing"
+        loaded.diagnostics.iter().map(|d| d.code).collect::<Vec<_>>(),
+        [Code::NotEnforced, Code::Unusable, Code::Unusable]
+    );
+    let headlines: Vec<String> = loaded.diagnostics.iter().map(|d| d.headline()).collect();
+    assert_eq!(
+        headlines[..2],
+        [
+            "ClusterNetworkPolicy p: spec.egress[0].to[0].domainNames: domainNames are not enforced by this version: its \
+             agents learn no addresses, so these names match nothing",
+            "ClusterNetworkPolicy p: spec.egress[1].to[0].domainNames: domainNames are for rules with action Accept only; \
+             the rule is unusable and denies all egress of its subjects"
+        ]
     );
 }
 

@@ -15,6 +15,7 @@ pub fn describe_peer(peer: &Peer) -> String {
         }
         Peer::Nodes(selector) if selector.is_everything() => "every node".to_owned(),
         Peer::Nodes(selector) => format!("nodes {selector}"),
+        Peer::DomainName(pattern) => format!("domain name {pattern}"),
         Peer::Block(block) if block.except.is_empty() => block.cidr.to_string(),
         Peer::Block(block) => {
             let shown: Vec<String> = block.except.iter().take(4).map(ToString::to_string).collect();

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
-use crate::{Addressing, Labels, Name, ObjectKey, Pod, Pods, Policy, PolicyKey, Service};
+use crate::{
+    Addressing, DomainName, DomainPattern, IpRange, Labels, LearnedName, Name, ObjectKey, Pod, Pods, Policy,
+    PolicyKey, Service, address::union,
+};
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -53,6 +56,8 @@ pub struct Cluster {
     pub services: BTreeMap<ObjectKey, Service>,
     /// Policies of every kind.
     pub policies: BTreeMap<PolicyKey, std::sync::Arc<Policy>>,
+    /// The addresses that were learned for names. No object of the API has them.
+    pub learned: BTreeMap<DomainName, LearnedName>,
     /// The IP families, and what is known about addresses that no object reports.
     pub addressing: Addressing,
 }
@@ -81,6 +86,10 @@ pub enum Change {
     SetPolicy(std::sync::Arc<Policy>),
     /// A policy was deleted.
     RemovePolicy(PolicyKey),
+    /// Addresses were learned for a name, or expired. Replaces those that were known.
+    SetLearned(LearnedName),
+    /// Nothing is known about a name any more.
+    RemoveLearned(DomainName),
 }
 
 impl Cluster {
@@ -97,17 +106,21 @@ impl Cluster {
             Change::RemoveService(key) => drop(self.services.remove(&key)),
             Change::SetPolicy(p) => drop(self.policies.insert(p.key.clone(), p)),
             Change::RemovePolicy(key) => drop(self.policies.remove(&key)),
+            Change::SetLearned(l) => drop(self.learned.insert(l.name.clone(), l)),
+            Change::RemoveLearned(name) => drop(self.learned.remove(&name)),
         }
     }
 
-    /// Returns the changes that build this cluster from an empty one: namespaces, nodes, pods, services, policies.
+    /// Returns the changes that build this cluster from an empty one: namespaces, nodes, pods, services, policies,
+    /// learned names.
     pub fn into_changes(self) -> impl Iterator<Item = Change> {
         let namespaces = self.namespaces.into_values().map(Change::SetNamespace);
         let nodes = self.nodes.into_values().map(Change::SetNode);
         let pods = self.pods.into_values().map(Change::SetPod);
         let services = self.services.into_values().map(Change::SetService);
         let policies = self.policies.into_values().map(Change::SetPolicy);
-        namespaces.chain(nodes).chain(pods).chain(services).chain(policies)
+        let learned = self.learned.into_values().map(Change::SetLearned);
+        namespaces.chain(nodes).chain(pods).chain(services).chain(policies).chain(learned)
     }
 
     /// Returns the changes from `self` to `to`: deletions first, then additions and updates. `O(objects)`: for sources
@@ -133,6 +146,7 @@ impl Cluster {
         out.extend(set.cloned().map(Change::SetPod));
         diff(&self.services, &to.services, &mut out, Change::RemoveService, Change::SetService);
         diff(&self.policies, &to.policies, &mut out, Change::RemovePolicy, Change::SetPolicy);
+        diff(&self.learned, &to.learned, &mut out, Change::RemoveLearned, Change::SetLearned);
         out
     }
 
@@ -147,6 +161,21 @@ impl Cluster {
             .values()
             .filter(|p| p.is_running() && p.addresses.contains(&address))
             .min_by(|a, b| Pod::precedence(a, b))
+    }
+
+    /// Returns whether an address was learned for a name that `pattern` matches. `O(learned names)`.
+    #[must_use]
+    pub fn is_learned(&self, pattern: &DomainPattern, address: IpAddr) -> bool {
+        self.learned.values().any(|l| pattern.matches(&l.name) && l.addresses.contains(&address))
+    }
+
+    /// Returns the addresses that were learned for names that `pattern` matches, as ranges: sorted, disjoint, not adjacent.
+    /// `O(learned names + addresses)`.
+    #[must_use]
+    pub fn learned_ranges(&self, pattern: &DomainPattern) -> Vec<IpRange> {
+        let matching = self.learned.values().filter(|learned| pattern.matches(&learned.name));
+        let addresses = matching.flat_map(|learned| learned.addresses.iter());
+        union(addresses.map(|a| IpRange { first: a, last: a }).collect())
     }
 
     /// Returns the endpoint with this address: the pod that owns it, else the node, else an external address. `O(pods +

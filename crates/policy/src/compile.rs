@@ -42,13 +42,14 @@
 //! * `definition`: the rules of a table, independent of the peers: rules in order, with the named ports of the subject
 //!   resolved. Its hash is the table's name (`names`, `definitions`).
 //! * `ranges`: the table's rows for addresses of no pod, cut where CIDRs begin and end.
-//! * `classes`: addresses of pods and nodes that no table of this node can distinguish.
+//! * `classes`: addresses of pods, of nodes and of learned names that no table of this node can distinguish.
+//! * `learned`: the names for which each address was learned.
 //! * `selections`: selectors of rules, and the classes that they match.
 //! * `tables`: for each table, the classes whose row differs from that of their addresses' ranges, grouped by row.
 //! * `budget`, `accounts`: limits for tenants. A table over budget allows nothing.
 //! * `recorder`: edits the plan and records what it was, so that a delta carries only what differs.
 //!
-//! A new pod of a known class costs one insertion per peer set that contains the class, independent of the number of
+//! A new pod or learned address of a known class costs one insertion per peer set that contains the class, independent of the number of
 //! policies.
 
 mod accounts;
@@ -59,6 +60,7 @@ mod coverage;
 mod definition;
 mod definitions;
 mod effective;
+mod learned;
 mod names;
 mod ranges;
 mod recorder;
@@ -74,13 +76,14 @@ use std::{
 };
 
 use crate::{
-    Change, Cluster, Delta, Direction, Interner, Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy,
-    PolicyKey,
+    Change, Cluster, Delta, Direction, DomainName, Interner, LearnedName, Name, Namespace, Node, NodePlan,
+    ObjectKey, Pod, Policy, PolicyKey,
 };
 
 use self::{
     addresses::AddressBook,
     classes::{Classes, KnownClasses},
+    learned::Learned,
     names::Namer,
     recorder::Recorder,
     subjects::Subjects,
@@ -98,6 +101,7 @@ pub struct Compiler {
     cluster: Cluster,
     interner: Interner,
     book: AddressBook,
+    learned: Learned,
     subjects: Subjects,
     classes: Classes,
     tables: Tables,
@@ -158,6 +162,7 @@ impl Compiler {
             cluster: Cluster::default(),
             interner: Interner::default(),
             book: AddressBook::default(),
+            learned: Learned::default(),
             subjects: Subjects::new(budget, namer),
             classes: Classes::default(),
             tables: Tables::new(budget, namer),
@@ -270,6 +275,8 @@ impl Compiler {
             Change::RemovePolicy(key) => self.note_policy(key, None, dirty),
             Change::SetNode(node) => self.note_node(&node.name, Some(node), dirty),
             Change::RemoveNode(name) => self.note_node(name, None, dirty),
+            Change::SetLearned(learned) => self.note_learned(&learned.name, Some(learned), dirty),
+            Change::RemoveLearned(name) => self.note_learned(name, None, dirty),
             // Services are translated before policies apply.
             Change::SetPod(_) | Change::SetService(_) | Change::RemoveService(_) => {}
         }
@@ -317,6 +324,13 @@ impl Compiler {
                 .addresses
                 .extend(old.into_iter().chain(new).flat_map(|node| node.addresses.iter().copied()));
             self.book.set_node(old, new);
+        }
+    }
+
+    fn note_learned(&mut self, name: &DomainName, new: Option<&LearnedName>, dirty: &mut Dirty) {
+        let old = self.cluster.learned.get(name);
+        if old != new {
+            dirty.addresses.extend(self.learned.replace(name, old, new));
         }
     }
 
@@ -368,11 +382,11 @@ impl Compiler {
             self.tables.dispatch(key, namespace, definition, &mut self.classes, &mut recorder);
         }
         // 2. … which may distinguish addresses of one class.
-        dirty.addresses.extend(self.classes.take_outdated(&self.cluster, &self.book));
+        dirty.addresses.extend(self.classes.take_outdated(&self.cluster));
         let mut known = KnownClasses::default();
         for address in dirty.addresses.iter().copied() {
             let holder = self.book.holder(address, &self.cluster);
-            self.classes.update(address, holder, &mut known, |sets, class_of| {
+            self.classes.update(address, holder, &self.learned, &mut known, |sets, class_of| {
                 for set in sets {
                     recorder.set_member(*set, address, class_of);
                 }
@@ -401,92 +415,4 @@ pub(crate) fn remove_from<K: Ord, V: Ord>(index: &mut BTreeMap<K, BTreeSet<V>>, 
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use super::*;
-    use crate::{
-        Action, Direction, Labels, Peer, Protocol, Rule, Selector, Tier, Verdict,
-        rules::{NamespaceMatch, PeerEntry, PodMatch},
-    };
-
-    fn pod(name: &str, app: &str, address: &str, node: &str) -> Pod {
-        Pod {
-            node: Some(node.into()),
-            ..Pod::new(
-                ObjectKey::new("shop", name),
-                Labels::from_iter([("app", app), ("pod-template-hash", name)]),
-                vec![address.parse().unwrap()],
-            )
-        }
-    }
-
-    /// Allows ingress to `app=backend` only from `app=frontend`.
-    fn only_frontend() -> Arc<Policy> {
-        let choose = |app| PodMatch {
-            namespaces: NamespaceMatch::Named("shop".into()),
-            pods: Selector::of_labels([("app", app)]),
-        };
-        let from = PeerEntry { peer: Peer::Pods(choose("frontend")), origin: None };
-        Arc::new(Policy {
-            key: PolicyKey::network_policy("shop", "only-frontend"),
-            tier: Tier::Developer,
-            priority: 0,
-            subject: choose("backend"),
-            ingress: Some(vec![Rule {
-                name: None,
-                action: Action::Accept,
-                peers: Some(vec![from]),
-                ports: None,
-                origin: None,
-            }]),
-            egress: None,
-            origin: None,
-        })
-    }
-
-    #[test]
-    fn a_pod_of_a_known_class_adds_one_element() {
-        let mut compiler = Compiler::new("n1".into());
-        compiler.apply_all([
-            Change::SetPod(pod("b-1", "backend", "10.0.0.1", "n1")),
-            Change::SetPod(pod("f-1", "frontend", "10.0.1.1", "n2")),
-            Change::SetPolicy(only_frontend()),
-        ]);
-        let verdict = |c: &Compiler, from: &str| {
-            let to = "10.0.0.1".parse().unwrap();
-            c.plan().decide(Direction::Ingress, from.parse().unwrap(), to, Protocol::Tcp, 80)
-        };
-        assert_eq!(verdict(&compiler, "10.0.1.1"), Verdict::Allow);
-        assert_eq!(verdict(&compiler, "10.0.1.2"), Verdict::Deny);
-
-        let delta = compiler.apply(Change::SetPod(pod("f-2", "frontend", "10.0.1.2", "n2")));
-        assert_eq!(verdict(&compiler, "10.0.1.2"), Verdict::Allow);
-        assert_eq!(delta.members.len(), 1, "{delta:?}");
-        let rest = Delta { members: BTreeMap::new(), ..delta };
-        assert!(rest.is_empty(), "{rest:?}");
-    }
-
-    #[test]
-    fn irrelevant_changes_leave_the_plan_alone() {
-        let mut compiler = Compiler::new("n1".into());
-        compiler.apply_all([
-            Change::SetPod(pod("b-1", "backend", "10.0.0.1", "n1")),
-            Change::SetPolicy(only_frontend()),
-        ]);
-        assert!(compiler.apply(Change::SetPolicy(only_frontend())).is_empty());
-        assert!(compiler.apply(Change::SetPod(pod("x", "other", "10.0.1.9", "n2"))).is_empty());
-        assert!(compiler.apply(Change::RemovePod(ObjectKey::new("shop", "nobody"))).is_empty());
-    }
-
-    #[test]
-    fn without_local_pods_nothing_is_programmed() {
-        let mut compiler = Compiler::new("n3".into());
-        let delta = compiler.apply_all([
-            Change::SetPod(pod("b-1", "backend", "10.0.0.1", "n1")),
-            Change::SetPod(pod("f-1", "frontend", "10.0.1.1", "n2")),
-            Change::SetPolicy(only_frontend()),
-        ]);
-        assert!(delta.is_empty() && *compiler.plan() == NodePlan::default());
-    }
-}
+mod tests;

@@ -156,7 +156,7 @@ impl Pools {
             match &mut entry.peer {
                 Peer::Pods(choice) => self.pod_match(choice),
                 Peer::Nodes(selector) => self.selector(selector),
-                Peer::Block(_) => {}
+                Peer::Block(_) | Peer::DomainName(_) => {}
             }
         }
         for entry in rule.ports.iter_mut().flatten() {

@@ -77,6 +77,8 @@ fn closeness(question: &Question<'_>, peer: &Peer) -> u32 {
         },
         // An excepted address is closer than one outside the CIDR.
         Peer::Block(block) => 60 * u32::from(block.cidr.contains(&question.peer.address())),
+        // The likeliest rule for an address outside the cluster that no CIDR contains.
+        Peer::DomainName(_) => 20 * u32::from(matches!(question.peer, Endpoint::External(_))),
         Peer::Nodes(_) => 50 * u32::from(matches!(question.peer, Endpoint::Node { .. })),
     }
 }

@@ -47,7 +47,7 @@ display_as_hex!(PolicyTableId, PeerSetId);
 /// A set of peer addresses, shared by all tables that need it. May contain both families.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerSet {
-    /// Addresses of running pods and of nodes, for an exact lookup.
+    /// Addresses of running pods, of nodes and of learned names, for an exact lookup.
     Addresses(AddressSet),
     /// Ranges of CIDRs, sorted, disjoint. They never change while the id stays.
     Ranges(Vec<IpRange>),
@@ -62,7 +62,7 @@ pub enum PeerSet {
 pub struct PolicyTable {
     /// The direction.
     pub direction: Direction,
-    /// Rows of pods and nodes. All peer sets are [`PeerSet::Addresses`].
+    /// Rows of pods, nodes and learned addresses. All peer sets are [`PeerSet::Addresses`].
     pub exact: BTreeMap<PeerSetId, Traffic>,
     /// Rows of all other addresses. All peer sets are [`PeerSet::Ranges`].
     pub ranges: BTreeMap<PeerSetId, Traffic>,

@@ -61,13 +61,15 @@ impl<'a> Question<'a> {
         rule.ports.as_ref().is_none_or(|ports| ports.iter().any(|entry| self.port_matches(&entry.port)))
     }
 
-    /// Selectors match running pods; blocks match addresses, without regard to their owner (SEMANTICS A.6, A.7).
+    /// Selectors match running pods; blocks and domain names match addresses, without regard to their owner (SEMANTICS
+    /// A.6, A.7, C.6).
     pub(crate) fn peer_matches(&self, peer: &Peer) -> bool {
         match peer {
             Peer::Pods(choice) => running_pod(self.cluster, self.peer).is_some_and(|pod| {
                 choice.matches(&pod.key.namespace, self.namespace_labels(pod), &pod.labels)
             }),
             Peer::Block(block) => block.contains(self.peer.address()),
+            Peer::DomainName(pattern) => self.cluster.is_learned(pattern, self.peer.address()),
             Peer::Nodes(selector) => match self.peer {
                 Endpoint::Node { name, .. } => {
                     self.cluster.nodes.get(name).is_some_and(|node| selector.matches(&node.labels))

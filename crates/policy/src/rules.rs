@@ -6,7 +6,10 @@ use std::{fmt, sync::Arc};
 
 use ipnet::IpNet;
 
-use crate::{Direction, IpRange, Labels, Name, Pod, PortSet, Protocol, Selector, Traffic, address::without};
+use crate::{
+    Direction, DomainPattern, IpRange, Labels, Name, Pod, PortSet, Protocol, Selector, Traffic,
+    address::without,
+};
 
 /// The place in the user's files, or in an object of the cluster, where something is written. Lines and columns count
 /// from 1, columns in characters.
@@ -228,6 +231,9 @@ pub enum Peer {
     Block(IpBlock),
     /// The addresses of nodes with matching labels, and so their host-network pods (SEMANTICS C14).
     Nodes(Selector),
+    /// Addresses that were learned for names that the pattern matches, without regard to their owner (SEMANTICS C.6).
+    /// None as long as nothing was learned.
+    DomainName(DomainPattern),
 }
 
 /// A CIDR with exceptions.

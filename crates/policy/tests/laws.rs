@@ -58,10 +58,12 @@ fn reference_is_plan_is_second_opinion_on_samples() {
     }
 }
 
-/// (a) With cluster-wide tiers before and after the NetworkPolicies, reference and plan agree.
+/// (a) With cluster-wide tiers before and after the NetworkPolicies, and with domain names, reference and plan agree.
 #[test]
 fn reference_is_plan_with_tiers() {
-    for (n, shape) in [(2000, Shape::tiered()), (500, Shape::small_tiered())] {
+    for (n, shape) in
+        [(2000, Shape::tiered()), (500, Shape::small_tiered()), (2000, Shape::with_domain_names())]
+    {
         hold(cases(n), &shape, |cluster, rng| {
             let plans = plans(cluster);
             flows(rng, cluster, 150).iter().try_for_each(|flow| unanimous(cluster, &plans, flow).map(drop))
@@ -147,9 +149,12 @@ fn from_scratch(node: &Name, cluster: &Cluster) -> NodePlan {
 /// old plan to the new one and contains nothing else.
 #[test]
 fn incremental_is_from_scratch_and_deltas_are_exact() {
-    for (n, shape, edits) in
-        [(1500, Shape::strange(), 25), (700, Shape::tiered(), 25), (60, Shape::medium(), 60)]
-    {
+    for (n, shape, edits) in [
+        (1500, Shape::strange(), 25),
+        (700, Shape::tiered(), 25),
+        (700, Shape::with_domain_names(), 25),
+        (60, Shape::medium(), 60),
+    ] {
         hold(cases(n), &shape, |start, rng| {
             let node = some_node(rng, start);
             let (mut cluster, mut compiler) = (start.clone(), Compiler::from_cluster(node.clone(), start));
@@ -187,47 +192,51 @@ fn incremental_is_from_scratch_and_deltas_are_exact() {
 /// others that are deleted again, and a cluster may be dismantled down to the empty plan.
 #[test]
 fn the_order_of_changes_does_not_matter() {
-    hold(cases(2500), &Shape::strange(), |cluster, rng| {
-        let node = some_node(rng, cluster);
-        let expected = from_scratch(&node, cluster);
-        let mut arrivals = Cluster::default().changes_to(cluster);
-        rng.shuffle(&mut arrivals);
+    for shape in [Shape::strange(), Shape::with_domain_names()] {
+        hold(cases(2500), &shape, arrives_in_any_order);
+    }
+}
 
-        let mut one_by_one = Compiler::new(node.clone());
-        for (at, arrival) in arrivals.iter().enumerate() {
-            if rng.usize(..4) == 0 {
-                // An object of another cluster that is added, and deleted or replaced later.
-                let passer_by = change(rng, Style::Strange, one_by_one.cluster());
-                let undo = undo(one_by_one.cluster(), &passer_by);
-                one_by_one.apply(passer_by);
-                one_by_one.apply_all(undo);
-            }
-            one_by_one.apply(arrival.clone());
-            let twice = one_by_one.apply_all([arrival.clone(), arrivals[rng.usize(..=at)].clone()]);
-            if !twice.is_empty() {
-                return Err(format!("node {node}: {arrival:?} again is not nothing: {twice:#?}"));
-            }
-        }
-        if *one_by_one.plan() != expected {
-            return Err(format!("node {node}: one by one {:#?}\nat once {expected:#?}", one_by_one.plan()));
-        }
+fn arrives_in_any_order(cluster: &Cluster, rng: &mut Rng) -> Result<(), String> {
+    let node = some_node(rng, cluster);
+    let expected = from_scratch(&node, cluster);
+    let mut arrivals = Cluster::default().changes_to(cluster);
+    rng.shuffle(&mut arrivals);
 
-        let mut batch = Compiler::new(node.clone());
-        let delta = batch.apply_all(arrivals);
-        if *batch.plan() != expected || delta != NodePlan::default().delta_to(&expected) {
-            return Err(format!("node {node}: one batch gives {:#?}\nwanted {expected:#?}", batch.plan()));
+    let mut one_by_one = Compiler::new(node.clone());
+    for (at, arrival) in arrivals.iter().enumerate() {
+        if rng.usize(..4) == 0 {
+            // An object of another cluster that is added, and deleted or replaced later.
+            let passer_by = change(rng, Style::Strange, one_by_one.cluster());
+            let undo = undo(one_by_one.cluster(), &passer_by);
+            one_by_one.apply(passer_by);
+            one_by_one.apply_all(undo);
         }
+        one_by_one.apply(arrival.clone());
+        let twice = one_by_one.apply_all([arrival.clone(), arrivals[rng.usize(..=at)].clone()]);
+        if !twice.is_empty() {
+            return Err(format!("node {node}: {arrival:?} again is not nothing: {twice:#?}"));
+        }
+    }
+    if *one_by_one.plan() != expected {
+        return Err(format!("node {node}: one by one {:#?}\nat once {expected:#?}", one_by_one.plan()));
+    }
 
-        let mut departures = cluster.changes_to(&Cluster::default());
-        rng.shuffle(&mut departures);
-        for departure in departures {
-            batch.apply(departure);
-        }
-        if *batch.plan() != NodePlan::default() || *batch.cluster() != Cluster::default() {
-            return Err(format!("node {node}: left over {:#?}", batch.plan()));
-        }
-        Ok(())
-    });
+    let mut batch = Compiler::new(node.clone());
+    let delta = batch.apply_all(arrivals);
+    if *batch.plan() != expected || delta != NodePlan::default().delta_to(&expected) {
+        return Err(format!("node {node}: one batch gives {:#?}\nwanted {expected:#?}", batch.plan()));
+    }
+
+    let mut departures = cluster.changes_to(&Cluster::default());
+    rng.shuffle(&mut departures);
+    for departure in departures {
+        batch.apply(departure);
+    }
+    if *batch.plan() != NodePlan::default() || *batch.cluster() != Cluster::default() {
+        return Err(format!("node {node}: left over {:#?}", batch.plan()));
+    }
+    Ok(())
 }
 
 /// Returns the change that undoes `change`, which has not been applied to `cluster` yet.
@@ -270,7 +279,7 @@ fn a_batch_gives_the_exact_difference() {
 /// (d) Plans have the invariants of [`NodePlan`] and [`palisade_policy::PolicyTable`].
 #[test]
 fn plans_are_well_formed() {
-    for (n, shape) in [(5000, Shape::strange()), (300, Shape::medium())] {
+    for (n, shape) in [(5000, Shape::strange()), (300, Shape::medium()), (2000, Shape::with_domain_names())] {
         hold(cases(n), &shape, |cluster, _| {
             plans(cluster).iter().try_for_each(|(node, plan)| {
                 well_formed(cluster, node, plan).map_err(|wrong| format!("node {node}: {wrong}\n{plan:#?}"))
@@ -294,11 +303,16 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
     if plan.nodes != nodes {
         return Err(format!("the addresses of nodes are {nodes:?}"));
     }
+    // Only cluster-wide policies have peers that are nodes or domain names.
+    let is_tiered = cluster.policies.values().any(|p| p.tier != Tier::Developer);
+    let learned: BTreeSet<IpAddr> = cluster.learned.values().flat_map(|l| l.addresses.iter()).collect();
+    let is_peer =
+        |a: &IpAddr| cluster.pod_at(*a).is_some() || learned.contains(a) || (is_tiered && nodes.contains(a));
     for (id, set) in &plan.peer_sets {
         if let PeerSet::Addresses(members) = set
-            && let Some(stranger) = members.iter().find(|a| cluster.pod_at(*a).is_none())
+            && let Some(stranger) = members.iter().find(|a| !is_peer(a))
         {
-            return Err(format!("peer set {id} contains {stranger}, which no running pod has"));
+            return Err(format!("peer set {id} contains {stranger}, which is neither a pod's nor learned"));
         }
     }
     Ok(())

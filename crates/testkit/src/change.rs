@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use fastrand::Rng;
 
 use super::{
-    Style, pod, policy,
+    Style, learned, pod, policy,
     vocabulary::{LABEL_KEYS, LABEL_VALUES, NAMESPACES, UNDECLARED, node_name, one_in, pick},
 };
 use palisade_policy::{
@@ -19,6 +19,9 @@ use palisade_policy::{
 /// With [`Style::Buildable`] and [`Style::BuildableTiered`] a buildable cluster stays buildable.
 #[must_use]
 pub fn change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {
+    if !cluster.learned.is_empty() && one_in(rng, 5) {
+        return learned_change(rng, cluster);
+    }
     match rng.usize(..20) {
         0..=8 => pod_change(rng, style, cluster),
         9..=11 => namespace_change(rng, cluster),
@@ -118,6 +121,16 @@ fn namespace_change(rng: &mut Rng, cluster: &Cluster) -> Change {
 fn node_change(rng: &mut Rng, cluster: &Cluster) -> Change {
     let at = rng.usize(..=cluster.nodes.len());
     if one_in(rng, 4) { Change::RemoveNode(node_name(at)) } else { Change::SetNode(pod::node(rng, at)) }
+}
+
+fn learned_change(rng: &mut Rng, cluster: &Cluster) -> Change {
+    let Some(old) = any(rng, &cluster.learned) else {
+        return Change::RemovePod(ObjectKey::new("x", "absent"));
+    };
+    match learned::learned(rng, cluster) {
+        Some(new) if !one_in(rng, 5) => Change::SetLearned(new),
+        _ => Change::RemoveLearned(old.name.clone()),
+    }
 }
 
 fn policy_change(rng: &mut Rng, style: Style, cluster: &Cluster) -> Change {

@@ -29,6 +29,9 @@ fn write(f: &mut fmt::Formatter<'_>, cluster: &Cluster) -> fmt::Result {
     for s in cluster.services.values() {
         writeln!(f, "service {} {}", s.key, list(&s.addresses, " "))?;
     }
+    for l in cluster.learned.values() {
+        writeln!(f, "learned {} {}", l.name, list(l.addresses.iter(), " "))?;
+    }
     cluster.policies.values().try_for_each(|p| write_policy(f, p))
 }
 
@@ -84,6 +87,7 @@ fn write_rule(f: &mut fmt::Formatter<'_>, rule: &Rule) -> fmt::Result {
                 match &entry.peer {
                     Peer::Pods(pods) => write_pods(f, pods)?,
                     Peer::Nodes(selector) => write!(f, "nodes {selector}")?,
+                    Peer::DomainName(pattern) => write!(f, "{pattern}")?,
                     Peer::Block(b) if b.except.is_empty() => write!(f, "{}", b.cidr)?,
                     Peer::Block(b) => write!(f, "{} except {}", b.cidr, list(b.except.iter(), " "))?,
                 }

@@ -14,7 +14,7 @@ use palisade_policy::{
 };
 
 /// Returns every relevant address with its owner: the running pods, each by the addresses that it owns (SEMANTICS
-/// G-10), the nodes, a few outside hosts, and the addresses on both sides of every CIDR boundary.
+/// G-10), the nodes, a few outside hosts, learned addresses, and the addresses on both sides of every CIDR boundary.
 #[must_use]
 pub fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
     let mut owners: BTreeMap<IpAddr, &Pod> = BTreeMap::new();
@@ -33,7 +33,8 @@ pub fn endpoints(cluster: &Cluster) -> Vec<Endpoint> {
         let new = node.addresses.iter().filter(|a| known.insert(**a));
         out.extend(new.map(|&address| Endpoint::Node { name: node.name.clone(), address }));
     }
-    let outside = EXTERNALS.into_iter().chain(boundaries(cluster));
+    let learned = cluster.learned.values().flat_map(|learned| learned.addresses.iter());
+    let outside = EXTERNALS.into_iter().chain(boundaries(cluster)).chain(learned);
     out.extend(outside.filter(|a| known.insert(*a)).map(Endpoint::External));
     out
 }

@@ -7,7 +7,7 @@
 //! values, the empty value included; a few port names with different numbers on different pods; CIDRs cut around the
 //! addresses of pods, nodes and outside hosts. All special cases of the semantics occur: contradictory selectors,
 //! undeclared namespaces (SEMANTICS G-22), finished pods whose address another pod has (G-10), host-network pods (G-4),
-//! ends without a common family (G-27).
+//! ends without a common family (G-27), addresses of pods that were learned for a name (C39).
 //!
 //! * [`cluster`] makes a cluster, [`change`] a change of one, [`flows`] connections to decide.
 //! * [`shrink`] reduces a cluster that shows a fault, [`describe`] prints it; [`hold`] does both if a property is
@@ -24,6 +24,7 @@ mod describe;
 mod flow;
 mod hold;
 pub mod hostile;
+mod learned;
 mod plain;
 mod pod;
 mod policy;
@@ -64,6 +65,11 @@ pub fn cluster(rng: &mut Rng, shape: &Shape) -> Cluster {
     for index in 0..rng.usize(shape.pods.clone()) {
         let pod = pod::pod(rng, shape.style, &cluster, index);
         cluster.pods.insert(pod);
+    }
+    // Without domain names, a seed gives the cluster that it gave before there were any.
+    let learned = if *shape.learned.end() == 0 { 0 } else { rng.usize(shape.learned.clone()) };
+    for _ in 0..learned {
+        cluster.learned.extend(learned::learned(rng, &cluster).map(|new| (new.name.clone(), new)));
     }
     for index in 0..rng.usize(shape.policies.clone()) {
         let policy = policy::policy(rng, shape.style, &cluster, index);

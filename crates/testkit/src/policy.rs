@@ -6,7 +6,7 @@ use fastrand::Rng;
 use ipnet::IpNet;
 
 use super::{
-    Style,
+    Style, learned,
     vocabulary::{
         ADDRESSES_PER_NODE, EXTERNALS, LABEL_KEYS, NAMESPACES, PORT_NAMES, PORT_NUMBERS, SELECTED_VALUES,
         UNDECLARED, UNKNOWN_PORT_NAME, namespace_name, node_address, one_in, pick, pod_address,
@@ -111,10 +111,15 @@ pub(super) fn rule(rng: &mut Rng, scope: Scope<'_>) -> Rule {
     Rule { name: None, action, peers, ports, origin: None }
 }
 
-/// Only NetworkPolicy has "the policy's own namespace", and only cluster-wide egress rules have nodes; cluster-wide
+/// Only NetworkPolicy has "the policy's own namespace", and only cluster-wide egress rules have nodes and domain names
+/// (which the API restricts to the action Accept, as the engine does not); cluster-wide
 /// ingress rules have no blocks (SEMANTICS C7).
 fn peer(rng: &mut Rng, scope: Scope<'_>) -> Peer {
     let selected = |rng: &mut Rng| NamespaceMatch::Selected(selector(rng, true));
+    let names = !scope.cluster.learned.is_empty() && scope.is_cluster_wide();
+    if names && scope.direction == Direction::Egress && one_in(rng, 3) {
+        return Peer::DomainName(learned::pattern(rng));
+    }
     let (namespaces, pods) = match rng.usize(..10) {
         0..=2 if !scope.is_cluster_wide() => {
             (NamespaceMatch::Named(scope.policy.key.namespace.clone()), selector(rng, false))

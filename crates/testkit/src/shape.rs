@@ -13,6 +13,8 @@ pub struct Shape {
     pub nodes: RangeInclusive<usize>,
     /// The number of policies.
     pub policies: RangeInclusive<usize>,
+    /// The number of names for which addresses were learned. Only with some do rules have domain names.
+    pub learned: RangeInclusive<usize>,
     /// The kind.
     pub style: Style,
 }
@@ -53,7 +55,14 @@ impl Shape {
     /// A cluster that the lab builds quickly: two or three namespaces, four to eight pods, two nodes.
     #[must_use]
     pub fn small() -> Self {
-        Self { namespaces: 2..=3, pods: 4..=8, nodes: 2..=2, policies: 1..=6, style: Style::Buildable }
+        Self {
+            namespaces: 2..=3,
+            pods: 4..=8,
+            nodes: 2..=2,
+            policies: 1..=6,
+            learned: 0..=0,
+            style: Style::Buildable,
+        }
     }
 
     /// The same size with cluster-wide policies of every kind, and a few more of them, so that tiers interact.
@@ -65,7 +74,14 @@ impl Shape {
     /// The same size with everything strange: for properties, where thousands of cases matter more than size.
     #[must_use]
     pub fn strange() -> Self {
-        Self { namespaces: 1..=3, pods: 3..=9, nodes: 1..=3, policies: 0..=7, style: Style::Strange }
+        Self {
+            namespaces: 1..=3,
+            pods: 3..=9,
+            nodes: 1..=3,
+            policies: 0..=7,
+            learned: 0..=0,
+            style: Style::Strange,
+        }
     }
 
     /// The same with cluster-wide policies.
@@ -74,10 +90,23 @@ impl Shape {
         Self { style: Style::Tiered, ..Self::strange() }
     }
 
+    /// The same with rules that have domain names, and addresses that were learned for names.
+    #[must_use]
+    pub fn with_domain_names() -> Self {
+        Self { policies: 2..=7, learned: 1..=5, ..Self::tiered() }
+    }
+
     /// Enough of everything that most pairs of objects interact.
     #[must_use]
     pub fn medium() -> Self {
-        Self { namespaces: 2..=5, pods: 10..=30, nodes: 1..=4, policies: 4..=25, style: Style::Strange }
+        Self {
+            namespaces: 2..=5,
+            pods: 10..=30,
+            nodes: 1..=4,
+            policies: 4..=25,
+            learned: 0..=0,
+            style: Style::Strange,
+        }
     }
 
     /// A production cluster of this size, with a node for every hundred pods.
@@ -89,6 +118,7 @@ impl Shape {
             pods: pods..=pods,
             nodes: nodes..=nodes,
             policies: policies..=policies,
+            learned: 0..=0,
             style: Style::Realistic,
         }
     }

@@ -47,7 +47,8 @@ fn size(cluster: &Cluster) -> usize {
     });
     let namespaces = cluster.namespaces.values().map(|n| 10 + n.labels.len());
     let nodes = cluster.nodes.values().map(|n| 10 + n.addresses.len() + n.labels.len());
-    pods.chain(policies).chain(namespaces).chain(nodes).sum::<usize>() + 10 * cluster.services.len()
+    pods.chain(policies).chain(namespaces).chain(nodes).sum::<usize>()
+        + 10 * (cluster.services.len() + cluster.learned.len())
 }
 
 fn pods_size(pods: &PodMatch) -> usize {
@@ -63,6 +64,7 @@ fn rule_size(rule: &Rule) -> usize {
         Peer::Pods(pods) => pods_size(pods),
         Peer::Block(block) => 2 + block.except.len(),
         Peer::Nodes(selector) => selector.requirements().len(),
+        Peer::DomainName(_) => 1,
     };
     let peers: usize = rule.peers.iter().flatten().map(|e| 3 + peer(&e.peer)).sum();
     5 + peers + 3 * rule.ports.iter().flatten().count()
@@ -76,6 +78,7 @@ fn steps(cluster: &Cluster) -> Vec<Change> {
     out.extend(cluster.services.keys().cloned().map(Change::RemoveService));
     out.extend(cluster.nodes.keys().cloned().map(Change::RemoveNode));
     out.extend(cluster.namespaces.keys().cloned().map(Change::RemoveNamespace));
+    out.extend(cluster.learned.keys().cloned().map(Change::RemoveLearned));
     for policy in cluster.policies.values() {
         out.extend(smaller_policies(policy).into_iter().map(|p| Change::SetPolicy(Arc::new(p))));
     }
@@ -166,6 +169,7 @@ fn smaller_peers(peer: &Peer) -> Vec<Peer> {
     match peer {
         Peer::Pods(pods) => smaller_matches(pods).map(Peer::Pods).collect(),
         Peer::Nodes(selector) => smaller_selectors(selector).map(Peer::Nodes).collect(),
+        Peer::DomainName(_) => Vec::new(),
         Peer::Block(block) => without_one(&block.except)
             .map(|except| Peer::Block(palisade_policy::IpBlock { except: except.into(), cidr: block.cidr }))
             .collect(),

@@ -31,6 +31,12 @@ pub(super) const PORT_NAMES: [&str; 3] = ["web", "dns", "alt"];
 pub(super) const UNKNOWN_PORT_NAME: &str = "gone";
 /// Container port numbers.
 pub(super) const PORT_NUMBERS: [u16; 6] = [80, 81, 443, 53, 1, 65535];
+/// Names for which addresses are learned.
+pub(super) const HOST_NAMES: [&str; 5] =
+    ["example.com", "www.example.com", "a.www.example.com", "notexample.com", "k8s.io"];
+/// The domain names of rules.
+pub(super) const DOMAIN_PATTERNS: [&str; 5] =
+    ["example.com", "www.example.com", "*.example.com", "*.www.example.com", "never.k8s.io"];
 /// The number of addresses from which those of a node's pods are drawn.
 pub(super) const ADDRESSES_PER_NODE: usize = 12;
 

@@ -138,7 +138,7 @@ fn rule(rule: &Rule, peers: &str) -> Value {
             Peer::Pods(choice) => of(choice),
             Peer::Block(block) => json!({"ipBlock": {"cidr": block.cidr.to_string(),
                 "except": block.except.iter().map(ToString::to_string).collect::<Vec<_>>()}}),
-            Peer::Nodes(_) => unreachable!("NetworkPolicies have no such peer"),
+            Peer::Nodes(_) | Peer::DomainName(_) => unreachable!("NetworkPolicies have no such peer"),
         })
         .collect();
     let word = |protocol: Protocol| protocol.to_string().to_uppercase();

@@ -43,6 +43,7 @@ pub(crate) fn frame(size: &Size) -> Cluster {
         pods: size.pods..=size.pods,
         nodes: size.nodes..=size.nodes,
         policies: size.policies..=size.policies,
+        learned: 0..=0,
         style: Style::Realistic,
     };
     without_pods(&mut Rng::with_seed(1), &shape)

@@ -225,5 +225,6 @@ fn kind_of(change: &Change) -> &str {
         Change::SetService(_) | Change::RemoveService(_) => "Service",
         Change::SetPolicy(policy) => &policy.key.kind,
         Change::RemovePolicy(key) => &key.kind,
+        Change::SetLearned(_) | Change::RemoveLearned(_) => "domain name",
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use palisade_api::{Event, ObjectRef, ResourceKind, WatchState};
 use palisade_manifest::Diagnostic;
-use palisade_policy::{Change, Cluster, Name, ObjectKey, PolicyKey};
+use palisade_policy::{Change, Cluster, DomainName, Name, ObjectKey, PolicyKey};
 use tokio::sync::oneshot;
 
 use super::runtime_event::RuntimeEvent;
@@ -192,6 +192,7 @@ enum Object<'a> {
     Node(&'a Name),
     Service(&'a ObjectKey),
     Policy(&'a PolicyKey),
+    Learned(&'a DomainName),
 }
 
 impl<'a> Object<'a> {
@@ -207,6 +208,8 @@ impl<'a> Object<'a> {
             Change::RemoveService(key) => Self::Service(key),
             Change::SetPolicy(p) => Self::Policy(&p.key),
             Change::RemovePolicy(key) => Self::Policy(key),
+            Change::SetLearned(learned) => Self::Learned(&learned.name),
+            Change::RemoveLearned(name) => Self::Learned(name),
         }
     }
 }

@@ -107,7 +107,7 @@ impl<'a> Case<'a> {
         let peers = self.peers().into_iter();
         let pods = peers.filter_map(|(miss, peer)| match peer {
             Peer::Pods(choice) => Some((miss, choice, pod)),
-            Peer::Block(_) | Peer::Nodes(_) => None,
+            Peer::Block(_) | Peer::Nodes(_) | Peer::DomainName(_) => None,
         });
         pods.collect()
     }

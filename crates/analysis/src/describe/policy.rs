@@ -264,6 +264,7 @@ impl<'c> IdleParts<'c> {
                 (known && !found).then(|| IdleReason::NoNode(selector.clone()))
             }
             Peer::Block(block) => self.service_address(block),
+            Peer::DomainName(_) => None,
         }
     }
 
@@ -316,7 +317,7 @@ impl<'c> IdleParts<'c> {
                     let peer = |peer: &Peer| match peer {
                         Peer::Pods(choice) => matches(self.cluster, choice, pod),
                         Peer::Block(block) => pod.addresses.iter().any(|a| block.contains(*a)),
-                        Peer::Nodes(_) => false,
+                        Peer::Nodes(_) | Peer::DomainName(_) => false,
                     };
                     pod.is_running()
                         && rule.peers.as_ref().is_none_or(|all| all.iter().any(|e| peer(&e.peer)))

@@ -144,7 +144,7 @@ impl SelectedKeys {
                 match peer {
                     Peer::Pods(choice) => choices.push(choice),
                     Peer::Nodes(selector) => add(&mut out.nodes, selector),
-                    Peer::Block(_) => {}
+                    Peer::Block(_) | Peer::DomainName(_) => {}
                 }
             }
             for choice in choices {

@@ -79,7 +79,7 @@ impl FreeAddresses {
         let rules = policies.flat_map(|p| Direction::BOTH.into_iter().filter_map(|d| p.rules(d)).flatten());
         let blocks = rules.filter_map(|rule| rule.peers.as_ref()).flatten().filter_map(|e| match &e.peer {
             Peer::Block(block) => Some(block),
-            Peer::Pods(_) | Peer::Nodes(_) => None,
+            Peer::Pods(_) | Peer::Nodes(_) | Peer::DomainName(_) => None,
         });
         let blocks: BTreeSet<&IpBlock> = blocks.collect();
         let space = AddressSpace::new(blocks.into_iter().map(IpBlock::ranges));

@@ -209,7 +209,7 @@ impl Allowing<'_> {
         let peer = match peer {
             Peer::Pods(choice) => Peer::Pods(self.without_pods(choice, selectors)?),
             Peer::Block(block) => Peer::Block(self.without_address(block)?),
-            Peer::Nodes(_) => return None,
+            Peer::Nodes(_) | Peer::DomainName(_) => return None,
         };
         Some(RuleEdit::ReplacePeer { rule: self.step.rule.index, index, peer })
     }

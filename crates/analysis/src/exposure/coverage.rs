@@ -142,6 +142,15 @@ fn set_of(peer: &Peer, world: &World) -> Option<PodSet> {
             addresses: None,
         },
         Peer::Block(block) => PodSet::of_block(block)?,
+        // What will be learned for it isn't known: only the same name, or a rule for every address, covers it.
+        Peer::DomainName(pattern) => PodSet {
+            namespaces: kind(LabelValues::OneOf(BTreeSet::from(["domain name".into()]))),
+            pods: LabelSet::with_one(
+                &KIND.into(),
+                LabelValues::OneOf(BTreeSet::from([pattern.to_string().into()])),
+            ),
+            addresses: None,
+        },
     };
     world.normal(set)
 }

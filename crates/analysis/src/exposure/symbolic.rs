@@ -72,6 +72,8 @@ pub(crate) fn region(rule: &Rule, ports: &Ports<'_>, world: &World) -> Vec<Piece
                 Peer::Block(block) => PodSet::of_block(block),
                 // Pods with an address of a node are no pods to policies (G-4).
                 Peer::Nodes(_) => None,
+                // Nothing was learned for pods that don't exist yet.
+                Peer::DomainName(_) => None,
             });
             sets.filter_map(|set| world.normal(set)).collect()
         }

@@ -185,10 +185,8 @@ impl<'c> Rows<'c> {
         }
         let mut rules_of: HashMap<BlockSet, BTreeSet<usize>> = HashMap::new();
         for (rule, peer) in effective.peers() {
-            if let Peer::Block(block) = peer {
-                for set in self.classes.sets_with(block) {
-                    rules_of.entry(*set).or_default().insert(rule);
-                }
+            for set in self.classes.sets_with(peer) {
+                rules_of.entry(*set).or_default().insert(rule);
             }
         }
         let of_place = |place: PlaceId| {

@@ -184,7 +184,7 @@ fn peers(policy: &Policy) -> impl Iterator<Item = &Peer> {
 fn matches(policy: &Policy) -> impl Iterator<Item = &PodMatch> {
     let peers = peers(policy).filter_map(|peer| match peer {
         Peer::Pods(choice) => Some(choice),
-        Peer::Nodes(_) | Peer::Block(_) => None,
+        Peer::Nodes(_) | Peer::Block(_) | Peer::DomainName(_) => None,
     });
     std::iter::once(&policy.subject).chain(peers)
 }

@@ -92,7 +92,7 @@ pub(crate) fn future_pods(
                     addresses.extend((last < max_number(family)).then(|| from_number(family, last + 1)));
                 }
             }
-            Peer::Nodes(_) => {}
+            Peer::Nodes(_) | Peer::DomainName(_) => {}
         }
     }
     names.extend(of_namespaces.0.remove(NAMESPACE_NAME_LABEL).into_iter().flatten());

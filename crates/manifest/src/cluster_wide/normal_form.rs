@@ -117,7 +117,9 @@ impl AdmittedReader<'_, '_> {
         };
         let action = self.action(fields);
         let peers = match self.required(fields, self.crd.peers_field(direction)) {
-            Some(at) => self.non_empty_list(&at).iter().flat_map(|at| self.peer(at, direction)).collect(),
+            Some(at) => {
+                self.non_empty_list(&at).iter().flat_map(|at| self.peer(at, direction, action)).collect()
+            }
             None => Vec::new(),
         };
         let ports_at = fields.get(self.crd.ports_field());
@@ -130,8 +132,8 @@ impl AdmittedReader<'_, '_> {
             self.cx.warn(
                 at,
                 Code::Ambiguous,
-                "a port name matches only running pods: of the networks and nodes of this rule, it matches the addresses of \
-                 pods that declare it",
+                "a port name matches only running pods: of the networks, nodes and domain names of this rule, it matches the \
+                 addresses of pods that declare it",
             );
         }
         // The type has been validated.
@@ -159,7 +161,7 @@ impl AdmittedReader<'_, '_> {
 /// Returns whether a rule combines port names with peers that don't declare any (SEMANTICS G-15).
 fn names_without_pods(peers: &[PeerEntry], ports: &[PortEntry]) -> bool {
     ports.iter().any(|p| matches!(p.port, PortMatch::Named { .. }))
-        && peers.iter().any(|p| matches!(p.peer, Peer::Block(_) | Peer::Nodes(_)))
+        && peers.iter().any(|p| !matches!(p.peer, Peer::Pods(_)))
 }
 
 /// Matches no pod.

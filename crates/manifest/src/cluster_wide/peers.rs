@@ -3,10 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_policy::{
-    Direction, IpBlock, NamespaceMatch, Peer, PeerEntry, PodMatch, Requirement, Selector, Test,
+    Action, Direction, DomainPattern, IpBlock, NamespaceMatch, Peer, PeerEntry, PodMatch, Requirement,
+    Selector, Test,
 };
 
-use super::unusable::AdmittedReader;
+use super::{domain_name, unusable::AdmittedReader};
 use crate::{
     cidr::{Cidr, NOT_A_CIDR},
     decode::quoted,
@@ -16,8 +17,8 @@ use crate::{
 };
 
 impl AdmittedReader<'_, '_> {
-    /// Returns the peers of an element of `from` or `to`. `networks` contains several.
-    pub(super) fn peer(&mut self, at: &At<'_>, direction: Direction) -> Vec<PeerEntry> {
+    /// Returns the peers of an element of `from` or `to`. `networks` and `domainNames` contain several.
+    pub(super) fn peer(&mut self, at: &At<'_>, direction: Direction, action: Action) -> Vec<PeerEntry> {
         let origin = Some(self.cx.origin(at));
         let Some((kind, at)) = self.only_field(at, self.crd.peers(direction), "peer") else {
             return Vec::new();
@@ -25,10 +26,7 @@ impl AdmittedReader<'_, '_> {
         let peer = match kind {
             "networks" => return self.networks(&at),
             "nodes" => self.selector(&at).map(Peer::Nodes),
-            "domainNames" => {
-                self.not_enforced(&at, "domainNames are not enforced by this version");
-                None
-            }
+            "domainNames" => return self.domain_names(&at, action),
             _ => self.pod_match(kind, &at).map(Peer::Pods),
         };
         peer.map(|peer| PeerEntry { peer, origin }).into_iter().collect()
@@ -65,6 +63,30 @@ impl AdmittedReader<'_, '_> {
             blocks.push(PeerEntry { peer: Peer::Block(block), origin: Some(self.cx.origin(&at)) });
         }
         blocks
+    }
+
+    /// Reads domain names. Only rules that accept may have them (SEMANTICS C41).
+    fn domain_names(&mut self, at: &At<'_>, action: Action) -> Vec<PeerEntry> {
+        if action != Action::Accept {
+            self.unusable(at, "domainNames are for rules with action Accept only");
+            return Vec::new();
+        }
+        let mut names = Vec::new();
+        for at in self.non_empty_list(at) {
+            let Some(text) = self.cx.string(&at) else { continue };
+            if !domain_name::is_valid(text, self.crd.v1beta1) {
+                self.unusable(&at, format!("{}: not a domain name", quoted(&at)));
+                continue;
+            }
+            let peer = Peer::DomainName(DomainPattern::new(text));
+            names.push(PeerEntry { peer, origin: Some(self.cx.origin(&at)) });
+        }
+        self.cx.warn(
+            at,
+            Code::NotEnforced,
+            "domainNames are not enforced by this version: its agents learn no addresses, so these names match nothing",
+        );
+        names
     }
 
     /// Reads a label selector. The schema only checks its types (SEMANTICS C4). It is usable if

@@ -19,7 +19,6 @@ use crate::{
 struct Fault {
     span: Range<u32>,
     path: String,
-    code: Code,
     message: String,
 }
 
@@ -42,16 +41,7 @@ impl<'r, 'c> AdmittedReader<'r, 'c> {
 
     /// Records that the value at `at` is unusable.
     pub(super) fn unusable(&mut self, at: &At<'_>, message: impl Into<String>) {
-        self.fault(at, Code::Unusable, message);
-    }
-
-    /// Records that this version doesn't enforce a valid value.
-    pub(super) fn not_enforced(&mut self, at: &At<'_>, message: impl Into<String>) {
-        self.fault(at, Code::NotEnforced, message);
-    }
-
-    fn fault(&mut self, at: &At<'_>, code: Code, message: impl Into<String>) {
-        self.faults.push(Fault { span: at.span(), path: at.path(), code, message: message.into() });
+        self.faults.push(Fault { span: at.span(), path: at.path(), message: message.into() });
     }
 
     /// Returns the mapping at `at`. A field that isn't in `known` could restrict the others, so it makes the mapping
@@ -137,7 +127,8 @@ impl<'r, 'c> AdmittedReader<'r, 'c> {
         for fault in self.faults.drain(..) {
             let message = format!("{}; {consequence}", fault.message);
             let path = Some(fault.path);
-            let diagnostic = Diagnostic { path, ..Diagnostic::new(Severity::Warning, fault.code, message) };
+            let diagnostic =
+                Diagnostic { path, ..Diagnostic::new(Severity::Warning, Code::Unusable, message) };
             self.cx.report_span(fault.span, diagnostic);
         }
     }

@@ -97,7 +97,7 @@ pub(super) fn choice_text(choice: &PodMatch) -> String {
 pub(super) fn peer_text(peer: &Peer) -> String {
     match peer {
         Peer::Pods(choice) => choice_text(choice),
-        Peer::Block(_) | Peer::Nodes(_) => describe_peer(peer),
+        Peer::Block(_) | Peer::Nodes(_) | Peer::DomainName(_) => describe_peer(peer),
     }
 }
 

@@ -123,6 +123,7 @@ pub(super) fn peer(peer: &Peer, key: &PolicyKey) -> Value {
         Peer::Pods(choice) if is_network_policy(key) => pods_of_namespaced(choice, &key.namespace),
         Peer::Pods(choice) => pods_of_cluster(choice),
         Peer::Nodes(nodes) => json!({"nodes": selector(nodes)}),
+        Peer::DomainName(pattern) => json!({"domainNames": [pattern.to_string()]}),
         Peer::Block(IpBlock { cidr, .. }) if !is_network_policy(key) => {
             json!({"networks": [cidr.to_string()]})
         }

@@ -300,5 +300,7 @@ fn change_text(change: &Change) -> String {
         Change::RemoveService(key) => format!("no service {key}"),
         Change::SetPolicy(p) => p.key.to_string(),
         Change::RemovePolicy(key) => format!("no {key}"),
+        Change::SetLearned(learned) => format!("addresses of {}", learned.name),
+        Change::RemoveLearned(name) => format!("no addresses of {name}"),
     }
 }

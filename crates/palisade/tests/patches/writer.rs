@@ -215,6 +215,7 @@ fn rule(rule: &Rule, api: Api, peers: &str, namespace: &str) -> Value {
 fn peer(peer: &Peer, api: Api, namespace: &str) -> Value {
     match peer {
         Peer::Nodes(nodes) => json!({"nodes": selector(nodes)}),
+        Peer::DomainName(pattern) => json!({"domainNames": [pattern.to_string()]}),
         Peer::Block(block) if api != Api::Namespaced => json!({"networks": [block.cidr.to_string()]}),
         Peer::Block(block) => {
             let mut out = json!({"cidr": block.cidr.to_string()});

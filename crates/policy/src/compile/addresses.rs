@@ -3,13 +3,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
-    ops::RangeInclusive,
     sync::Arc,
 };
 
 use super::remove_from;
 
-use crate::{Cluster, IpRange, Name, Node, ObjectKey, Pod, address_set::AddressMap};
+use crate::{Cluster, Name, Node, ObjectKey, Pod, address_set::AddressMap};
 
 /// All reported addresses, sorted, so that the addresses of a CIDR are one range.
 #[derive(Clone, Debug, Default)]
@@ -117,11 +116,5 @@ impl AddressBook {
         {
             self.nodes.entry(*address).or_default().insert(node.name.clone());
         }
-    }
-
-    /// Iterates over the addresses in a range that have an owner.
-    pub(super) fn within(&self, range: IpRange) -> impl Iterator<Item = IpAddr> {
-        let nodes: RangeInclusive<IpAddr> = range.first..=range.last;
-        self.pods.keys_in(range).chain(self.nodes.range(nodes).map(|(address, _)| *address))
     }
 }

@@ -112,6 +112,7 @@ fn peer_size(peer: &Peer) -> usize {
     let selector = |s: &Selector| s.requirements().iter().map(|r| test_size(&r.test)).sum::<usize>();
     1 + match peer {
         Peer::Block(block) => block.except.len(),
+        Peer::DomainName(_) => 0,
         Peer::Nodes(nodes) => selector(nodes),
         Peer::Pods(PodMatch { namespaces, pods }) => {
             let of_namespaces = match namespaces {

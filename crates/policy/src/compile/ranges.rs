@@ -182,7 +182,7 @@ fn ranges(definition: &Definition, family: Family) -> impl Iterator<Item = (usiz
     definition.rules().enumerate().flat_map(move |(index, rule)| {
         let blocks = rule.peers.iter().flatten().filter_map(move |peer| match peer {
             Peer::Block(block) if Family::of_net(&block.cidr) == family => Some(block.ranges()),
-            Peer::Block(_) | Peer::Pods(_) | Peer::Nodes(_) => None,
+            Peer::Block(_) | Peer::Pods(_) | Peer::Nodes(_) | Peer::DomainName(_) => None,
         });
         union(blocks.flatten().collect()).into_iter().map(move |range| (index, range))
     })

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{
-    classes::{ClassId, ClassKey, Classes, SelectionId},
+    classes::{ClassId, ClassKey, ClassOwner, Classes, SelectionId},
     remove_from,
 };
-use crate::{Cluster, Name, NamespaceMatch, Selector, rules::PodMatch};
+use crate::{Cluster, DomainPattern, Name, NamespaceMatch, Selector, rules::PodMatch};
 
 /// What a rule selects.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Choice {
     Pods(PodMatch),
     Nodes(Selector),
+    Learned(DomainPattern),
 }
 
 impl Choice {
@@ -20,25 +21,30 @@ impl Choice {
     fn namespace(&self) -> Option<&Name> {
         match self {
             Self::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => Some(name),
-            Self::Pods(_) | Self::Nodes(_) => None,
+            Self::Pods(_) | Self::Nodes(_) | Self::Learned(_) => None,
         }
     }
 
-    /// Iterates over the label keys of peers that it reads.
-    fn selector(&self) -> &Selector {
-        match self {
+    /// Notes what it must distinguish among peers.
+    fn mention(&self, classes: &mut Classes) {
+        let selector = match self {
             Self::Pods(choice) => &choice.pods,
             Self::Nodes(selector) => selector,
+            Self::Learned(pattern) => return classes.mention_domain(pattern),
+        };
+        for requirement in selector.requirements() {
+            classes.mention_label_key(&requirement.key);
         }
     }
 
     fn selects(&self, class: &ClassKey, cluster: &Cluster) -> bool {
-        match (self, &class.namespace) {
-            (Self::Pods(choice), Some(namespace)) => {
+        match (self, &class.owner) {
+            (Self::Pods(choice), ClassOwner::Pods(namespace)) => {
                 let labels = cluster.namespaces.get(namespace).map(|n| &n.labels);
                 choice.matches(namespace, labels, &class.labels)
             }
-            (Self::Nodes(selector), None) => selector.matches(&class.labels),
+            (Self::Nodes(selector), ClassOwner::Nodes) => selector.matches(&class.labels),
+            (Self::Learned(pattern), _) => class.domains.binary_search(pattern).is_ok(),
             _ => false,
         }
     }
@@ -47,6 +53,7 @@ impl Choice {
     fn candidates(&self, classes: &Classes, cluster: &Cluster) -> Vec<ClassId> {
         match self {
             Self::Nodes(_) => classes.of_nodes().collect(),
+            Self::Learned(pattern) => classes.learned_for(pattern).collect(),
             Self::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) => {
                 classes.in_namespace(name).collect()
             }
@@ -78,7 +85,7 @@ struct Selection {
 pub(super) struct Selections {
     all: BTreeMap<SelectionId, Selection>,
     ids: HashMap<Choice, SelectionId>,
-    /// The selections of pods in one named namespace, by its name, and all others.
+    /// The selections of pods in one named namespace, by its name, and all others that select by labels.
     named: BTreeMap<Name, BTreeSet<SelectionId>>,
     others: BTreeSet<SelectionId>,
     next: SelectionId,
@@ -89,19 +96,19 @@ pub(super) struct Selections {
 }
 
 impl Selections {
-    /// Returns the id of a selection. Its label keys count as mentioned from now on.
+    /// Returns the id of a selection. Its label keys and domain names count as mentioned from now on.
     pub(super) fn id(&mut self, choice: Choice, classes: &mut Classes) -> SelectionId {
         if let Some(id) = self.ids.get(&choice) {
             return *id;
         }
-        for requirement in choice.selector().requirements() {
-            classes.mention_label_key(&requirement.key);
-        }
+        choice.mention(classes);
         let id = self.next;
         self.next += 1;
-        match choice.namespace() {
-            Some(name) => drop(self.named.entry(name.clone()).or_default().insert(id)),
-            None => drop(self.others.insert(id)),
+        match (choice.namespace(), &choice) {
+            (Some(name), _) => drop(self.named.entry(name.clone()).or_default().insert(id)),
+            // A class lists the patterns that match it.
+            (None, Choice::Learned(_)) => {}
+            (None, _) => drop(self.others.insert(id)),
         }
         self.ids.insert(choice.clone(), id);
         self.all.insert(id, Selection { choice, tables: 0, classes: BTreeSet::new() });
@@ -147,9 +154,10 @@ impl Selections {
         }
         for class in &changed {
             let Some(found) = classes.get(*class) else { continue };
-            let named = found.key.namespace.as_ref().and_then(|name| self.named.get(name));
+            let named = found.key.owner.namespace().and_then(|name| self.named.get(name));
+            let learned = found.key.domains.iter().filter_map(|p| self.ids.get(&Choice::Learned(p.clone())));
             let concerned: Vec<SelectionId> =
-                named.into_iter().flatten().chain(&self.others).copied().collect();
+                named.into_iter().flatten().chain(&self.others).chain(learned).copied().collect();
             for id in concerned {
                 self.test(id, *class, classes, cluster);
             }

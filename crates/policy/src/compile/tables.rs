@@ -164,6 +164,7 @@ impl Tables {
                 let choice = match peer {
                     Peer::Pods(choice) => Choice::Pods(choice.clone()),
                     Peer::Nodes(selector) => Choice::Nodes(selector.clone()),
+                    Peer::DomainName(pattern) => Choice::Learned(pattern.clone()),
                     Peer::Block(block) => {
                         for net in block.except.iter().chain([&block.cidr]) {
                             classes.mention_net(*net);

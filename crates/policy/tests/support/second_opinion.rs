@@ -77,7 +77,7 @@ fn selects(selector: &Selector, labels: &BTreeMap<String, String>) -> bool {
 /// A14–A21, G-22.
 fn is_peer(cluster: &Cluster, peer: &Peer, end: &Endpoint) -> bool {
     match peer {
-        Peer::Nodes(_) => panic!("only NetworkPolicy is read here"),
+        Peer::Nodes(_) | Peer::DomainName(_) => panic!("only NetworkPolicy is read here"),
         Peer::Pods(wanted) => pod(cluster, end).is_some_and(|pod| {
             let namespace = match &wanted.namespaces {
                 NamespaceMatch::Named(name) => *name == pod.key.namespace,
