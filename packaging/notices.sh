@@ -22,6 +22,12 @@ cargo tree --locked --package palisade "$@" --edges normal --target "$target" --
     done
 done
 
+# The web pages are built into the program, unless it is built with some features only.
+case " $* " in
+    *" --no-default-features "*) ;;
+    *) printf '\n==== the pages of palisade ui\n' && cat ui/dist/licenses.txt ;;
+esac
+
 # library NAME FILE…: the first of these files, which has the license of the C library.
 library() {
     local file

@@ -116,6 +116,13 @@ pub(crate) enum Verb {
     /// Check assertions about connections, for pods that exist and for those that may
     #[command(after_help = assertions::HELP)]
     Test(Test),
+    /// Browse policies and connections in a web browser on this machine
+    #[cfg(feature = "ui")]
+    #[command(after_help = crate::ui::HELP)]
+    Ui(Box<crate::ui::UiArguments>),
+    #[cfg(not(feature = "ui"))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Ui(left_out::Words),
     /// Print a shell completion script
     #[command(after_help = "\
 Examples:

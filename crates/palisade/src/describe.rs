@@ -79,7 +79,7 @@ pub(crate) struct Describe {
 
 /// `-o`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum OutputFormat {
+pub(crate) enum OutputFormat {
     /// Text
     #[default]
     Text,
@@ -118,18 +118,13 @@ impl OutputFormat {
 
 /// Prints the description.
 pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
-    let world = || arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything);
-    // Whether it is an object doesn't depend on the default namespace, which is known only after loading.
-    let (world, text, undecided) = if target::parse(&arguments.what, "").is_some() {
-        let world = world()?;
-        let text = object(arguments, &world)?;
-        (world, text, false)
-    } else {
-        let spec = pods_spec(&arguments.what)?;
-        let world = world()?;
-        let (text, undecided) = workload(arguments, &spec, &world)?;
-        (world, text, undecided)
-    };
+    // What is misspelled is reported before a cluster is read.
+    if target::parse(&arguments.what, "").is_none() {
+        pods_spec(&arguments.what)?;
+    }
+    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
+    let Describe { what, controller, output, .. } = arguments;
+    let (text, undecided) = answer(&Question { what, controller, output: *output }, &world)?;
     match arguments.output {
         OutputFormat::Text => output::print_wrapped(&text),
         _ => output::print(&text),
@@ -138,10 +133,29 @@ pub(crate) fn run(arguments: &Describe) -> Result<Outcome> {
     Ok(world.outcome(if undecided { Outcome::Incomplete } else { Outcome::Yes }))
 }
 
+/// What is to be described, and how.
+pub(crate) struct Question<'a> {
+    pub(crate) what: &'a str,
+    pub(crate) controller: &'a ControllerArguments,
+    pub(crate) output: OutputFormat,
+}
+
+/// Returns the description, and whether some of it depends on addresses that are not known.
+///
+/// # Errors
+/// When what is to be described doesn't exist, or policies do not apply to it.
+pub(crate) fn answer(question: &Question<'_>, world: &LoadedInputs) -> Result<(String, bool)> {
+    // Whether it is an object doesn't depend on the default namespace.
+    if target::parse(question.what, "").is_some() {
+        return Ok((object(question, world)?, false));
+    }
+    workload(question, &pods_spec(question.what)?, world)
+}
+
 /// Describes a policy or a namespace.
-fn object(arguments: &Describe, world: &LoadedInputs) -> Result<String> {
+fn object(arguments: &Question<'_>, world: &LoadedInputs) -> Result<String> {
     let cluster = &world.loaded.cluster;
-    match target::parse(&arguments.what, &world.namespace) {
+    match target::parse(arguments.what, &world.namespace) {
         Some(Target::Policy(key)) => {
             target::find_policy(cluster, &key, world.place())?;
             let description = output::with_progress("comparing the cluster with and without it", || {
@@ -181,7 +195,7 @@ fn pods_spec(text: &str) -> Result<Spec> {
 }
 
 /// Describes pods by workload. Returns whether some of it depends on addresses that are not known.
-fn workload(arguments: &Describe, spec: &Spec, world: &LoadedInputs) -> Result<(String, bool)> {
+fn workload(arguments: &Question<'_>, spec: &Spec, world: &LoadedInputs) -> Result<(String, bool)> {
     let what = || format!("`{}`", arguments.what);
     let loaded = &world.loaded;
     let ends = ends::endpoints(&loaded.cluster, &spec.endpoint, &world.namespace).with_context(what)?;

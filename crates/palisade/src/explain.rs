@@ -12,6 +12,8 @@ mod suggestion;
 mod tokens;
 mod tree;
 
+#[cfg(feature = "ui")]
+use anyhow::bail;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
@@ -19,10 +21,12 @@ use crate::{
     can::{Spec, made_up},
     cluster::Need,
     exit::Outcome,
-    inputs::InputArguments,
+    inputs::{InputArguments, LoadedInputs},
     output::{self, Format},
 };
 
+#[cfg(feature = "ui")]
+use crate::can::EndpointSpec;
 use suggestion::EditTarget;
 
 pub(crate) const HELP: &str = "\
@@ -60,6 +64,50 @@ pub(crate) struct Explain {
     output: Format,
 }
 
+/// A question whose explanation is wanted as a value.
+#[cfg(feature = "ui")]
+pub(crate) struct Question<'a> {
+    pub(crate) source: &'a str,
+    pub(crate) destination: &'a str,
+    pub(crate) to_deny: bool,
+}
+
+/// Returns an explanation as JSON, as `-o json` prints it. `sources` are the options with which `world` was read.
+///
+/// # Errors
+/// When an end does not exist, or is a pod that is made up: it would have to be added to the cluster.
+#[cfg(feature = "ui")]
+pub(crate) fn json(
+    question: &Question<'_>,
+    world: &LoadedInputs,
+    sources: &InputArguments,
+) -> Result<String> {
+    let parse = |what: &str, text: &str| {
+        let spec = text.parse::<Spec>().with_context(|| format!("{what} `{text}`"))?;
+        if matches!(spec.endpoint, EndpointSpec::MadeUp { .. }) {
+            bail!("{what} `{text}`: `palisade explain` answers questions about pods that don't exist");
+        }
+        Ok(spec)
+    };
+    let (source, destination) =
+        (parse("source", question.source)?, parse("destination", question.destination)?);
+    let mut answer = answer::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
+    suggest::add(&mut answer, edit_target(world, sources), question.to_deny);
+    json::document(&answer, world, output::Encoding::Json)
+}
+
+/// Returns what edits are rendered for.
+fn edit_target<'a>(world: &'a LoadedInputs, sources: &'a InputArguments) -> EditTarget<'a> {
+    EditTarget {
+        loaded: &world.loaded,
+        namespace: &world.namespace,
+        reading: &sources.reading,
+        files: &sources.files,
+        live: world.live.as_ref(),
+        context: sources.cluster.context.as_deref(),
+    }
+}
+
 /// Prints the explanation.
 pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
@@ -69,14 +117,7 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
     let mut world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
     made_up::add(&mut world.loaded.cluster, [&mut source, &mut destination], &world.namespace)?;
     let mut answer = answer::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
-    let place = EditTarget {
-        loaded: &world.loaded,
-        namespace: &world.namespace,
-        reading: &arguments.sources.reading,
-        files: &arguments.sources.files,
-        live: world.live.as_ref(),
-        context: arguments.sources.cluster.context.as_deref(),
-    };
+    let place = edit_target(&world, &arguments.sources);
     output::with_progress("comparing all connections with and without each edit", || {
         suggest::add(&mut answer, place, arguments.to_deny);
     });

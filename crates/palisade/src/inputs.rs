@@ -7,6 +7,7 @@ mod program;
 mod reading;
 mod refused;
 mod rendering;
+pub(crate) mod stamp;
 pub(crate) mod texts;
 
 use anyhow::{Result, bail};

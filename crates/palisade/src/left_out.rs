@@ -17,6 +17,8 @@ pub(crate) enum Part {
     Lab,
     /// Reading running clusters.
     Live,
+    /// The verb `ui`.
+    Ui,
 }
 
 impl Part {
@@ -25,11 +27,12 @@ impl Part {
             Self::Agent => "agent",
             Self::Lab => "lab",
             Self::Live => "live",
+            Self::Ui => "ui",
         }
     }
 
     fn only_on_linux(self) -> bool {
-        self != Self::Live
+        matches!(self, Self::Agent | Self::Lab)
     }
 
     /// Whether this build has it.
@@ -40,12 +43,13 @@ impl Part {
                 Self::Agent => cfg!(feature = "agent"),
                 Self::Lab => cfg!(feature = "lab"),
                 Self::Live => cfg!(feature = "live"),
+                Self::Ui => cfg!(feature = "ui"),
             }
     }
 }
 
 /// The verbs that need a part.
-const VERBS: [(&str, Part); 7] = [
+const VERBS: [(&str, Part); 8] = [
     ("agent", Part::Agent),
     ("cni", Part::Agent),
     ("doctor", Part::Agent),
@@ -53,6 +57,7 @@ const VERBS: [(&str, Part); 7] = [
     ("lab", Part::Lab),
     ("node", Part::Agent),
     ("snapshot", Part::Live),
+    ("ui", Part::Ui),
 ];
 
 /// Whatever follows a verb that this build leaves out.

@@ -54,6 +54,8 @@ mod review;
 #[cfg(feature = "live")]
 mod snapshot;
 mod traffic;
+#[cfg(feature = "ui")]
+mod ui;
 mod verdict;
 
 use arguments::{Arguments, Verb};
@@ -139,6 +141,10 @@ fn run(verb: Verb) -> Result<Outcome> {
         #[cfg(not(feature = "live"))]
         Verb::Snapshot(_) => left_out::verb("snapshot"),
         Verb::Test(arguments) => assertions::run(arguments),
+        #[cfg(feature = "ui")]
+        Verb::Ui(arguments) => ui::run(*arguments),
+        #[cfg(not(feature = "ui"))]
+        Verb::Ui(_) => left_out::verb("ui"),
         Verb::Completions(arguments) => completions(&Arguments::command(), arguments.shell),
         Verb::Man(arguments) => man::run(&arguments, Arguments::command()),
         #[cfg(all(target_os = "linux", feature = "agent"))]

@@ -88,3 +88,12 @@ fn select(overview: &mut Overview, namespaces: &[String]) -> Result<()> {
     overview.idle_policies.retain(|key| is_selected(&key.namespace));
     Ok(())
 }
+
+/// Returns the overview as JSON, as `-o json` prints it.
+///
+/// # Errors
+/// As [`output::Encoding::encode`].
+#[cfg(feature = "ui")]
+pub(crate) fn json(world: &crate::inputs::LoadedInputs) -> Result<String> {
+    json::document(&palisade_analysis::overview(&world.loaded.cluster), world, output::Encoding::Json)
+}

@@ -15,6 +15,8 @@ mod sources;
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
+use palisade_analysis::GroupBy;
+
 use crate::{
     cluster::Need,
     entrances::ControllerArguments,
@@ -22,6 +24,8 @@ use crate::{
     inputs::InputArguments,
     output::{self, Encoding},
 };
+
+pub(crate) use document::Question;
 
 pub(crate) const HELP: &str = "\
 The report has an overview by namespace, the workloads with the unprotected ones first and with what they are exposed to, a matrix of all connections with the rules that decide each cell, what each policy contributes, and what `palisade lint` finds.
@@ -74,7 +78,13 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<Outcome> {
         bail!("the {} have no pods, so there is nothing to report on", world.place());
     }
     let routes = arguments.controller.entrances(&world.loaded, &world.namespace)?;
-    let question = document::Question { world: &world, texts: &texts, routes, nodes: arguments.nodes };
+    let question = Question {
+        world: &world,
+        texts: &texts,
+        routes,
+        nodes: arguments.nodes,
+        group_by: GroupBy::Workload,
+    };
     let document = output::with_progress("computing the report", || document::Document::new(&question));
     match arguments.output {
         OutputFormat::Html => output::stream(|out| out.write_all(html::page(&document).as_bytes())),
@@ -83,4 +93,13 @@ pub(crate) fn run(arguments: &ReportArguments) -> Result<Outcome> {
     }
     .context("can't write the report")?;
     Ok(world.outcome(if document.is_undecided() { Outcome::Incomplete } else { Outcome::Yes }))
+}
+
+/// Returns a report as JSON, as `-o json` prints it.
+///
+/// # Errors
+/// As [`Encoding::encode`].
+#[cfg(feature = "ui")]
+pub(crate) fn json(question: &Question<'_>) -> Result<String> {
+    Encoding::Json.encode(&document::Document::new(question))
 }

@@ -21,13 +21,14 @@ fn palisade(words: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// The verbs and the feature that each needs.
-const VERBS: [(&str, &str, bool); 6] = [
+const VERBS: [(&str, &str, bool); 7] = [
     ("agent", "agent", cfg!(feature = "agent")),
     ("doctor", "agent", cfg!(feature = "agent")),
     ("lab", "lab", cfg!(feature = "lab")),
     ("cni", "agent", cfg!(feature = "agent")),
     ("node", "agent", cfg!(feature = "agent")),
     ("snapshot", "live", cfg!(feature = "live")),
+    ("ui", "ui", cfg!(feature = "ui")),
 ];
 
 const EVERYTHING: &str = "`cargo install --locked --path crates/palisade` builds everything";

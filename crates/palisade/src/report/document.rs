@@ -2,7 +2,7 @@
 //! the size grows with what differs.
 
 use palisade_analysis::{
-    Connections, ConnectionsOptions, ControllerRoutes, Questions, Reasoner,
+    Connections, ConnectionsOptions, ControllerRoutes, GroupBy, Questions, Reasoner,
     overview::{Extent, NamespaceOverview, Protection, WorkloadOverview},
 };
 use palisade_lint::{Finding, Level, LintOptions, RULES, SourceText};
@@ -21,12 +21,14 @@ use crate::{addresses, cluster::JsonMissing, inputs::LoadedInputs};
 const SCHEMA: &str = "palisade.report/v1";
 
 /// What is reported on.
-pub(super) struct Question<'a> {
-    pub(super) world: &'a LoadedInputs,
-    pub(super) texts: &'a [SourceText],
-    pub(super) routes: ControllerRoutes,
+pub(crate) struct Question<'a> {
+    pub(crate) world: &'a LoadedInputs,
+    pub(crate) texts: &'a [SourceText],
+    pub(crate) routes: ControllerRoutes,
     /// Whether nodes are ends.
-    pub(super) nodes: bool,
+    pub(crate) nodes: bool,
+    /// What an end stands for.
+    pub(crate) group_by: GroupBy,
 }
 
 /// A report.
@@ -107,6 +109,7 @@ impl<'a> Document<'a> {
         let world = question.world;
         let (loaded, cluster) = (&world.loaded, &world.loaded.cluster);
         let options = |only_denied| ConnectionsOptions {
+            group_by: question.group_by,
             only_denied,
             nodes: question.nodes,
             controller_routes: question.routes.clone(),
