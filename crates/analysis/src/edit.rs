@@ -26,5 +26,5 @@ pub use deny::to_deny;
 pub use effect::{Effect, PairChange};
 pub use plan::{Plan, to_allow};
 pub use question::{Pair, Question};
-pub(crate) use select::peer_for;
 pub use select::{DeclaredLabels, DeclaredWorkloads};
+pub(crate) use select::{Selectors, peer_for, stable_labels};

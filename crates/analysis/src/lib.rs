@@ -7,6 +7,7 @@
 //! * [`diff()`]: the connections that a change of the cluster allows or denies, and the edits that cause it.
 //! * [`assertion::check`]: whether an assertion holds, for pods that exist and for those that may.
 //! * [`replay::judge`]: what the policies decide about recorded connections.
+//! * [`suggest::suggest`]: policies that allow the connections that were seen.
 //! * [`explain()`]: what decides the connections between two ends; [`edit`]: what would change the verdict.
 //!
 //! All results are values: nothing here prints or reads files. The meaning of policies is in the policy crate. Whole
@@ -45,6 +46,7 @@ pub mod replay;
 mod representative;
 pub mod shape;
 mod space;
+pub mod suggest;
 mod traffics;
 
 pub use connections::{Connections, Edge, UnaffectedPod, UndecidedEdge};

@@ -4,19 +4,22 @@
 //! therefore placed in the cluster by the first of these that is known: the pod of that name, another pod of
 //! its workload, the labels in the record, the address. What none of them decides is reported, and never guessed.
 
+mod ends;
 mod place;
+mod placed;
 mod record;
 
 use std::collections::BTreeSet;
 
-use palisade_names::{PortSpec, backends, of_family};
 use palisade_policy::{
-    Cluster, ContainerPort, Decision, Direction, Endpoint, Family, Flow, Name, ObjectKey, PortMatch,
-    Protocol, Reason, Service, Side, Verdict, Workload, reference,
+    Cluster, ContainerPort, Decision, Direction, Endpoint, Flow, Name, ObjectKey, PortMatch, Protocol,
+    Reason, Service, Side, Verdict, Workload, reference,
 };
 
+pub use placed::{PlacedFlow, PlacedRecording, place_all};
 pub use record::{NotJudged, RecordedEnd, RecordedFlow, RecordedOwner, RecordedPod};
 
+use ends::PlacedEnds;
 use place::{Placed, Stage};
 
 /// The verdict about a recorded connection.
@@ -73,37 +76,22 @@ struct FlowJudge<'c> {
 
 impl FlowJudge<'_> {
     fn judge(&mut self, flow: &RecordedFlow) -> Result<JudgedFlow, NotJudged> {
-        if flow.source.owner == RecordedOwner::OwnNode {
-            return self.of_own_node(flow);
+        match self.stage.ends(flow)? {
+            PlacedEnds::OwnNode { source, destination } => Ok(self.of_own_node(source, destination)),
+            PlacedEnds::Direct { source, destination } => {
+                self.decide(source, destination, flow.protocol, flow.port, false)
+            }
+            PlacedEnds::Behind { service, source, backends } => {
+                self.through(service, &source, &backends, flow.protocol)
+            }
         }
-        let source = self.stage.place(&flow.source)?;
-        let destination = match self.stage.service(&flow.destination) {
-            Some(service) => return self.through(service, &source, flow),
-            None => self.stage.place(&flow.destination)?,
-        };
-        let unknown = |end: &RecordedEnd, placed: &Placed| {
-            end.owner == RecordedOwner::Unknown && matches!(placed.endpoint, Endpoint::External(_))
-        };
-        if unknown(&flow.source, &source) && unknown(&flow.destination, &destination) {
-            return Err(NotJudged::NoPod(flow.source.address, flow.destination.address));
-        }
-        self.decide(source, destination, flow.protocol, flow.port, false)
     }
 
     /// Connections of a pod's own node are always allowed (SEMANTICS A39). Manifests seldom say on which node a pod is.
-    fn of_own_node(&mut self, flow: &RecordedFlow) -> Result<JudgedFlow, NotJudged> {
-        let destination = self.stage.place(&flow.destination)?;
-        let name = match &destination.endpoint {
-            Endpoint::Pod { key, .. } => self.stage.cluster.pods.get(key).and_then(|pod| pod.node.clone()),
-            Endpoint::Node { name, .. } => Some(name.clone()),
-            Endpoint::External(_) => None,
-        };
-        let address = flow.source.address;
-        let endpoint = name.map_or(Endpoint::External(address), |name| Endpoint::Node { name, address });
+    fn of_own_node(&self, source: Placed, destination: Placed) -> JudgedFlow {
         let allow = |reason| Side { verdict: Verdict::Allow, reason, passed: Vec::new() };
         let decision = Decision { egress: allow(Reason::NoSubject), ingress: allow(Reason::OwnNode) };
-        let source = Placed { endpoint, by_recorded_labels: false, ports_unknown: false };
-        Ok(JudgedFlow { decision, ends: [self.judged(source), self.judged(destination)] })
+        JudgedFlow { decision, ends: [self.judged(source), self.judged(destination)] }
     }
 
     /// Judges a connection to each pod behind a service.
@@ -111,25 +99,12 @@ impl FlowJudge<'_> {
         &mut self,
         service: &Service,
         source: &Placed,
-        flow: &RecordedFlow,
+        backends: &[(Endpoint, u16)],
+        protocol: Protocol,
     ) -> Result<JudgedFlow, NotJudged> {
-        let none = || NotJudged::NoBackend(service.key.clone());
-        let family = Family::of(flow.destination.address);
-        let cluster = self.stage.today;
-        let port = PortSpec::Number(flow.port);
-        let found = backends(cluster, service, Some(flow.protocol), Some(&port)).map_err(|_| none())?;
-        let mut all: Vec<(Endpoint, u16)> = Vec::new();
-        for backend in found {
-            let ends = palisade_names::endpoints_of(cluster, backend.pod).unwrap_or_default();
-            all.extend(of_family(&ends, family).map(|end| (end.clone(), backend.port)));
-        }
         let mut verdict: Option<JudgedFlow> = None;
-        for (endpoint, port) in all {
-            if cluster.addressing.is_placeholder(endpoint.address()) {
-                return Err(NotJudged::AddressUnknown(flow.destination.address));
-            }
-            let to = Placed { endpoint, by_recorded_labels: false, ports_unknown: false };
-            let judged = self.decide(source.clone(), to, flow.protocol, port, true)?;
+        for (endpoint, port) in backends {
+            let judged = self.decide(source.clone(), endpoint.clone().into(), protocol, *port, true)?;
             match &verdict {
                 Some(other) if other.decision.verdict() != judged.decision.verdict() => {
                     return Err(NotJudged::BackendsDiffer(service.key.clone()));
@@ -138,7 +113,7 @@ impl FlowJudge<'_> {
                 None => verdict = Some(judged),
             }
         }
-        verdict.ok_or_else(none)
+        verdict.ok_or_else(|| NotJudged::NoBackend(service.key.clone()))
     }
 
     fn decide(
@@ -149,17 +124,7 @@ impl FlowJudge<'_> {
         port: u16,
         through_service: bool,
     ) -> Result<JudgedFlow, NotJudged> {
-        let (from, to) = (&source.endpoint, &destination.endpoint);
-        // Only a connection through a service leaves a pod and comes back to it.
-        let itself =
-            matches!((from, to), (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
-        let flow = Flow {
-            source: from.clone(),
-            destination: to.clone(),
-            protocol,
-            port,
-            through_service: through_service || itself,
-        };
+        let flow = ends::flow(&source.endpoint, &destination.endpoint, protocol, port, through_service);
         let decision = match (&destination.endpoint, destination.ports_unknown) {
             (Endpoint::Pod { key, .. }, true) if !self.port_names.is_empty() => {
                 self.whatever_the_names(&flow, key).ok_or_else(|| NotJudged::PortName(key.clone()))?

@@ -17,6 +17,7 @@ use crate::{
     replay::{self, Replay},
     report::{self, ReportArguments},
     review::{self, Review},
+    suggest::{self, Suggest},
 };
 
 /// Kubernetes network policies: enforced, explained, proved.
@@ -113,6 +114,9 @@ pub(crate) enum Verb {
     #[cfg(not(feature = "live"))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Snapshot(left_out::Words),
+    /// Write NetworkPolicies that allow recorded connections
+    #[command(after_help = suggest::HELP)]
+    Suggest(Suggest),
     /// Check assertions about connections, for pods that exist and for those that may
     #[command(after_help = assertions::HELP)]
     Test(Test),

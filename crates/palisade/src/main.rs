@@ -53,6 +53,7 @@ mod report;
 mod review;
 #[cfg(feature = "live")]
 mod snapshot;
+mod suggest;
 mod traffic;
 #[cfg(feature = "ui")]
 mod ui;
@@ -140,6 +141,7 @@ fn run(verb: Verb) -> Result<Outcome> {
         Verb::Snapshot(arguments) => snapshot::run(&arguments),
         #[cfg(not(feature = "live"))]
         Verb::Snapshot(_) => left_out::verb("snapshot"),
+        Verb::Suggest(arguments) => suggest::run(arguments),
         Verb::Test(arguments) => assertions::run(arguments),
         #[cfg(feature = "ui")]
         Verb::Ui(arguments) => ui::run(*arguments),

@@ -4,11 +4,11 @@ mod candidate;
 mod csv;
 mod hubble;
 mod json;
-mod line;
+pub(crate) mod line;
 mod ours;
 mod outcome;
-mod recording;
-mod text;
+pub(crate) mod recording;
+pub(crate) mod text;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;

@@ -95,6 +95,13 @@ const QUESTIONS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "suggest",
+        &[
+            "--flows crates/palisade/tests/cases/replay/shop.jsonl -f examples/shop",
+            "--flows crates/palisade/tests/cases/replay/shop.jsonl -f examples/shop --style per-namespace -n shop",
+        ],
+    ),
+    (
         "test",
         &[
             "examples/shop.assertions.yaml -f examples/shop",

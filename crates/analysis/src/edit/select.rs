@@ -112,6 +112,11 @@ impl Selectors<'_> {
     }
 }
 
+/// Returns the labels that are not those of a generation or a replica.
+pub(crate) fn stable_labels(labels: &Labels) -> Labels {
+    labels.project(|key| !EPHEMERAL.contains(&key))
+}
+
 /// Returns a peer for pods of one namespace, in a policy of the namespace `home`.
 pub(crate) fn peer_for(
     cluster: &Cluster,

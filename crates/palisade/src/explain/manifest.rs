@@ -47,7 +47,7 @@ fn is_cluster_network_policy(key: &PolicyKey) -> bool {
 }
 
 /// Renders a policy as an object of the API.
-pub(super) fn policy(policy: &Policy) -> Value {
+pub(crate) fn policy(policy: &Policy) -> Value {
     let rules = |rules: &Option<Vec<Rule>>, direction| {
         let rules = rules.as_ref()?;
         Some(Value::from_iter(rules.iter().map(|r| rule(r, &policy.key, direction))))
@@ -118,7 +118,7 @@ pub(super) fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value 
     out.into()
 }
 
-pub(super) fn peer(peer: &Peer, key: &PolicyKey) -> Value {
+pub(crate) fn peer(peer: &Peer, key: &PolicyKey) -> Value {
     match peer {
         Peer::Pods(choice) if is_network_policy(key) => pods_of_namespaced(choice, &key.namespace),
         Peer::Pods(choice) => pods_of_cluster(choice),
@@ -165,7 +165,7 @@ fn namespace_selector(namespaces: &NamespaceMatch) -> Value {
     }
 }
 
-pub(super) fn selector(selector: &Selector) -> Value {
+pub(crate) fn selector(selector: &Selector) -> Value {
     let (mut labels, mut expressions) = (Map::new(), Vec::new());
     for requirement in selector.requirements() {
         let key = requirement.key.to_string();
@@ -196,7 +196,7 @@ pub(super) fn selector(selector: &Selector) -> Value {
     out.into()
 }
 
-pub(super) fn port(port: &PortMatch, key: &PolicyKey) -> Value {
+pub(crate) fn port(port: &PortMatch, key: &PolicyKey) -> Value {
     if is_network_policy(key) {
         return match port {
             PortMatch::Numbers { protocol, first: 0, last: u16::MAX } => {

@@ -25,7 +25,7 @@ pub(super) struct Seen {
 }
 
 /// Whether a connection is multicast, broadcast or link-local traffic, which the agent drops whatever the policies.
-pub(super) fn is_link_traffic(flow: &RecordedFlow) -> bool {
+pub(crate) fn is_link_traffic(flow: &RecordedFlow) -> bool {
     let link_local = |address: IpAddr| matches!(address, IpAddr::V6(a) if a.is_unicast_link_local());
     let [from, to] = [flow.source.address, flow.destination.address];
     to.is_multicast() || to == Ipv4Addr::BROADCAST || link_local(to) || link_local(from)

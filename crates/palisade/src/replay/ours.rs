@@ -102,3 +102,58 @@ pub(super) fn key(namespace: &str, name: &str) -> Result<ObjectKey, String> {
     }
     Ok(ObjectKey::new(namespace, name))
 }
+
+#[cfg(all(test, target_os = "linux", feature = "agent"))]
+mod tests {
+    use palisade_policy::Protocol;
+
+    use super::*;
+    use crate::replay::line::Seen;
+
+    /// What agents write, as the type has it that writes it.
+    const RECORD: &str = r#"{"id":7,"time":"2026-11-28T10:00:00.25Z","node":"n1","verdict":"dropped","direction":"ingress",
+        "source":{"address":"10.0.0.2","pod":{"kind":"Pod","namespace":"shop","name":"web-0"},
+            "workload":{"kind":"StatefulSet","name":"web"},"labels":{"app":"web"}},
+        "destination":{"address":"10.0.0.1","pod":{"kind":"Pod","namespace":"shop","name":"db"}},
+        "protocol":"TCP","port":5432,"policies":[{"kind":"NetworkPolicy","namespace":"shop","name":"closed"}],
+        "reason":["isolated by NetworkPolicy shop/closed"],"generation":12,"count":3}"#;
+
+    fn seen(record: &palisade_flow::Record) -> Seen {
+        match line(serde_json::to_value(record).unwrap()) {
+            Ok(Line::Flow(seen)) => *seen,
+            Ok(Line::Skipped(why)) => panic!("{why}"),
+            Ok(Line::Lost(lost)) => panic!("{lost} lost"),
+            Err(why) => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn records_are_read_as_agents_write_them() {
+        let record: palisade_flow::Record = serde_json::from_str(RECORD).unwrap();
+        let Seen { flow, passed, count } = seen(&record);
+        assert_eq!((passed, count, flow.protocol, flow.port), (false, 3, Protocol::Tcp, 5432));
+        let pod = |name: &str, workload: Option<&str>, labels: &[(&'static str, &'static str)]| {
+            let workload = workload.map(|name| Workload { kind: "StatefulSet".into(), name: name.into() });
+            let labels = Some(labels.iter().copied().collect());
+            RecordedOwner::Pod(RecordedPod { key: ObjectKey::new("shop", name), workload, labels })
+        };
+        let web = RecordedEnd {
+            address: [10, 0, 0, 2].into(),
+            owner: pod("web-0", Some("web"), &[("app", "web")]),
+        };
+        let db = RecordedEnd { address: [10, 0, 0, 1].into(), owner: pod("db", None, &[]) };
+        assert_eq!((flow.source, flow.destination), (web, db));
+    }
+
+    #[test]
+    fn ends_without_a_pod_are_nodes_or_outside() {
+        let mut record: palisade_flow::Record = serde_json::from_str(RECORD).unwrap();
+        record.source.pod = None;
+        record.source.node = Some("n1".to_owned());
+        assert_eq!(seen(&record).flow.source.owner, RecordedOwner::OwnNode);
+        record.source.node = Some("n2".to_owned());
+        assert_eq!(seen(&record).flow.source.owner, RecordedOwner::Node(Some("n2".into())));
+        record.source.node = None;
+        assert_eq!(seen(&record).flow.source.owner, RecordedOwner::Outside);
+    }
+}

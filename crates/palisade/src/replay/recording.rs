@@ -27,26 +27,26 @@ const MAX_MESSAGES: usize = 20;
 
 /// How often a connection was recorded.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     /// The line of the first record.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// How many records.
-    pub(super) records: u64,
+    pub(crate) records: u64,
     /// How many connections or packets.
-    pub(super) count: u64,
+    pub(crate) count: u64,
 }
 
 /// The connections of a file. Equal records are one.
 #[derive(Debug, Default)]
-pub(super) struct Recording {
+pub(crate) struct Recording {
     /// The connections, and whether they passed.
-    pub(super) flows: BTreeMap<(RecordedFlow, bool), Tally>,
+    pub(crate) flows: BTreeMap<(RecordedFlow, bool), Tally>,
     /// Records that are not replayed, by reason.
-    pub(super) skipped: BTreeMap<&'static str, u64>,
+    pub(crate) skipped: BTreeMap<&'static str, u64>,
     /// Connections that the recorder lost.
-    pub(super) lost: u64,
+    pub(crate) lost: u64,
     /// Lines that are no records.
-    pub(super) malformed: usize,
+    pub(crate) malformed: usize,
 }
 
 /// A format, with what its first line says.
@@ -59,7 +59,7 @@ enum Reader {
 ///
 /// # Errors
 /// When the file can't be read, has no record, or has lines that are no records and `keep_going` is not set.
-pub(super) fn read(path: &str, keep_going: bool) -> Result<Recording> {
+pub(crate) fn read(path: &str, keep_going: bool) -> Result<Recording> {
     let name = if path == "-" { "standard input".to_owned() } else { escape::plain(path).into_owned() };
     let recording = if path == "-" {
         lines(io::stdin().lock(), &name)

@@ -107,7 +107,7 @@ pub(super) fn notes(replay: &Replay, recording: &Recording) -> Vec<String> {
 }
 
 /// Formats why a connection can't be judged.
-pub(super) fn why_not(why: &NotJudged) -> String {
+pub(crate) fn why_not(why: &NotJudged) -> String {
     match why {
         NotJudged::PodGone(key) => {
             format!("pod {key} and its workload are gone, and the record has no labels")

@@ -8,7 +8,7 @@ use super::{cell, up_to_date};
 use crate::support::root;
 
 /// The verbs with a schema, and its file in docs.
-const SCHEMAS: [(&str, &str); 11] = [
+const SCHEMAS: [(&str, &str); 12] = [
     ("can", "schemas/can.json"),
     ("connections", "connections-schema.json"),
     ("describe", "schemas/describe.json"),
@@ -19,6 +19,7 @@ const SCHEMAS: [(&str, &str); 11] = [
     ("replay", "schemas/replay.json"),
     ("report", "schemas/report.json"),
     ("review", "schemas/review.json"),
+    ("suggest", "schemas/suggest.json"),
     ("test", "schemas/test.json"),
 ];
 

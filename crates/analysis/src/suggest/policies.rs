@@ -1,0 +1,180 @@
+//! The policies of each namespace: one that denies, one for DNS, and those for what was seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use palisade_names::{DNS_PORT, usual_dns_server};
+use palisade_policy::{
+    Direction, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Peer, PodMatch, Policy, PolicyKey,
+    PortMatch, Protocol, Selector, Tier,
+};
+
+use super::{
+    LimitHit, Purpose, SeenPods, SuggestedPolicy,
+    blocks::ClusterRanges,
+    demand::{Demands, Dns},
+    groups::{Groups, PodGroup},
+    rules::{RuleMaker, Rules, connections, rule},
+};
+
+const DEFAULT_DENY: &str = "default-deny";
+const ALLOW_DNS: &str = "allow-dns";
+const DNS_SERVERS: &str = "allow-dns-clients";
+/// The policy of a whole namespace.
+const WHOLE: &str = "allow-recorded";
+/// The longest name of an object of Kubernetes (a DNS subdomain, RFC 1123), with room for what makes it unique.
+const MAX_NAME: usize = 200;
+/// The longest kind in a name.
+const MAX_KIND: usize = 32;
+
+/// Returns the policies, and what was left out of them.
+pub(super) fn policies(demands: &Demands, groups: &Groups<'_>) -> (Vec<SuggestedPolicy>, Vec<LimitHit>) {
+    let mut maker = RuleMaker { groups, ranges: ClusterRanges::of(groups.cluster), limits: Vec::new() };
+    let mut subjects: BTreeMap<&PodGroup, [Rules; 2]> = BTreeMap::new();
+    for ((group, direction), wanted) in &demands.wanted {
+        let rules = maker.rules(group, *direction, wanted);
+        let [ingress, egress] = subjects.entry(group).or_default();
+        match direction {
+            Direction::Ingress => *ingress = rules,
+            Direction::Egress => *egress = rules,
+        }
+    }
+    let mut out = Vec::new();
+    for namespace in &demands.namespaces {
+        let mut taken: BTreeSet<String> = [DEFAULT_DENY, ALLOW_DNS, DNS_SERVERS].map(str::to_owned).into();
+        out.push(default_deny(namespace));
+        out.push(allow_dns(namespace, demands, groups));
+        out.extend(dns_servers(namespace, demands, groups));
+        for (group, rules) in subjects.iter_mut().filter(|(group, _)| group.namespace() == namespace) {
+            let [ingress, egress] = std::mem::take(rules);
+            if ingress.rules.is_empty() && egress.rules.is_empty() {
+                continue;
+            }
+            let name = unused(name_of(group), group, &mut taken);
+            out.push(of_seen(group, &name, groups.selector(group), ingress, egress));
+        }
+    }
+    (out, maker.limits)
+}
+
+fn policy(namespace: &Name, name: &str, pods: Selector) -> Policy {
+    Policy {
+        key: PolicyKey::network_policy(namespace.clone(), name),
+        tier: Tier::Developer,
+        priority: 0,
+        subject: PodMatch { namespaces: NamespaceMatch::Named(namespace.clone()), pods },
+        ingress: None,
+        egress: None,
+        origin: None,
+    }
+}
+
+fn default_deny(namespace: &Name) -> SuggestedPolicy {
+    let denies = Policy {
+        ingress: Some(Vec::new()),
+        egress: Some(Vec::new()),
+        ..policy(namespace, DEFAULT_DENY, Selector::everything())
+    };
+    SuggestedPolicy { policy: denies, purpose: Purpose::DefaultDeny, ingress: Vec::new(), egress: Vec::new() }
+}
+
+fn of_seen(group: &PodGroup, name: &str, pods: Selector, ingress: Rules, egress: Rules) -> SuggestedPolicy {
+    let rules = |rules: Rules| (!rules.rules.is_empty()).then_some(rules.rules);
+    let seen = [ingress.seen.clone(), egress.seen.clone()];
+    let policy =
+        Policy { ingress: rules(ingress), egress: rules(egress), ..policy(group.namespace(), name, pods) };
+    let [ingress, egress] = seen;
+    SuggestedPolicy { policy, purpose: Purpose::Seen(group.pods().cloned()), ingress, egress }
+}
+
+/// Lets the pods of a namespace reach DNS.
+fn allow_dns(namespace: &Name, demands: &Demands, groups: &Groups<'_>) -> SuggestedPolicy {
+    let Dns { servers, ports } = &demands.dns;
+    let (peers, usual) = match servers.is_empty() {
+        true => (vec![usual_peer(namespace)], true),
+        false => (server_peers(servers, namespace, groups), false),
+    };
+    let egress = rule(peers, Some(dns_ports(ports)));
+    let seen = demands.dns_seen.get(namespace).map(connections).unwrap_or_default();
+    let policy =
+        Policy { egress: Some(vec![egress]), ..policy(namespace, ALLOW_DNS, Selector::everything()) };
+    SuggestedPolicy { policy, purpose: Purpose::Dns { usual }, ingress: Vec::new(), egress: vec![seen] }
+}
+
+/// Lets all pods reach the DNS servers of a namespace that gets policies.
+fn dns_servers(namespace: &Name, demands: &Demands, groups: &Groups<'_>) -> Option<SuggestedPolicy> {
+    let Dns { servers, ports } = &demands.dns;
+    let own: BTreeSet<ObjectKey> =
+        servers.iter().filter(|key| key.namespace == *namespace).cloned().collect();
+    if own.is_empty() {
+        return None;
+    }
+    let all = PodMatch {
+        namespaces: NamespaceMatch::Selected(Selector::everything()),
+        pods: Selector::everything(),
+    };
+    let ingress = rule(vec![Peer::Pods(all)], Some(dns_ports(ports)));
+    let pods = groups.selectors().of(&own);
+    let policy = Policy { ingress: Some(vec![ingress]), ..policy(namespace, DNS_SERVERS, pods) };
+    let seen = vec![connections(&demands.dns_served)];
+    Some(SuggestedPolicy { policy, purpose: Purpose::DnsServers, ingress: seen, egress: Vec::new() })
+}
+
+fn dns_ports(ports: &BTreeSet<u16>) -> Vec<PortMatch> {
+    let usual = BTreeSet::from([DNS_PORT]);
+    let ports = if ports.is_empty() { &usual } else { ports };
+    let of =
+        |protocol| ports.iter().map(move |&port| PortMatch::Numbers { protocol, first: port, last: port });
+    [Protocol::Udp, Protocol::Tcp].into_iter().flat_map(of).collect()
+}
+
+fn server_peers(servers: &BTreeSet<ObjectKey>, home: &Name, groups: &Groups<'_>) -> Vec<Peer> {
+    let mut by_namespace: BTreeMap<&Name, BTreeSet<ObjectKey>> = BTreeMap::new();
+    for key in servers {
+        by_namespace.entry(&key.namespace).or_default().insert(key.clone());
+    }
+    by_namespace.values().filter_map(|pods| groups.selectors().pods(pods, home)).map(Peer::Pods).collect()
+}
+
+/// The labels of DNS servers in most clusters.
+fn usual_peer(home: &Name) -> Peer {
+    let server = usual_dns_server();
+    let namespace = server.key.namespace;
+    let namespaces = if namespace == *home {
+        NamespaceMatch::Named(namespace)
+    } else {
+        NamespaceMatch::Selected(Selector::of_labels([(NAMESPACE_NAME_LABEL, &*namespace)]))
+    };
+    let pods = Selector::of_labels(server.labels.iter().map(|(key, value)| (&**key, &**value)));
+    Peer::Pods(PodMatch { namespaces, pods })
+}
+
+/// Returns the name of a policy, of characters that names of objects may have: records may have any.
+fn name_of(group: &PodGroup) -> String {
+    let name = match group {
+        PodGroup::Namespace(_) => WHOLE,
+        PodGroup::Pods(SeenPods::Workload { workload, .. }) => &workload.name,
+        PodGroup::Pods(SeenPods::Alike { first, .. }) => first,
+    };
+    let valid = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
+    let name: String = name.chars().take(MAX_NAME).map(valid).collect();
+    // Each part between dots begins and ends with a letter or digit.
+    let parts = name.split('.').map(|part| part.trim_matches('-')).filter(|part| !part.is_empty());
+    let name = parts.collect::<Vec<_>>().join(".");
+    if name.is_empty() { WHOLE.to_owned() } else { name }
+}
+
+/// Returns a name that no other policy of the namespace has: with the kind of the workload, or with a number.
+fn unused(name: String, group: &PodGroup, taken: &mut BTreeSet<String>) -> String {
+    let kind = match group {
+        PodGroup::Pods(SeenPods::Workload { workload, .. }) => workload.kind.to_lowercase(),
+        PodGroup::Pods(SeenPods::Alike { .. }) | PodGroup::Namespace(_) => "pod".to_owned(),
+    };
+    let kind = kind.chars().filter(char::is_ascii_alphanumeric).take(MAX_KIND).collect::<String>();
+    let with_kind = format!("{name}-{}", if kind.is_empty() { "pod" } else { &kind });
+    let numbered = (2_u32..).map(|number| format!("{with_kind}-{number}"));
+    let mut names = [name, with_kind.clone()].into_iter().chain(numbered);
+    // There are more numbers than policies.
+    let free = names.find(|name| !taken.contains(name)).unwrap_or_default();
+    taken.insert(free.clone());
+    free
+}

@@ -1,0 +1,175 @@
+//! Suggested policies as YAML with comments.
+
+use std::fmt::Write as _;
+
+use palisade_analysis::suggest::{Purpose, Seen, SeenConnection, SuggestedPolicy, Suggestion};
+use palisade_policy::{Direction, IpBlock, Peer, PolicyKey, Rule};
+use serde_json::{Value, json};
+
+use crate::{
+    escape,
+    explain::manifest::{peer, port, selector, yaml},
+    inputs::plural,
+    reasons::port_text,
+};
+
+/// The most connections that the comment of a rule lists.
+const LISTED: usize = 12;
+
+const HEADER: &str = "\
+# Written by `palisade suggest` from recorded connections. Whatever is in the records is allowed, whoever caused it: the comments
+# say which connections each rule stands for. Review them before you apply the policies.
+
+";
+
+/// Formats all policies.
+pub(super) fn text(suggestion: &Suggestion) -> String {
+    let mut out = HEADER.to_owned();
+    for (at, policy) in suggestion.policies.iter().enumerate() {
+        if at > 0 {
+            out.push_str("---\n");
+        }
+        add(policy, &mut out);
+    }
+    out
+}
+
+/// Returns what a policy is there for.
+pub(super) fn purpose(policy: &SuggestedPolicy) -> String {
+    let namespace = &policy.policy.key.namespace;
+    match &policy.purpose {
+        Purpose::DefaultDeny => {
+            format!(
+                "Pods of namespace {namespace} may connect and be connected to only where another policy allows it"
+            )
+        }
+        Purpose::Dns { usual: false } => format!("Pods of namespace {namespace} may reach DNS"),
+        Purpose::Dns { usual: true } => format!(
+            "Pods of namespace {namespace} may reach DNS. The input has no DNS server, so its usual labels are selected"
+        ),
+        Purpose::DnsServers => "All pods of the cluster may reach the DNS servers".to_owned(),
+        Purpose::Seen(pods) => {
+            let name = pods
+                .as_ref()
+                .map_or_else(|| format!("the pods of namespace {namespace}"), ToString::to_string);
+            let mut text = format!("What was recorded of {name}");
+            if pods.is_some() && policy.policy.subject.pods.is_everything() {
+                text.push_str(
+                    ". These pods have no labels of their own, so all pods of the namespace are selected",
+                );
+            }
+            text
+        }
+    }
+}
+
+fn add(suggested: &SuggestedPolicy, out: &mut String) {
+    let policy = &suggested.policy;
+    _ = writeln!(out, "# {}.", escape::plain(&purpose(suggested)));
+    let head = json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": &*policy.key.name, "namespace": &*policy.key.namespace},
+    });
+    out.push_str(&yaml(&head));
+    out.push_str("spec:\n");
+    add_field("podSelector", &selector(&policy.subject.pods), 2, out);
+    let types = [("Ingress", &policy.ingress), ("Egress", &policy.egress)];
+    let types: Vec<&str> =
+        types.into_iter().filter_map(|(name, rules)| rules.as_ref().map(|_| name)).collect();
+    _ = writeln!(out, "  policyTypes: [{}]", types.join(", "));
+    for (name, direction, rules, seen) in [
+        ("ingress", Direction::Ingress, &policy.ingress, &suggested.ingress),
+        ("egress", Direction::Egress, &policy.egress, &suggested.egress),
+    ] {
+        let Some(rules) = rules.as_ref().filter(|rules| !rules.is_empty()) else { continue };
+        _ = writeln!(out, "  {name}:");
+        for (rule, seen) in rules.iter().zip(seen) {
+            add_comments(rule, seen, out);
+            add_rule(rule, &policy.key, direction, out);
+        }
+    }
+}
+
+/// Writes what a rule stands for.
+fn add_comments(rule: &Rule, seen: &[SeenConnection], out: &mut String) {
+    for one in seen.iter().take(LISTED) {
+        _ = writeln!(out, "    # {}", connection(one));
+    }
+    if seen.len() > LISTED {
+        let mut rest = Seen::default();
+        seen[LISTED..].iter().for_each(|one| rest.add(&one.seen));
+        _ = writeln!(
+            out,
+            "    # … and {} more, {} (-o json lists all)",
+            seen.len() - LISTED,
+            times(rest.count)
+        );
+    }
+    for note in [
+        seen.is_empty().then_some("not recorded"),
+        rule.ports.is_none().then_some("All ports: a rule can't allow a protocol without ports alone"),
+        is_merged(rule).then_some("The addresses are merged: others of these networks are allowed too"),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        _ = writeln!(out, "    # {note}");
+    }
+}
+
+/// Formats a connection: `shop/deployment/web → shop/deployment/db on TCP 5432, 3 times (line 7)`.
+pub(super) fn connection(one: &SeenConnection) -> String {
+    let SeenConnection { from, to, protocol, port, seen } = one;
+    let text = format!(
+        "{from} → {to} on {}, {} (line {})",
+        port_text(*protocol, *port),
+        times(seen.count),
+        seen.line
+    );
+    escape::plain(&text).into_owned()
+}
+
+pub(super) fn times(count: u64) -> String {
+    let number = usize::try_from(count).unwrap_or(usize::MAX);
+    if count == 1 { "once".to_owned() } else { format!("{count} {}", plural(number, "time")) }
+}
+
+/// Returns whether a peer of a rule is a network that was made of several addresses.
+fn is_merged(rule: &Rule) -> bool {
+    let is_network = |peer: &Peer| match peer {
+        Peer::Block(IpBlock { cidr, .. }) => cidr.prefix_len() < cidr.max_prefix_len(),
+        Peer::Pods(_) | Peer::Nodes(_) | Peer::DomainName(_) => false,
+    };
+    rule.peers.iter().flatten().any(|entry| is_network(&entry.peer))
+}
+
+/// Writes a rule: the peers first, as people write it.
+fn add_rule(rule: &Rule, key: &PolicyKey, direction: Direction, out: &mut String) {
+    let peers: Value = rule.peers.iter().flatten().map(|entry| peer(&entry.peer, key)).collect();
+    let name = if direction == Direction::Ingress { "from" } else { "to" };
+    let mut text = String::new();
+    add_field(name, &peers, 6, &mut text);
+    if let Some(ports) = &rule.ports {
+        let ports: Value = ports.iter().map(|entry| port(&entry.port, key)).collect();
+        add_field("ports", &ports, 6, &mut text);
+    }
+    // The first field carries the dash of the list.
+    out.push_str("    - ");
+    out.push_str(text.trim_start_matches(' '));
+}
+
+/// Writes a field whose value is an object or a list.
+fn add_field(name: &str, value: &Value, indent: usize, out: &mut String) {
+    let pad = " ".repeat(indent);
+    let text = yaml(value);
+    let text = text.trim_end_matches('\n');
+    if matches!(text, "{}" | "[]") {
+        _ = writeln!(out, "{pad}{name}: {text}");
+        return;
+    }
+    _ = writeln!(out, "{pad}{name}:");
+    for line in text.lines() {
+        _ = writeln!(out, "{pad}  {line}");
+    }
+}
