@@ -1,6 +1,6 @@
 //! Why a selector matches no pod.
 
-use std::{collections::HashMap, rc::Rc};
+use std::rc::Rc;
 
 use palisade_analysis::causes::near;
 use palisade_policy::{
@@ -42,9 +42,9 @@ fn reason(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
     Some(reason.unwrap_or(Miss::Nothing))
 }
 
-/// Returns the only requirement that labels don't meet.
-fn only_unmet<'s>(selector: &'s Selector, labels: &Labels) -> Option<&'s Requirement> {
-    let mut unmet = selector.requirements().iter().filter(|r| !r.matches(labels));
+/// Returns the only requirement that labels don't meet, and its place.
+fn only_unmet<'s>(selector: &'s Selector, labels: &Labels) -> Option<(usize, &'s Requirement)> {
+    let mut unmet = selector.requirements().iter().enumerate().filter(|(_, r)| !r.matches(labels));
     unmet.next().filter(|_| unmet.next().is_none())
 }
 
@@ -68,7 +68,7 @@ fn of_namespaces(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
         }
     }
     namespaces.values().find_map(|namespace| {
-        let old = only_unmet(selector, &namespace.labels)?;
+        let (_, old) = only_unmet(selector, &namespace.labels)?;
         Some(Miss::Near(old.clone(), near(old, &namespace.labels)?))
     })
 }
@@ -88,16 +88,16 @@ fn template(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
 
 fn misspelt(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
     let of_network = cx.in_namespaces(choice).filter(|class| !class.host_network);
-    // A label that other pods have is no misspelling.
-    let mut known: HashMap<&Requirement, bool> = HashMap::new();
+    // A label that other pods have is no misspelling. By the place of the requirement.
+    let mut known: Vec<Option<bool>> = vec![None; choice.pods.requirements().len()];
     of_network.take(MOST_CLASSES).find_map(|class| {
-        let old = only_unmet(&choice.pods, class.labels)?;
+        let (place, old) = only_unmet(&choice.pods, class.labels)?;
         let is_used = || {
             let alone =
                 PodMatch { namespaces: choice.namespaces.clone(), pods: Selector::new([old.clone()]) };
             cx.matching(&alone).next().is_some()
         };
-        if *known.entry(old).or_insert_with(is_used) {
+        if *known[place].get_or_insert_with(is_used) {
             return None;
         }
         Some(Miss::Near(old.clone(), near(old, class.labels)?))

@@ -13,6 +13,9 @@ use crate::text::SourceText;
 /// The annotation that suppresses rules for an object: `PAL017, typo-near-label`.
 pub const ANNOTATION: &str = "palisade.dev/lint-ignore";
 
+/// How the kinds of policies end.
+const POLICY: &str = "Policy";
+
 /// A NetworkPolicy as it is written.
 #[derive(Debug)]
 pub(crate) struct Written {
@@ -65,8 +68,8 @@ pub(crate) struct WrittenLabel {
 /// Returns the objects of a text that are policies, and those that have the annotation.
 pub(crate) fn policies(source: &SourceText) -> Vec<Written> {
     let mut out = Vec::new();
-    // A broken document is reported by the loader.
-    for tree in Documents::new(&source.text, Limits::default()).flatten() {
+    // Most documents are no policies. A broken one is reported by the loader.
+    for tree in Documents::new(&source.text, Limits::default()).containing(POLICY).flatten() {
         object(source, &tree.root(), &mut out);
     }
     out
@@ -105,7 +108,7 @@ fn object(source: &SourceText, at: &At<'_>, out: &mut Vec<Written>) {
                 object(source, &item.as_root(), out);
             }
         }
-    } else if kind.ends_with("Policy") {
+    } else if kind.ends_with(POLICY) {
         out.push(policy(source, at, kind));
     }
 }

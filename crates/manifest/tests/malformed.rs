@@ -274,6 +274,16 @@ fn spans_contain_the_scalars() {
 }
 
 #[test]
+fn documents_without_a_word_are_passed_over_unless_an_escape_may_be_it() {
+    let text =
+        "kind: Pod\n---\nkind: Policy\n---\nkind: [\n---\nkind: \"Pol\\u0069cy\"\n---\nkind: [Policy\n";
+    let all = Documents::new(text, Limits::default());
+    assert_eq!(all.map(|document| document.is_ok()).collect::<Vec<_>>(), [true, true, false, true, false]);
+    let found = Documents::new(text, Limits::default()).containing("Policy");
+    assert_eq!(found.map(|document| document.is_ok()).collect::<Vec<_>>(), [true, true, false]);
+}
+
+#[test]
 fn the_unmodified_manifests_are_valid() {
     for text in [FIXTURE, POLICY] {
         let loaded = load_and_check(text);

@@ -224,6 +224,23 @@ fn what_is_not_rendered_or_misspelt_is_never_clean() {
 }
 
 #[test]
+fn policies_are_found_however_their_kind_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policies.yaml");
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: db, namespace: shop}\nspec: {containers: [{name: a, image: a}]}\n---\n";
+    for kind in ["NetworkPolicy", "\"NetworkPolicy\"", "\"Network\\u0050olicy\"", "\"Network\\\n  Policy\""] {
+        let policy = format!(
+            "{pod}apiVersion: networking.k8s.io/v1\nkind: {kind}\nmetadata: {{name: db, namespace: shop}}\n\
+             spec:\n  podSelector: {{}}\n  egress: []\n"
+        );
+        fs::write(&file, &policy).unwrap();
+        let (code, out, err) = run(&mut program(["lint", "-f", file.to_str().unwrap()].into_iter()));
+        assert_eq!((code, &*err), (1, ""), "{kind}: {out}");
+        assert!(out.contains("[PAL001]"), "{kind}: {out}");
+    }
+}
+
+#[test]
 fn settings_come_from_palisade_toml_but_not_those_that_write() {
     let dir = tempfile::tempdir().unwrap();
     let text = fs::read_to_string(root().join("examples/shop-two-rules/backend-egress.yaml")).unwrap();

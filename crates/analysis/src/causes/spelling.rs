@@ -50,16 +50,26 @@ pub(crate) fn is_similar(a: &str, b: &str) -> bool {
     if a == b || a.is_empty() || b.is_empty() || a.len() > 64 || b.len() > 64 {
         return false;
     }
-    let (low, high) = (a.to_lowercase(), b.to_lowercase());
+    // Numbers distinguish: `db1` is not a misspelt `db2`. What differs most often, and costs least, is compared first.
+    if !digits(a).eq(digits(b)) {
+        return false;
+    }
     // In a word of one letter every error makes another word; in a long one two errors are likely.
-    let limit = match a.chars().count().min(b.chars().count()) {
+    let (a_letters, b_letters) = (a.chars().count(), b.chars().count());
+    let limit = match a_letters.min(b_letters) {
         0 | 1 => 0,
         2..=7 => 1,
         _ => 2,
     };
-    // Numbers distinguish: `db1` is not a misspelt `db2`.
-    let letters = |text: &str| text.chars().filter(char::is_ascii_digit).collect::<String>();
-    letters(&low) == letters(&high) && strsim::osa_distance(&low, &high) <= limit
+    // Lower case has another length in other scripts.
+    if a.is_ascii() && b.is_ascii() && a_letters.abs_diff(b_letters) > limit {
+        return false;
+    }
+    strsim::osa_distance(&a.to_lowercase(), &b.to_lowercase()) <= limit
+}
+
+fn digits(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().filter(u8::is_ascii_digit)
 }
 
 /// No pod has a label that a `podSelector` requires, and the other end has a similar one.

@@ -23,6 +23,7 @@ pub struct Documents<'t> {
     text: &'t str,
     limits: Limits,
     parts: Parts<'t>,
+    containing: Option<&'static str>,
 }
 
 impl<'t> Documents<'t> {
@@ -33,7 +34,18 @@ impl<'t> Documents<'t> {
             Some(values) => Parts::Json(values.into_iter()),
             None => Parts::Yaml { text, at: 0 },
         };
-        Self { text, limits, parts }
+        Self { text, limits, parts, containing: None }
+    }
+
+    /// Passes over documents without a word, and doesn't parse them. Those in which an escape may stand for some of it are read.
+    #[must_use]
+    pub fn containing(self, word: &'static str) -> Self {
+        Self { containing: Some(word), ..self }
+    }
+
+    fn is_passed_over(&self, document: &Range<usize>) -> bool {
+        let text = &self.text[document.clone()];
+        self.containing.is_some_and(|word| !text.contains(word) && !text.contains('\\'))
     }
 }
 
@@ -44,6 +56,7 @@ impl<'t> Iterator for Documents<'t> {
         loop {
             let part = self.parts.next()?;
             let read = match part {
+                Part::Document(range) if self.is_passed_over(&range) => None,
                 Part::Document(range) => read(self.text, range, self.limits),
                 Part::Separator(line) => Some(Err(vec![invalid_separator(self.text, line)])),
             };
