@@ -3,15 +3,12 @@
 //! Pairs of ends with the same policies and the same peers have the same reasons, so each is worked out once: for each
 //! set of policies and class of peers, one walk through the policies.
 
-use std::{
-    cell::RefCell,
-    collections::{BTreeMap, HashMap},
-    rc::Rc,
-};
+mod walks;
+
+use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use palisade_policy::{
-    Cluster, Direction, Family, Name, ObjectKey, PolicyKey, Traffic, Verdict,
-    walk::{Decider, Part},
+    Cluster, Direction, Family, Name, ObjectKey, PolicyKey, Traffic, Verdict, walk::Decider,
 };
 
 use crate::{
@@ -25,6 +22,8 @@ use crate::{
     representative::Representatives,
 };
 
+use walks::{DecidedPart, DeciderId, Walks};
+
 /// What decides the traffic of an edge in each direction, sorted, none twice. For denied traffic, only what denies it.
 /// Both are empty for what the ingress controller forwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,12 +34,8 @@ pub struct EdgeReasons {
     pub ingress: Vec<Decider>,
 }
 
-/// What distinguishes one decider from another.
-type DeciderKey = (u8, Vec<PolicyKey>, usize);
-/// The deciders of both directions.
-type ReasonsKey = [Vec<DeciderKey>; 2];
-/// A subject with a class of its peers, in a family.
-type WalkKey = (UnitId, Direction, [Option<ClassId>; 2], bool, Family);
+/// The deciders of both directions, sorted.
+type ReasonsKey = [Vec<DeciderId>; 2];
 /// What distinguishes the labels of an end from those of others with the same traffic.
 type ApartKey = Vec<(Vec<PolicyKey>, [Option<ClassId>; 2])>;
 
@@ -73,7 +68,7 @@ pub struct Reasoner<'c> {
     apart: RefCell<Numbering<ApartKey>>,
     apart_of: RefCell<HashMap<(usize, Direction), u32>>,
     unselected: RefCell<HashMap<(usize, Direction), bool>>,
-    walks: RefCell<HashMap<WalkKey, Rc<[Part]>>>,
+    walks: Rc<RefCell<Walks>>,
     known: RefCell<HashMap<ReasonsKey, u32>>,
     all: RefCell<Vec<Rc<EdgeReasons>>>,
 }
@@ -94,7 +89,7 @@ impl<'c> Reasoner<'c> {
             apart: RefCell::default(),
             apart_of: RefCell::default(),
             unselected: RefCell::default(),
-            walks: RefCell::default(),
+            walks: Rc::default(),
             known: RefCell::default(),
             all: RefCell::new(vec![Rc::default()]),
         }
@@ -105,6 +100,20 @@ impl<'c> Reasoner<'c> {
     #[must_use]
     pub fn of_side(cluster: &'c Cluster, answer: &'c Connections, side: Direction) -> Self {
         Self { side: Some(side), ..Self::new(cluster, answer, true) }
+    }
+
+    /// Uses the walks of another reasoner, and adds to them, if its answer has the same pods and peers, as one about the same cluster
+    /// has that was asked for the denied connections instead of the allowed ones. Else changes nothing.
+    #[must_use]
+    pub fn sharing(mut self, other: &Self) -> Self {
+        let units = |reasoner: &Self| reasoner.answer.reach.units.iter().map(|unit| unit.classes);
+        let same = std::ptr::eq(self.cluster, other.cluster)
+            && self.units == other.units
+            && units(&self).eq(units(other));
+        if same {
+            self.walks = Rc::clone(&other.walks);
+        }
+        self
     }
 
     /// Returns reasons by their number. Panics if there are none.
@@ -174,12 +183,18 @@ impl<'c> Reasoner<'c> {
     }
 
     /// Returns all traffic between two members, divided by what decides it; `None` if no pair of addresses can have it.
-    fn parts(&self, from: &Sample, to: &Sample, direction: Direction, family: Family) -> Option<Rc<[Part]>> {
+    fn parts(
+        &self,
+        from: &Sample,
+        to: &Sample,
+        direction: Direction,
+        family: Family,
+    ) -> Option<Rc<[DecidedPart]>> {
         let (subject, peer) = if direction == Direction::Egress { (from, to) } else { (to, from) };
         let own_node = matches!(peer.member, ConnectionEnd::OwnNode(_));
         let key = (subject.unit, direction, peer.classes, own_node, family);
-        if let Some(known) = self.walks.borrow().get(&key) {
-            return Some(Rc::clone(known));
+        if let Some(known) = self.walks.borrow().find(&key) {
+            return Some(known);
         }
         // A pod has no connection to itself that policies decide, but the pods of a workload have one to each other.
         let target = match &to.other {
@@ -188,26 +203,24 @@ impl<'c> Reasoner<'c> {
         };
         let (source, target) = self.representatives.pair(&from.member, target, family)?;
         let walk = self.representatives.walk(&source, &target, direction, &Traffic::all());
-        let parts: Rc<[Part]> = walk.parts.into();
-        self.walks.borrow_mut().insert(key, Rc::clone(&parts));
-        Some(parts)
+        Some(self.walks.borrow_mut().add(key, walk.parts))
     }
 
-    /// Returns what decides `traffic` in a direction; `None` if no pair of addresses can have it.
+    /// Returns what decides `traffic` in a direction, sorted; `None` if no pair of addresses can have it.
     fn deciders(
         &self,
         (from, to): (usize, usize),
         direction: Direction,
         families: Families,
         traffic: &Traffic,
-    ) -> Option<BTreeMap<DeciderKey, Decider>> {
+    ) -> Option<Vec<DeciderId>> {
         let subject = if direction == Direction::Egress { from } else { to };
-        let mut out = BTreeMap::new();
-        let mut add = |decider: &Decider| drop(out.insert(key(decider), decider.clone()));
+        let mut out = Vec::new();
         let pods = self.answer.end(subject).is_pods();
         if !pods || self.is_unselected(subject, direction) && !self.meets_own_node(from) {
             if self.verdict == Verdict::Allow {
-                add(if pods { &Decider::NotIsolated } else { &Decider::NoSubject });
+                let decider = if pods { Decider::NotIsolated } else { Decider::NoSubject };
+                out.push(self.walks.borrow_mut().number(direction, &decider));
             }
             return Some(out);
         }
@@ -218,13 +231,15 @@ impl<'c> Reasoner<'c> {
                 for target in &*self.samples(to) {
                     let Some(parts) = self.parts(source, target, direction, family) else { continue };
                     possible = true;
-                    let decides = |part: &&Part| {
+                    let decides = |part: &&DecidedPart| {
                         part.verdict == self.verdict && !part.traffic.intersection(traffic).is_none()
                     };
-                    parts.iter().filter(decides).for_each(|part| add(&part.decider));
+                    out.extend(parts.iter().filter(decides).map(|part| part.decider));
                 }
             }
         }
+        out.sort_unstable();
+        out.dedup();
         possible.then_some(out)
     }
 
@@ -279,30 +294,18 @@ impl EdgeLabels for Reasoner<'_> {
             return Some(0);
         }
         let of = |direction| match self.side {
-            Some(side) if side != direction => Some(BTreeMap::new()),
+            Some(side) if side != direction => Some(Vec::new()),
             _ => self.deciders((from, to), direction, families, traffic),
         };
         let (egress, ingress) = (of(Direction::Egress)?, of(Direction::Ingress)?);
-        let key = [&egress, &ingress].map(|all| all.keys().cloned().collect());
-        let number = *self.known.borrow_mut().entry(key).or_insert_with(|| {
-            let values = |all: BTreeMap<_, Decider>| all.into_values().collect();
-            let mut all = self.all.borrow_mut();
-            all.push(Rc::new(EdgeReasons { egress: values(egress), ingress: values(ingress) }));
-            all.len() as u32 - 1
-        });
+        let number =
+            *self.known.borrow_mut().entry([egress, ingress]).or_insert_with_key(|[egress, ingress]| {
+                let (walks, mut all) = (self.walks.borrow(), self.all.borrow_mut());
+                let reasons =
+                    EdgeReasons { egress: walks.deciders(egress), ingress: walks.deciders(ingress) };
+                all.push(Rc::new(reasons));
+                all.len() as u32 - 1
+            });
         Some(number)
     }
-}
-
-fn key(decider: &Decider) -> DeciderKey {
-    let (kind, index) = match decider {
-        Decider::Itself => (0, 0),
-        Decider::NoSubject => (1, 0),
-        Decider::OwnNode => (2, 0),
-        Decider::NotIsolated => (3, 0),
-        Decider::Hairpin => (4, 0),
-        Decider::Rule(rule) => (5, rule.index),
-        Decider::Isolated(_) => (6, 0),
-    };
-    (kind, decider.policies().cloned().collect(), index)
 }

@@ -105,3 +105,51 @@ fn reasons_are_those_of_each_pair() {
         hold(cases(60), &Shape::tiered(), |cluster, _| agrees(cluster, denied));
     }
 }
+
+/// What folded edges say, with their reasons.
+fn with_reasons(answer: &Connections, reasoner: &Reasoner<'_>) -> Vec<String> {
+    let selection = FoldSelection { labels: Some(reasoner as &dyn EdgeLabels), ..FoldSelection::default() };
+    let folded = answer.folded(&selection);
+    let edges = folded.edges.iter();
+    edges
+        .map(|edge| {
+            let (from, to) = (&folded.sets[edge.from], &folded.sets[edge.to]);
+            format!("{from:?} {to:?} {:?} {} {:?}", edge.families, edge.traffic, reasoner.reasons(edge.label))
+        })
+        .collect()
+}
+
+fn shares(cluster: &Cluster, other: &Cluster) -> Result<(), String> {
+    let answers = |cluster| {
+        [false, true].map(|only_denied| {
+            let options = ConnectionsOptions { only_denied, ..ConnectionsOptions::default() };
+            Connections::new(cluster, &options)
+        })
+    };
+    let ([allowed, denied], [of_other, _]) = (answers(cluster), answers(other));
+    let first = Reasoner::new(cluster, &allowed, false);
+    // Of another cluster, whose numbers mean other pods and peers.
+    let foreign = Reasoner::new(other, &of_other, false);
+    with_reasons(&allowed, &first);
+    with_reasons(&of_other, &foreign);
+    for direction in Direction::BOTH {
+        let alone = with_reasons(&denied, &Reasoner::of_side(cluster, &denied, direction));
+        for known in [&first, &foreign] {
+            let sharing = Reasoner::of_side(cluster, &denied, direction).sharing(known);
+            if with_reasons(&denied, &sharing) != alone {
+                return Err(format!("{direction}: other reasons with the walks of another answer"));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn sharing_walks_changes_no_reason() {
+    let before = std::cell::RefCell::new(Cluster::default());
+    hold(cases(60), &Shape::strange(), |cluster, _| {
+        let result = shares(cluster, &before.borrow());
+        before.replace(cluster.clone());
+        result
+    });
+}

@@ -123,7 +123,7 @@ impl<'a> Document<'a> {
         let reasoner = Reasoner::new(cluster, &allowed, false);
         let allowed_links = links.add(&allowed, loaded, &reasoner, &mut sources);
         let mut denied_in = |direction| {
-            let reasoner = Reasoner::of_side(cluster, &denied, direction);
+            let reasoner = Reasoner::of_side(cluster, &denied, direction).sharing(&reasoner);
             let mut found = links.add(&denied, loaded, &reasoner, &mut sources);
             // What the other direction alone denies is in its list.
             found.retain(|link| links.has_reasons(link));
