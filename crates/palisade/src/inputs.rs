@@ -23,11 +23,11 @@ use crate::{
 };
 #[cfg(all(target_os = "linux", feature = "lab"))]
 pub(crate) use loading::load;
-pub(crate) use loading::{inputs, load_inputs, overlay};
+pub(crate) use loading::{inputs, load_inputs, load_later, overlay};
 pub(crate) use messages::{plural, report};
 pub(crate) use program::quoted;
 pub(crate) use reading::ReadingArguments;
-pub(crate) use refused::incomplete;
+pub(crate) use refused::{incomplete, incomplete_sides};
 pub(crate) use rendering::{RenderArguments, RenderSidesArguments};
 
 /// The options that select a verb's objects: from manifests, a cluster, or a cluster with manifests applied to it.

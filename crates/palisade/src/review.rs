@@ -15,7 +15,7 @@ mod text;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_manifest::Note;
+use palisade_manifest::{Note, Severity};
 
 use crate::{
     addresses::AddressArguments,
@@ -136,7 +136,9 @@ pub(crate) fn run(arguments: &Review) -> Result<Outcome> {
     }
     let rules = lint::rules(&arguments.select, &arguments.ignore)?;
     let range = range::read(arguments)?;
-    let reviewed = review(arguments, &range, &rules)?;
+    let mut reviewed = review(arguments, &range, &rules)?;
+    // Errors were reported when both sides were read.
+    reviewed.introduced.report.other.retain(|diagnostic| diagnostic.severity != Severity::Error);
     lint::warn(&[], &reviewed.introduced.report);
     let limit = arguments.max_size.and_then(|size| usize::try_from(size).ok());
     let text = match arguments.output {

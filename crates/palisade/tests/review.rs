@@ -228,6 +228,9 @@ fn assertions_elsewhere_are_named() {
     assert!(code == 2 && err.contains("backend-egress.yaml"), "{err}");
 }
 
+const REFUSED: &str = "---\napiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: refused, namespace: shop}\n\
+                       spec: {podSelector: {matchLabels: {app: [1]}}}\n";
+
 #[test]
 fn what_can_not_be_read_is_said() {
     let repository = Repository::shop();
@@ -241,6 +244,28 @@ fn what_can_not_be_read_is_said() {
         assert_eq!(code, 2, "{out}");
         assert!(out.to_lowercase().contains("incomplete") && out.contains("could not be read"), "{out}");
     }
+    // What is broken on both sides is said once, also if another line moves it; what is broken anew is said too.
+    repository.write("deploy/broken.yaml", "# moved\nkind: NetworkPolicy\nspec: [\n");
+    repository.write("deploy/refused.yaml", REFUSED);
+    repository.commit("moved");
+    repository.edit("deploy/refused.yaml", "---", "# moved\n---");
+    repository
+        .write("deploy/broken.yaml", "kind: NetworkPolicy\nspec: [\n---\nkind: NetworkPolicy\nspec: [\n");
+    repository.commit("two broken documents");
+    let of = |range: &str| {
+        let (code, out, err) = repository.review(&["--git", range, "-f", "deploy", "--keep-going"]);
+        assert_eq!(code, 2, "{err}");
+        let count = |text: &str, words: &str| text.matches(words).count();
+        [
+            count(&err, "error[syntax]"),
+            count(&err, "error[wrong-type]"),
+            count(&err, "was refused"),
+            count(&out, "was refused"),
+        ]
+    };
+    assert_eq!(of("HEAD~2..HEAD~1"), [1, 1, 1, 1]);
+    assert_eq!(of("HEAD~1..HEAD"), [2, 1, 1, 1]);
+    repository.write("deploy/refused.yaml", "");
     // A broken file of assertions after the change is an error; before it, its assertions count as new.
     repository.write("deploy/broken.yaml", "");
     repository.edit("deploy/tests.yaml", "expect: only", "expect: perhaps");

@@ -93,8 +93,12 @@ impl Comparison {
 
     /// Returns what was left out of either side, for programs.
     pub(crate) fn incomplete(&self) -> impl Iterator<Item = JsonMissing<'_>> {
-        let refused = self.sides.iter().flat_map(inputs::incomplete);
-        self.missing.iter().map(Into::into).chain(refused)
+        self.missing.iter().map(Into::into).chain(self.refused())
+    }
+
+    /// Returns what was left out of either side because of errors. The same about both sides is one.
+    pub(crate) fn refused(&self) -> impl Iterator<Item = JsonMissing<'_>> {
+        inputs::incomplete_sides(&self.sides)
     }
 
     /// Returns what to know, also about what was read. The same note about both sides is one.

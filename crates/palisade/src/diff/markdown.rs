@@ -46,7 +46,7 @@ pub(crate) fn remarks(comparison: &Comparison) -> Vec<String> {
         let meaning = missing.kind.if_missing();
         out.push(format!("\n- **Incomplete**: {} could not be read: {meaning}.\n", missing.kind.plural()));
     }
-    for refused in comparison.sides.iter().flat_map(inputs::incomplete) {
+    for refused in comparison.refused() {
         out.push(format!("\n- **Incomplete**: {}: {}.\n", cell(&refused.why), cell(refused.means)));
     }
     let dns = [false, true].into_iter().filter_map(|opened| wording::dns(comparison, opened));

@@ -77,15 +77,18 @@ pub(crate) fn read(
             notes.push(Note::new("empty-side", text));
         }
     }
-    let side = |inputs: &[Input], name: &str, empty: bool, options: &LoadOptions, quiet: bool| {
-        if empty {
+    let nothing = Loaded::default();
+    let side = |side: usize, inputs: &[Input], before: &Loaded| {
+        if empty[side] {
             return Ok(Loaded::default());
         }
-        let loaded = inputs::load_inputs(inputs, name, reading, options, quiet);
+        let name = &names[side];
+        let loaded = inputs::load_later(inputs, name, reading, &options, quiet[side], before);
         if *same_names { loaded.with_context(|| format!("in {name}")) } else { loaded }
     };
-    let mut before = side(before, a_name, empty[0], &options, quiet[0])?;
-    let mut after = side(after, b_name, empty[1], &options, quiet[1])?;
+    let mut before = side(0, before, &nothing)?;
+    // Files that are called the same have most of their problems on both sides.
+    let mut after = side(1, after, if *same_names { &before } else { &nothing })?;
     assign_addresses(&mut [&mut before, &mut after], &addresses.plan()?);
     let assumed = addresses::notes(&before).into_iter().chain(addresses::notes(&after));
     for note in assumed {

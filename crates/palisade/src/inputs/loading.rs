@@ -5,7 +5,7 @@ use palisade_api::ClusterSnapshot;
 use palisade_manifest::{Code, Diagnostic, Input, LoadOptions, Loaded, Note, Severity};
 
 use super::{
-    messages::{plural, report},
+    messages::{plural, report_new},
     reading::ReadingArguments,
     refused,
 };
@@ -36,6 +36,21 @@ pub(crate) fn load_inputs(
     options: &LoadOptions,
     quiet: bool,
 ) -> Result<Loaded> {
+    load_later(inputs, names, reading, options, quiet, &Loaded::default())
+}
+
+/// As [`load_inputs`], of files that were read before in another version: a problem that was reported then is not reported again.
+///
+/// # Errors
+/// As [`load_inputs`].
+pub(crate) fn load_later(
+    inputs: &[Input],
+    names: &str,
+    reading: &ReadingArguments,
+    options: &LoadOptions,
+    quiet: bool,
+    before: &Loaded,
+) -> Result<Loaded> {
     let options = reading.options(options.clone());
     let mut loaded = palisade_manifest::load(inputs, &options);
     let live = inputs.iter().filter(|i| matches!(i, Input::Cluster(_))).count();
@@ -43,7 +58,7 @@ pub(crate) fn load_inputs(
     if live == 0 {
         loaded.notes.extend(loaded.pod_makers.note().map(|text| Note::new("pods-elsewhere", text)));
     }
-    report(&loaded, quiet);
+    report_new(&loaded, before, quiet);
     let (errors, _) = loaded.tally();
     if errors > 0 && !reading.keep_going {
         let is_unrendered = |d: &&Diagnostic| d.severity == Severity::Error && d.code == Code::NotRendered;
@@ -60,7 +75,7 @@ pub(crate) fn load_inputs(
             plural(errors, "error")
         );
     }
-    refused::report(&loaded);
+    refused::report_new(&loaded, before);
     // Manifests applied to a cluster must have objects too.
     let counts = &loaded.counts;
     let nothing = match live {

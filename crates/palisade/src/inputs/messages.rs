@@ -1,7 +1,9 @@
 //! Prints what was found while reading: errors before warnings, what concerns policies before the rest, and findings
 //! that differ only in their place together.
 
-use palisade_manifest::{Diagnostic, Loaded, Note, Severity, Style, render_group};
+use std::collections::HashMap;
+
+use palisade_manifest::{Code, Diagnostic, Loaded, Note, Severity, Style, render_group};
 
 use crate::output::{self, styled};
 
@@ -10,9 +12,26 @@ const MAX_PRINTED: usize = 50;
 
 /// Prints diagnostics and notes, without warnings and notes if `quiet`.
 pub(crate) fn report(loaded: &Loaded, quiet: bool) {
-    let shown = |d: &&Diagnostic| d.severity == Severity::Error || !quiet;
+    report_new(loaded, &Loaded::default(), quiet);
+}
+
+/// As [`report`], without the diagnostics that `before` has too, wherever in the file they are. Of a file with more of the same kind than
+/// before, as many as are new are printed.
+pub(super) fn report_new(loaded: &Loaded, before: &Loaded, quiet: bool) {
+    let mut known: HashMap<Said<'_>, usize> = HashMap::new();
+    for diagnostic in &before.diagnostics {
+        *known.entry(without_position(diagnostic)).or_default() += 1;
+    }
+    let mut shown: Vec<&Diagnostic> = Vec::new();
+    for diagnostic in &loaded.diagnostics {
+        match known.get_mut(&without_position(diagnostic)) {
+            Some(count) if *count > 0 => *count -= 1,
+            _ if diagnostic.severity == Severity::Error || !quiet => shown.push(diagnostic),
+            _ => {}
+        }
+    }
     let (mut printed, mut left) = (0, 0);
-    for group in groups(loaded.diagnostics.iter().filter(shown)) {
+    for group in groups(shown.into_iter()) {
         let matters = concerns_policy(group[0]);
         if !matters && printed >= MAX_PRINTED {
             left += group.len();
@@ -32,6 +51,14 @@ pub(crate) fn report(loaded: &Loaded, quiet: bool) {
     }
 }
 
+/// What a diagnostic says, without the line and what is shown of it.
+type Said<'d> = (Severity, Code, &'d str, Option<&'d str>, Option<&'d str>, Option<&'d str>);
+
+fn without_position(d: &Diagnostic) -> Said<'_> {
+    let file = d.origin.as_ref().map(|origin| &*origin.file);
+    (d.severity, d.code, &d.message, d.object.as_deref(), d.path.as_deref(), file)
+}
+
 /// Prints notes, without space between them.
 pub(crate) fn notes(notes: &[Note]) {
     let heading = styled(output::Style::Strong, "note:");
@@ -43,7 +70,7 @@ pub(crate) fn notes(notes: &[Note]) {
 /// printed; in a group, the order is that in which the diagnostics were found.
 fn groups<'d>(all: impl Iterator<Item = &'d Diagnostic>) -> Vec<Vec<&'d Diagnostic>> {
     let mut groups: Vec<Vec<&Diagnostic>> = Vec::new();
-    let mut known = std::collections::HashMap::new();
+    let mut known = HashMap::new();
     for diagnostic in all {
         let Diagnostic { severity, code, message, help, .. } = diagnostic;
         let path = diagnostic.path.as_deref().map(without_indices);

@@ -2,21 +2,24 @@
 //!
 //! A policy with errors is not left out: it isolates what it selects ([`palisade_manifest::RefusedPolicy`]).
 
+use std::collections::BTreeSet;
+
 use palisade_api::ResourceKind;
-use palisade_manifest::{Loaded, Severity};
+use palisade_manifest::{Loaded, RefusedPolicy, Severity};
 
 use crate::{
     cluster::JsonMissing,
     output::{self, Style, styled},
 };
 
-/// Says what the documents with errors mean for the answer: each policy, and that the others are missing.
-pub(crate) fn report(loaded: &Loaded) {
+/// Says what the documents with errors mean for the answer: each policy, and that the others are missing. Not what is the same in
+/// `before`, of which it was said.
+pub(super) fn report_new(loaded: &Loaded, before: &Loaded) {
     let heading = styled(Style::Bad, "incomplete:");
-    for refused in &loaded.refused {
+    for refused in new_policies(loaded, before) {
         output::note(&format!("{heading} {refused}.\n"));
     }
-    if let Some(others) = others(loaded) {
+    if let Some(others) = new_others(loaded, before) {
         output::note(&format!("{heading} {others}; {WITHOUT}.\n"));
     }
 }
@@ -25,7 +28,19 @@ const WITHOUT: &str = "answers are without them";
 
 /// The documents with errors as JSON values.
 pub(crate) fn incomplete(loaded: &Loaded) -> impl Iterator<Item = JsonMissing<'_>> {
-    let policies = loaded.refused.iter().map(|refused| {
+    as_json(loaded.refused.iter(), others(loaded))
+}
+
+/// As [`incomplete`], of two versions. What is the same in both is named once, where it is in the second.
+pub(crate) fn incomplete_sides([before, after]: &[Loaded; 2]) -> impl Iterator<Item = JsonMissing<'_>> {
+    as_json(new_policies(before, after), new_others(before, after)).chain(incomplete(after))
+}
+
+fn as_json<'l>(
+    policies: impl Iterator<Item = &'l RefusedPolicy>,
+    others: Option<String>,
+) -> impl Iterator<Item = JsonMissing<'l>> {
+    let policies = policies.map(|refused| {
         let kind = ResourceKind::from_name(&refused.key.kind);
         JsonMissing {
             kind: &refused.key.kind,
@@ -36,7 +51,7 @@ pub(crate) fn incomplete(loaded: &Loaded) -> impl Iterator<Item = JsonMissing<'_
             only_in: &[],
         }
     });
-    let others = others(loaded).map(|why| JsonMissing {
+    let others = others.map(|why| JsonMissing {
         kind: "",
         resource: "",
         group: "",
@@ -45,6 +60,21 @@ pub(crate) fn incomplete(loaded: &Loaded) -> impl Iterator<Item = JsonMissing<'_
         only_in: &[],
     });
     policies.chain(others)
+}
+
+/// The refused policies that are not in `other`, in the same file and to the same effect.
+fn new_policies<'l>(loaded: &'l Loaded, other: &Loaded) -> impl Iterator<Item = &'l RefusedPolicy> + use<'l> {
+    let identity = |refused: &RefusedPolicy| {
+        let RefusedPolicy { key, origin, effect } = refused;
+        (key.clone(), origin.file.clone(), effect.clone())
+    };
+    let known: BTreeSet<_> = other.refused.iter().map(identity).collect();
+    loaded.refused.iter().filter(move |refused| !known.contains(&identity(refused)))
+}
+
+/// What [`others`] says, unless it is the same of `other`.
+fn new_others(loaded: &Loaded, other: &Loaded) -> Option<String> {
+    others(loaded).filter(|words| others(other).as_ref() != Some(words))
 }
 
 /// What has errors and is no policy, in words: `Pod (2), documents or files could not be read`.
