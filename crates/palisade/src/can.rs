@@ -2,6 +2,7 @@
 
 pub(crate) mod alike;
 pub(crate) mod answer;
+mod domain_names;
 pub(crate) mod ends;
 pub(crate) mod hints;
 pub(crate) mod json;

@@ -8,6 +8,7 @@ use palisade_policy::{Cluster, Endpoint, Family, Protocol};
 use serde::Serialize;
 
 use super::{
+    domain_names,
     note::Note,
     notes::{self, Decided, Facts},
     question::{Question, QuestionFlow},
@@ -140,6 +141,10 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
         .collect();
     let mut notes = question.notes;
     notes.extend(notes::of(&Facts { cluster, access: question.access.as_ref(), decided: &facts }));
+    if let Some(host) = &question.host {
+        let denied = facts.iter().filter(|decided| !decided.egress.verdict.is_allow());
+        notes.extend(domain_names::note(cluster, host, denied.map(|decided| decided.asked)));
+    }
     let verdict = Conclusion::of_all(decided.iter().map(|(_, j)| Conclusion::of(j.verdict())));
     let differs = differences(&decided);
     // Which of a host's addresses is meant is not known, so the answer must be the same for all.

@@ -93,6 +93,10 @@ impl Note {
         Self { code: "local-endpoints", text }
     }
 
+    pub(super) fn domain_names(text: String) -> Self {
+        Self { code: "domain-names", text }
+    }
+
     pub(super) fn host_name(host: &str) -> Self {
         let text = format!(
             "policies see addresses, not names: {host} may have any public address; a host with a private address is \
