@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod dns;
 mod kernel;
 pub mod manifest;
 pub mod nft;
