@@ -43,6 +43,7 @@ spec:
     };
 }
 
+mod address_as_domain_name;
 mod all_namespaces_peer;
 mod ambient_port;
 mod and_or_peer;
@@ -60,6 +61,7 @@ mod deprecated_api;
 mod dns_blocked;
 mod dns_label_mismatch;
 mod dns_link_local;
+mod domain_name_without_dns;
 mod duplicate_name;
 mod egress_anywhere;
 mod empty_vs_absent;
@@ -182,6 +184,8 @@ pub const RULES: &[&LintRule] = &[
     &scrape_blocked::RULE,
     &dns_link_local::RULE,
     &ambient_port::RULE,
+    &domain_name_without_dns::RULE,
+    &address_as_domain_name::RULE,
 ];
 
 /// Returns the rule with this code or name.
