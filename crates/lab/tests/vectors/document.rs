@@ -1,17 +1,17 @@
 //! The vectors of the semantics document, and the clusters that they describe.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use palisade_manifest::{Admission, Input, LoadOptions, load};
-use palisade_policy::{Cluster, Family, Protocol, Verdict};
+use palisade_policy::{Cluster, DomainName, Family, LearnedName, Protocol, Verdict};
 use serde_json::Value;
 
 /// One data-plane vector.
 pub(crate) struct Vector {
     /// The number in the document, such as `F-12`.
     pub(crate) id: String,
-    /// Whether the vector lists addresses that were learned from DNS.
-    pub(crate) learns_addresses: bool,
+    /// The addresses that were learned from DNS.
+    pub(crate) learned: BTreeMap<DomainName, LearnedName>,
     /// The expected verdicts.
     pub(crate) probes: Vec<Expectation>,
     policies: String,
@@ -55,7 +55,7 @@ impl Vector {
         let loaded = load(&[Input::Path(fixture.into()), policies], &options);
         assert!(!loaded.has_errors(), "{}: {:#?}", self.id, loaded.diagnostics);
         assert_eq!(loaded.cluster.policies.len(), self.count, "{}", self.id);
-        loaded.cluster
+        Cluster { learned: self.learned.clone(), ..loaded.cluster }
     }
 }
 
@@ -69,12 +69,18 @@ fn vector(value: &Value) -> Vector {
     let raw = policies.iter().any(|p| p["kind"] == "cnp-raw");
     Vector {
         id: text(value, "id").to_owned(),
-        learns_addresses: !value["learned_dns"].as_object().unwrap().is_empty(),
+        learned: value["learned_dns"].as_object().unwrap().iter().map(learned).collect(),
         probes: value["probes"].as_array().unwrap().iter().map(expectation).collect(),
         policies: policies.iter().enumerate().map(|(i, p)| policy(i, p)).collect::<Vec<_>>().join("---\n"),
         count: policies.len(),
         admission: if raw { Admission::Passed } else { Admission::Check },
     }
+}
+
+fn learned((name, addresses): (&String, &Value)) -> (DomainName, LearnedName) {
+    let name = DomainName::new(name).unwrap();
+    let addresses = addresses.as_array().unwrap().iter().map(|a| a.as_str().unwrap().parse().unwrap());
+    (name.clone(), LearnedName { name, addresses: addresses.collect() })
 }
 
 fn policy(index: usize, policy: &Value) -> String {
