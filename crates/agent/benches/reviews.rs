@@ -135,6 +135,7 @@ fn isolate(name: &str, app: &str) -> Change {
         key: PolicyKey::network_policy("shop", name),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch {
             namespaces: NamespaceMatch::Named("shop".into()),
             pods: Selector::of_labels([("app", app)]),

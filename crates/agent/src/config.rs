@@ -14,7 +14,7 @@ use std::{
 
 use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, ValueEnum, parser::ValueSource};
 use palisade_api::Access;
-use palisade_policy::Name;
+use palisade_policy::{Mode, Name};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -105,6 +105,8 @@ settings! {
         log_format: LogFormat, "PALISADE_LOG_FORMAT", "FORMAT" [value_enum, default_value_t];
         /// Least severe level that is logged
         log_level: LogLevel, "PALISADE_LOG_LEVEL", "LEVEL" [value_enum, default_value_t];
+        /// Whether policies are enforced, or only recorded what they would deny, unless an annotation or the label of their namespace says so
+        mode: PolicyMode, "PALISADE_MODE", "MODE" [value_enum, default_value_t];
         /// Whether egress policies apply to traffic from a pod to its own node
         egress_to_own_node: EgressToOwnNode, "PALISADE_EGRESS_TO_OWN_NODE", "MODE" [value_enum, default_value_t];
         /// Whether packets from pods with a forged source address are dropped
@@ -176,6 +178,26 @@ pub enum LogLevel {
     Debug,
     /// Also debug messages of libraries
     Trace,
+}
+
+/// The mode of policies for which neither their annotation `palisade.dev/mode` nor the label of their namespace sets one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PolicyMode {
+    /// Policies are enforced
+    #[default]
+    Enforce,
+    /// Nothing is denied; what policies would deny is logged, counted and recorded
+    Audit,
+}
+
+impl From<PolicyMode> for Mode {
+    fn from(mode: PolicyMode) -> Self {
+        match mode {
+            PolicyMode::Enforce => Self::Enforce,
+            PolicyMode::Audit => Self::Audit,
+        }
+    }
 }
 
 /// Whether egress policies apply to traffic from a pod to its own node (SEMANTICS G-5).

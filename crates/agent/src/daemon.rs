@@ -53,7 +53,7 @@ pub use restore::{Restored, restore};
 pub use shared::{Explain, VERSION, Wording};
 
 use crate::{
-    config::{Config, Listen, SourceChoice, StartupTaint},
+    config::{Config, Listen, PolicyMode, SourceChoice, StartupTaint},
     flows::FlowStore,
     metrics::Metrics,
     source::{Delivery, directory},
@@ -83,6 +83,11 @@ pub fn run(config: &Config, explain: Explain, wording: Wording) -> Result<(), Da
         pid = std::process::id(),
         "starting agent"
     );
+    if config.mode == PolicyMode::Audit {
+        tracing::warn!(
+            "audit mode: policies deny nothing, unless an annotation or the label of their namespace enforces them"
+        );
+    }
     // Released last, so that the next agent finds the socket path free.
     let lock = setup::take_lock(config)?;
     let plane = setup::open_plane(config)?;

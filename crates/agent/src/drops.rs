@@ -13,6 +13,7 @@ use std::{
 use jiff::Timestamp;
 use palisade_flow::Record;
 use palisade_policy::{Direction, Name, Protocol, Side};
+use prometheus_client::metrics::{counter::Counter, family::Family};
 
 use crate::{
     Reconciler,
@@ -23,11 +24,13 @@ use crate::{
 /// Puts the reason for a side's verdict into words, as lines.
 pub type Wording = Arc<dyn Fn(&Side, Direction) -> Vec<String> + Send + Sync>;
 
-/// A packet that a policy denied, as the kernel logs it.
+/// A packet that a policy denied, or would deny if none were in audit mode, as the kernel logs it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct DeniedPacket {
     /// The direction in which it was denied.
     pub direction: Direction,
+    /// Whether it passed, because only policies in audit mode would deny it.
+    pub audited: bool,
     /// The sender.
     pub source: IpAddr,
     /// The receiver, after destination NAT.
@@ -106,8 +109,8 @@ pub(crate) struct DropLog {
     flow_bytes: usize,
     /// Lines that were not logged in this period.
     suppressed: u64,
-    /// Packets received from the kernel, by direction.
-    received: HashMap<Direction, u64>,
+    /// Packets received from the kernel, by direction and by whether they passed.
+    received: HashMap<(Direction, bool), u64>,
 }
 
 impl DropLog {
@@ -177,8 +180,8 @@ impl DropLog {
     }
 
     /// The number of packets received from the kernel.
-    pub(crate) fn received(&self, direction: Direction) -> u64 {
-        self.received.get(&direction).copied().unwrap_or(0)
+    pub(crate) fn received(&self, direction: Direction, audited: bool) -> u64 {
+        self.received.get(&(direction, audited)).copied().unwrap_or(0)
     }
 
     /// Counts and logs packets. `uncollected` is the number of further packets.
@@ -193,10 +196,10 @@ impl DropLog {
         self.start_period(now);
         self.records.lose(uncollected);
         if uncollected > 0 {
-            // Their direction is unknown: they arrived together with the others.
-            let direction = packets.first().map_or(Direction::Ingress, |packet| packet.direction);
-            *self.received.entry(direction).or_default() += uncollected;
-            metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(uncollected);
+            // Their direction and verdict are unknown: they arrived together with the others.
+            let kind = packets.first().map_or((Direction::Ingress, false), |p| (p.direction, p.audited));
+            *self.received.entry(kind).or_default() += uncollected;
+            counter(metrics, kind.1).get_or_create(&DropLabels::unknown(kind.0)).inc_by(uncollected);
         }
         for packet in packets {
             self.record_packet(packet, (reconciler, generation), metrics, now);
@@ -220,7 +223,8 @@ impl DropLog {
         metrics: &Metrics,
         now: Instant,
     ) {
-        *self.received.entry(packet.direction).or_default() += 1;
+        let counter = counter(metrics, packet.audited);
+        *self.received.entry((packet.direction, packet.audited)).or_default() += 1;
         if let Some(flow) = self.flows.get_mut(&packet) {
             flow.packets += 1;
             flow.seen = Timestamp::now();
@@ -228,7 +232,7 @@ impl DropLog {
             if flow.unrecorded == 1 {
                 self.waiting.push(packet.clone());
             }
-            metrics.drops.get_or_create(&flow.labels).inc();
+            counter.get_or_create(&flow.labels).inc();
             if now.saturating_duration_since(flow.logged) < LOG_INTERVAL {
                 return;
             }
@@ -240,12 +244,12 @@ impl DropLog {
         let sender = reconciler.owner(packet.source).map_or(packet.destination, |_| packet.source);
         if !self.may_explain(sender) {
             self.records.lose(1);
-            metrics.drops.get_or_create(&DropLabels::unknown(packet.direction)).inc();
+            counter.get_or_create(&DropLabels::unknown(packet.direction)).inc();
             return;
         }
         let found = explained::explain(&packet, reconciler, generation, &self.wording);
         let labels = self.limit(found.labels, packet.direction);
-        metrics.drops.get_or_create(&labels).inc();
+        counter.get_or_create(&labels).inc();
         self.log(&packet, &labels, 1, reconciler);
         let bytes = bytes(&found.record);
         if self.flows.len() >= MAX_FLOWS || self.flow_bytes + bytes > MAX_FLOW_BYTES {
@@ -304,17 +308,20 @@ impl DropLog {
             (kind, "") => format!("{kind} {}", labels.policy),
             (kind, namespace) => format!("{kind} {namespace}/{}", labels.policy),
         };
-        tracing::info!(
-            direction = labels.direction,
-            source = %reconciler.endpoint(packet.source),
-            destination = %reconciler.endpoint(packet.destination),
-            protocol = %packet.protocol,
-            port = packet.port,
-            policy,
-            packets,
-            "dropped packets"
-        );
+        let (source, destination) =
+            (reconciler.endpoint(packet.source), reconciler.endpoint(packet.destination));
+        let (direction, protocol, port) = (labels.direction, packet.protocol, packet.port);
+        if packet.audited {
+            tracing::info!(direction, %source, %destination, %protocol, port, policy, packets, "audited packets");
+        } else {
+            tracing::info!(direction, %source, %destination, %protocol, port, policy, packets, "dropped packets");
+        }
     }
+}
+
+/// The counter of packets that were denied, or that passed because of audit mode.
+pub(crate) fn counter(metrics: &Metrics, audited: bool) -> &Family<DropLabels, Counter> {
+    if audited { &metrics.audited } else { &metrics.drops }
 }
 
 /// About the bytes of a record, as text.
@@ -353,6 +360,7 @@ pub(crate) mod tests {
     pub(crate) fn denied_packet() -> DeniedPacket {
         DeniedPacket {
             direction: Direction::Ingress,
+            audited: false,
             source: [10, 0, 0, 2].into(),
             destination: [10, 0, 0, 1].into(),
             protocol: Protocol::Tcp,
@@ -375,6 +383,7 @@ pub(crate) mod tests {
             key: PolicyKey::network_policy("shop", "closed"),
             tier: palisade_policy::Tier::Developer,
             priority: 0,
+            mode: None,
             subject: palisade_policy::PodMatch {
                 namespaces: palisade_policy::NamespaceMatch::Named("shop".into()),
                 pods: palisade_policy::Selector::everything(),
@@ -417,7 +426,8 @@ pub(crate) mod tests {
             "no policy denies it any longer"
         );
         assert_eq!(count(&metrics, &DropLabels::unknown(Direction::Ingress)), 4, "received as a number only");
-        assert_eq!((drops.received(Direction::Ingress), drops.received(Direction::Egress)), (6, 1));
+        let received = |direction| drops.received(direction, false);
+        assert_eq!((received(Direction::Ingress), received(Direction::Egress)), (6, 1));
     }
 
     #[test]

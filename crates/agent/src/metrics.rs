@@ -137,11 +137,16 @@ metrics! {
         "Bridge ports that lead to pods which are not known, and whose source addresses are checked less strictly";
     drops: Family<DropLabels, Counter>, "palisade_drops",
         "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
-    flow_records: Counter, "palisade_flow_records", "Records of flows: of dropped packets, one for each flow and second";
+    audited: Family<DropLabels, Counter>, "palisade_audited_packets",
+        "Packets that passed because of audit mode, by direction and by the policy in audit mode that would deny them. An empty kind means that no policy was determined";
+    audited_pods: Family<DirectionLabel, Gauge>, "palisade_audited_pods",
+        "Pod addresses of this node that policies in audit mode select, by direction";
+    audited_policies: Gauge, "palisade_audited_policies", "Known policies in audit mode";
+    flow_records: Counter, "palisade_flow_records", "Records of flows: of dropped and audited packets, one for each flow and second";
     flow_records_evicted: Counter, "palisade_flow_records_evicted",
         "Records of flows that made room for later ones of the same sender";
     flow_packets_unrecorded: Counter, "palisade_flow_packets_unrecorded",
-        "Dropped packets without a record of their flow, because there were too many at once";
+        "Dropped or audited packets without a record of their flow, because there were too many at once";
     errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";
     unusable_objects: Family<KindLabel, Gauge>, "palisade_unusable_objects", "Objects with a part that can't be used";
     watch_up: Family<KindLabel, Gauge>, "palisade_watch_up",

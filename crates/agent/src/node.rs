@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_policy::{Change, Cluster, Delta, Interner, Name, NodePlan};
+use palisade_policy::{Change, Cluster, Delta, Interner, Mode, Name, NodePlan};
 
 pub use report::Report;
 pub use review::ReviewState;
@@ -49,9 +49,14 @@ impl fmt::Debug for Clock {
 impl<D: DataPlane> NodeAgent<D> {
     /// Creates an agent that waits for its first snapshot and touches nothing until then.
     pub fn new(node: Name, plane: D) -> Self {
+        Self::in_mode(node, plane, Mode::Enforce)
+    }
+
+    /// [`NodeAgent::new`] with the mode of policies that set none ([`Cluster::mode`]).
+    pub fn in_mode(node: Name, plane: D, mode: Mode) -> Self {
         let started = Instant::now();
         Self {
-            reconciler: Reconciler::new(node),
+            reconciler: Reconciler::in_mode(node, mode),
             plane,
             started,
             clock: Clock(Box::new(move || started.elapsed())),

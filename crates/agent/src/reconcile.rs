@@ -7,7 +7,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Change, Cluster, Compiler, Delta, Endpoint, Interner, Name, NodePlan, ObjectKey, OverBudget, Pod,
+    Change, Cluster, Compiler, Delta, Endpoint, Interner, Mode, Name, NodePlan, ObjectKey, OverBudget, Pod,
 };
 
 /// The first pause before a rejected plan is retried. It doubles up to [`MAX_RETRY`].
@@ -83,7 +83,13 @@ impl Reconciler {
     /// Creates a reconciler for a node. It waits for its first snapshot.
     #[must_use]
     pub fn new(node: Name) -> Self {
-        Self { compiler: Compiler::new(node), state: State::Waiting }
+        Self::in_mode(node, Mode::Enforce)
+    }
+
+    /// [`Reconciler::new`] with the mode of policies that set none ([`Cluster::mode`]).
+    #[must_use]
+    pub fn in_mode(node: Name, mode: Mode) -> Self {
+        Self { compiler: Compiler::new(node).in_mode(mode), state: State::Waiting }
     }
 
     /// The plan that the kernel must hold.
@@ -176,7 +182,8 @@ impl Reconciler {
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Action> {
         match (input, self.state) {
             (Input::Snapshot(cluster), State::Waiting) => {
-                if *self.compiler.cluster() == Cluster::default() {
+                let mode = self.compiler.cluster().mode;
+                if *self.compiler.cluster() == (Cluster { mode, ..Cluster::default() }) {
                     self.compiler.apply_all(cluster.into_changes());
                 } else {
                     self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));

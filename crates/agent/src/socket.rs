@@ -157,6 +157,18 @@ pub struct Status {
     pub isolated_ingress: usize,
     /// The number of local addresses isolated for egress.
     pub isolated_egress: usize,
+    /// The mode of policies for which neither an annotation nor the label of their namespace sets one.
+    #[serde(default)]
+    pub mode: String,
+    /// The number of policies in audit mode.
+    #[serde(default)]
+    pub audited_policies: usize,
+    /// The number of local addresses that policies in audit mode select for ingress.
+    #[serde(default)]
+    pub audited_ingress: usize,
+    /// The number of local addresses that policies in audit mode select for egress.
+    #[serde(default)]
+    pub audited_egress: usize,
     /// The number of policy tables in the plan.
     pub tables: usize,
     /// The number of peer sets in the plan.

@@ -6,7 +6,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Name, NodePlan, PeerSet, PeerSetId, Pod, PolicyTableId, PortSet, Protocol, Traffic,
+    Cluster, Deciding, Direction, Mode, Name, NodePlan, PeerSet, PeerSetId, Pod, PolicyTableId, PortSet,
+    Protocol, Traffic,
 };
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,9 @@ pub struct PodView {
     pub ingress: Option<String>,
     /// The policy table for its egress. `None` if it is not isolated.
     pub egress: Option<String>,
+    /// The directions in which policies in audit mode select it.
+    #[serde(default)]
+    pub audit: Vec<String>,
     /// The directions in which it is cut off because the kernel rejected its policies.
     pub cut_off: Vec<String>,
     /// The directions in which its policies are not enforced: the kernel also refused to cut it off.
@@ -37,6 +41,9 @@ pub struct PodView {
 pub struct ProfileView {
     /// `ingress` or `egress`.
     pub direction: String,
+    /// `enforce`, or `audit` for what would decide if no policy were in audit mode.
+    #[serde(default)]
+    pub mode: String,
     /// The policy table of the profile.
     pub table: String,
     /// The policies that select its pods.
@@ -52,6 +59,9 @@ pub struct PolicyTableView {
     pub id: String,
     /// `ingress` or `egress`.
     pub direction: String,
+    /// `enforce`, or `audit` for what would decide if no policy were in audit mode.
+    #[serde(default)]
+    pub mode: String,
     /// The number of local addresses that use it.
     pub addresses: usize,
     /// The traffic that it allows to each peer set.
@@ -144,6 +154,11 @@ pub fn pods(
             addresses: pod.addresses.clone(),
             ingress: table(&plan.ingress),
             egress: table(&plan.egress),
+            audit: Direction::BOTH
+                .iter()
+                .filter(|direction| table(plan.audit.dispatch(**direction)).is_some())
+                .map(ToString::to_string)
+                .collect(),
             cut_off: among(cut_off),
             not_enforced: among(not_enforced),
             address_owned_by: other.map(|owner| owner.key.to_string()),
@@ -172,7 +187,12 @@ fn owners<'a>(cluster: &'a Cluster, node: &Name) -> BTreeMap<IpAddr, &'a Pod> {
 pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileView> {
     let owners = owners(cluster, node);
     let mut out = Vec::new();
-    for (direction, dispatch) in [(Direction::Ingress, &plan.ingress), (Direction::Egress, &plan.egress)] {
+    for (mode, direction, dispatch) in [
+        (Mode::Enforce, Direction::Ingress, &plan.ingress),
+        (Mode::Enforce, Direction::Egress, &plan.egress),
+        (Mode::Audit, Direction::Ingress, &plan.audit.ingress),
+        (Mode::Audit, Direction::Egress, &plan.audit.egress),
+    ] {
         let mut by_table: BTreeMap<PolicyTableId, BTreeMap<_, &Pod>> = BTreeMap::new();
         for (address, table) in dispatch {
             if let Some(pod) = owners.get(address) {
@@ -182,11 +202,12 @@ pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileV
         for (table, pods) in by_table {
             out.push(ProfileView {
                 direction: direction.to_string(),
+                mode: mode.to_string(),
                 table: table.to_string(),
                 // Pods with the same policy table may have different profiles with the same rules.
                 policies: pods
                     .values()
-                    .flat_map(|pod| policies_of(cluster, pod, direction))
+                    .flat_map(|pod| policies_of(cluster, mode, pod, direction))
                     .collect::<BTreeSet<_>>()
                     .into_iter()
                     .collect(),
@@ -197,9 +218,10 @@ pub fn profiles(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Vec<ProfileV
     out
 }
 
-fn policies_of(cluster: &Cluster, pod: &Pod, direction: Direction) -> Vec<String> {
+fn policies_of(cluster: &Cluster, mode: Mode, pod: &Pod, direction: Direction) -> Vec<String> {
+    let deciding = if mode == Mode::Audit { Deciding::All } else { Deciding::Enforced };
     let labels = cluster.namespaces.get(&pod.key.namespace).map(|n| &n.labels);
-    let selecting = cluster.policies.values().filter(|policy| {
+    let selecting = cluster.deciding(deciding).filter(|policy| {
         policy.rules(direction).is_some() && policy.subject.matches(&pod.key.namespace, labels, &pod.labels)
     });
     selecting.map(|policy| policy.key.to_string()).collect()
@@ -218,10 +240,14 @@ pub fn tables(plan: &NodePlan) -> Vec<PolicyTableView> {
     };
     let view = |(id, table): (&PolicyTableId, &palisade_policy::PolicyTable)| {
         let dispatch = if table.direction == Direction::Ingress { &plan.ingress } else { &plan.egress };
+        let audit = plan.audit.dispatch(table.direction);
+        let users = |map: &BTreeMap<_, PolicyTableId>| map.values().filter(|t| *t == id).count();
+        let mode = if users(dispatch) == 0 { Mode::Audit } else { Mode::Enforce };
         PolicyTableView {
             id: id.to_string(),
             direction: table.direction.to_string(),
-            addresses: dispatch.values().filter(|t| *t == id).count(),
+            mode: mode.to_string(),
+            addresses: users(dispatch) + users(audit),
             rows: [rows(&table.exact, PODS), rows(&table.ranges, RANGES)].concat(),
             rest: traffic_text(&table.rest),
         }

@@ -140,6 +140,7 @@ fn all_different() -> Cluster {
             key: PolicyKey::network_policy("shop", name(number)),
             tier: Tier::Developer,
             priority: 0,
+            mode: None,
             subject: of_app(&name(number)),
             ingress: Some(vec![rule]),
             egress: None,

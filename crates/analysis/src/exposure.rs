@@ -288,6 +288,7 @@ mod tests {
             key: PolicyKey { kind: "ClusterNetworkPolicy".into(), namespace: "".into(), name: "p".into() },
             tier: Tier::Admin,
             priority: 0,
+            mode: None,
             subject: PodMatch { namespaces: everything(), pods: Selector::everything() },
             ingress: Some((1..=count).map(rule).collect()),
             egress: None,
@@ -327,6 +328,7 @@ mod tests {
             key: PolicyKey::network_policy("shop", "deny"),
             tier: Tier::Developer,
             priority: 0,
+            mode: None,
             subject: PodMatch {
                 namespaces: NamespaceMatch::Named("shop".into()),
                 pods: Selector::everything(),

@@ -7,7 +7,8 @@ use std::{
 
 use palisade_names::{DNS_PORT, DnsServer, dns_servers, usual_dns_server};
 use palisade_policy::{
-    Cluster, Direction, Family, IpRange, Name, ObjectKey, PolicyKey, PortSet, Protocol, Tier, Traffic,
+    Cluster, Deciding, Direction, Family, IpRange, Name, ObjectKey, PolicyKey, PortSet, Protocol, Tier,
+    Traffic,
     address::{from_number, max_number},
 };
 
@@ -166,7 +167,8 @@ struct Overviewer<'c> {
 impl Overviewer<'_> {
     fn workloads(&self) -> (Vec<WorkloadOverview>, Vec<PolicyKey>) {
         let subjects = Subjects::new(self.cluster);
-        let mut idle: BTreeSet<&PolicyKey> = self.cluster.policies.keys().collect();
+        let enforced = self.cluster.deciding(Deciding::Enforced);
+        let mut idle: BTreeSet<&PolicyKey> = enforced.map(|policy| &policy.key).collect();
         let externals: Vec<usize> = self.ends(|end| match end {
             ConnectionEnd::External(external) => external.ranges.iter().any(has_public_address),
             _ => false,

@@ -192,6 +192,7 @@ mod tests {
             key: PolicyKey::network_policy("shop", "p"),
             tier: Tier::Developer,
             priority: 0,
+            mode: None,
             subject: PodMatch {
                 namespaces: NamespaceMatch::Named("shop".into()),
                 pods: Selector::everything(),

@@ -8,7 +8,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Endpoint, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Policy, Traffic,
+    Cluster, Deciding, Direction, Endpoint, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Policy,
+    Traffic,
     walk::{Walk, walk},
 };
 
@@ -31,7 +32,7 @@ pub(crate) struct Representatives<'c> {
 impl<'c> Representatives<'c> {
     pub(crate) fn new(cluster: &'c Cluster) -> Self {
         let (mut by_namespace, mut cluster_wide): (HashMap<_, Vec<_>>, Vec<_>) = Default::default();
-        for policy in cluster.policies.values() {
+        for policy in cluster.deciding(Deciding::Enforced) {
             match &policy.subject.namespaces {
                 NamespaceMatch::Named(name) => by_namespace.entry(name).or_default().push(policy),
                 NamespaceMatch::Selected(_) => cluster_wide.push(policy),

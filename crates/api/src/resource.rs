@@ -105,7 +105,10 @@ impl Resource {
     }
 }
 
-const POLICY_FIELDS: &[&str] = &["metadata.labels", "metadata.creationTimestamp", "spec"];
+const POLICY_FIELDS: &[&str] = &["metadata.labels", MODE_ANNOTATION, "metadata.creationTimestamp", "spec"];
+
+/// The only annotation that is kept: it sets the mode of a policy ([`palisade_policy::MODE_KEY`]).
+const MODE_ANNOTATION: &str = "metadata.annotations.palisade.dev/mode";
 
 const OWNER_FIELDS: &[&str] = &[
     "metadata.ownerReferences.apiVersion",
@@ -148,7 +151,7 @@ macro_rules! catalogue {
 }
 
 // Secrets, ConfigMaps and the like are not read. Of the kinds that are, only what decisions and names need is kept: no environment
-// variables, arguments, annotations, keys, or headers that a route adds.
+// variables, arguments, annotations but that for the mode of policies, keys, or headers that a route adds.
 catalogue! {
     /// Namespaces: their labels.
     Namespace = Resource::watched("namespaces", "").cluster_scoped().fields(&["metadata.labels"]).if_missing(
@@ -391,7 +394,7 @@ mod tests {
             assert_eq!(ResourceKind::from_name(never), None);
         }
         for kind in ResourceKind::all() {
-            for path in kind.fields() {
+            for path in kind.fields().iter().filter(|path| **path != MODE_ANNOTATION) {
                 let secret = ["annotations", "managedFields", "env", "args", "command", "key", "volumes"];
                 assert!(path.split('.').all(|step| !secret.contains(&step)), "{kind} {path}");
             }

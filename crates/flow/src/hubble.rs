@@ -10,6 +10,7 @@ pub fn hubble(record: &Record) -> Value {
     let time = record.time.to_string();
     let verdict = match record.verdict {
         Verdict::Dropped => "DROPPED",
+        Verdict::Audited => "AUDIT",
     };
     let (direction, denied) = match record.direction {
         Direction::Ingress => ("INGRESS", "ingress_denied_by"),
@@ -20,7 +21,6 @@ pub fn hubble(record: &Record) -> Value {
         "time": time,
         "uuid": format!("{}-{}", record.node, record.id),
         "verdict": verdict,
-        "drop_reason_desc": "POLICY_DENIED",
         "IP": {
             "source": record.source.address.to_string(),
             "destination": record.destination.address.to_string(),
@@ -34,6 +34,9 @@ pub fn hubble(record: &Record) -> Value {
         "traffic_direction": direction,
         "Summary": record.reason.join("; "),
     });
+    if record.verdict == Verdict::Dropped {
+        flow["drop_reason_desc"] = json!("POLICY_DENIED");
+    }
     if !record.policies.is_empty() {
         flow[denied] = record.policies.iter().map(policy).collect();
     }

@@ -47,6 +47,8 @@ pub struct Record {
 pub enum Verdict {
     /// A policy denied it.
     Dropped,
+    /// It passed, and a policy in audit mode would have denied it.
+    Audited,
 }
 
 /// The policies that decided.
@@ -120,6 +122,7 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Dropped => "dropped",
+            Self::Audited => "audited",
         })
     }
 }

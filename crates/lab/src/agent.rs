@@ -31,9 +31,8 @@ struct Agent {
 impl Enforce for Agent {
     fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError> {
         // Opened here because sockets belong to the namespace of the thread that opens them.
-        let agent = self
-            .running
-            .insert(NodeAgent::new(self.node.clone(), NftDataPlane::open_with(self.options.clone())?));
+        let plane = NftDataPlane::open_with(self.options.clone())?;
+        let agent = self.running.insert(NodeAgent::in_mode(self.node.clone(), plane, cluster.mode));
         let report = agent.snapshot(cluster.clone());
         enforced(agent, report)
     }

@@ -344,6 +344,7 @@ fn policy(name: &str, subject: &str, peer: Peer, first: u16) -> Arc<Policy> {
         key: PolicyKey::network_policy(namespace.clone(), name),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch {
             namespaces: NamespaceMatch::Named(namespace),
             pods: Selector::of_labels([("app", subject)]),

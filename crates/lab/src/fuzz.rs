@@ -27,11 +27,13 @@ pub struct FuzzOptions {
     pub probes: usize,
     /// The number of random changes, applied at once.
     pub changes: usize,
+    /// Whether random policies are in audit mode, in the cluster and by changes. Packets pass as if these did not exist.
+    pub audit: bool,
 }
 
 impl Default for FuzzOptions {
     fn default() -> Self {
-        Self { seed: 0, count: 200, probes: 400, changes: 4 }
+        Self { seed: 0, count: 200, probes: 400, changes: 4, audit: false }
     }
 }
 
@@ -70,14 +72,19 @@ struct CaseInput {
     options: LayoutOptions,
 }
 
-fn case_input(seed: u64, changes: usize) -> CaseInput {
+fn case_input(seed: u64, changes: usize, audit: bool) -> CaseInput {
     let mut rng = Rng::with_seed(seed);
     let shape = Shape::small_tiered();
-    let first = palisade_testkit::cluster(&mut rng, &shape);
+    let mut first = palisade_testkit::cluster(&mut rng, &shape);
+    if audit {
+        palisade_testkit::audit_some(&mut rng, &mut first);
+    }
     let mut after = first.clone();
     let changes = (0..changes)
         .map(|_| {
-            let change = palisade_testkit::change(&mut rng, shape.style, &after);
+            let of_mode = audit && rng.bool();
+            let change = of_mode.then(|| palisade_testkit::mode_change(&mut rng, &after)).flatten();
+            let change = change.unwrap_or_else(|| palisade_testkit::change(&mut rng, shape.style, &after));
             after.apply(change.clone());
             change
         })
@@ -111,7 +118,7 @@ pub fn run(
 }
 
 fn run_case(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer) -> Case {
-    let input = case_input(seed, options.changes);
+    let input = case_input(seed, options.changes, options.audit);
     let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
     let mut after = input.first.clone();
     let failed = |stage: String, what: CaseError, cluster: &Cluster| {
@@ -181,8 +188,8 @@ fn probe_stage(lab: &Lab, seed: u64, options: &FuzzOptions, case: &mut Case) -> 
 /// Returns `None` if they agree, as when the failure needs the changes. Builds and probes a lab for each of many candidates,
 /// which takes minutes.
 #[must_use]
-pub fn shrink(sandbox: &Sandbox, seed: u64, make: &MakeEnforcer) -> Option<Cluster> {
-    let input = case_input(seed, 0);
+pub fn shrink(sandbox: &Sandbox, seed: u64, audit: bool, make: &MakeEnforcer) -> Option<Cluster> {
+    let input = case_input(seed, 0, audit);
     let fails = |cluster: &Cluster| {
         let Ok(layout) = Layout::of(cluster, &input.options) else { return false };
         let Ok(lab) = Lab::build(sandbox, layout, make.clone()) else { return false };
@@ -199,8 +206,8 @@ mod tests {
 
     #[test]
     fn a_seed_reproduces_its_case() {
-        let (a, b) = (case_input(7, 4), case_input(7, 4));
+        let (a, b) = (case_input(7, 4, true), case_input(7, 4, true));
         assert_eq!((a.first, a.changes, a.options), (b.first, b.changes, b.options));
-        assert_ne!(case_input(8, 4).first, case_input(7, 4).first);
+        assert_ne!(case_input(8, 4, false).first, case_input(7, 4, false).first);
     }
 }

@@ -152,6 +152,7 @@ mod tests {
             key: PolicyKey::network_policy("x", "p"),
             tier: Tier::Developer,
             priority: 0,
+            mode: None,
             subject: PodMatch { namespaces: NamespaceMatch::Named("x".into()), pods: Selector::everything() },
             ingress: None,
             egress: Some(vec![Rule {

@@ -10,14 +10,14 @@
 use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
-    ContainerPort, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy, Protocol, Uid,
-    Workload,
+    ContainerPort, Interner, Labels, MODE_KEY, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy,
+    Protocol, Uid, Workload,
 };
 
 use crate::{
     diagnostic::{Code, Diagnostic, Severity},
     meta::{self, Owner},
-    names,
+    mode, names,
     network_policy::protocol_named,
     node, pod,
     workload::{POD_TEMPLATE_HASH, deployment_of},
@@ -112,12 +112,18 @@ impl ObjectDecoder {
     /// Decodes a namespace from its metadata.
     pub fn namespace(&mut self, object: &ApiObjectMeta<'_>) -> Decoded<Namespace> {
         let labels = self.labels(object);
+        let mut found = Findings::of("Namespace", object);
+        if let Some(value) = labels.get(MODE_KEY)
+            && let Some(message) = mode::problem(value, "policies of the namespace are enforced")
+        {
+            found.warn("metadata.labels", Code::Ambiguous, message);
+        }
         let namespace = Namespace::new(self.names.name(&object.name), &labels);
-        Decoded { value: namespace, findings: Vec::new() }
+        Decoded { value: namespace, findings: found.list }
     }
 
-    /// Decodes a policy of any kind from its JSON text: `apiVersion`, `kind`, `metadata` with name and namespace, and
-    /// `spec`. Other metadata is ignored.
+    /// Decodes a policy of any kind from its JSON text: `apiVersion`, `kind`, `metadata` with name, namespace and
+    /// the annotation [`MODE_KEY`], and `spec`. Other metadata is ignored.
     ///
     /// If the policy can't be decoded:
     /// * A NetworkPolicy isolates the pods of its `podSelector` in both directions, without rules. If the selector is
@@ -218,7 +224,10 @@ impl<'f> Findings<'f> {
         let ApiObjectMeta { namespace, name, .. } = self.metadata;
         self.list.push(Diagnostic {
             path: Some(path.to_owned()),
-            object: Some(format!("{} {}/{}", self.kind, &**namespace, &**name)),
+            object: Some(match namespace.is_empty() {
+                true => format!("{} {}", self.kind, &**name),
+                false => format!("{} {}/{}", self.kind, &**namespace, &**name),
+            }),
             ..Diagnostic::new(Severity::Warning, code, message)
         });
     }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use palisade_names::API_SERVER;
-use palisade_policy::{Cluster, Interner, Labels, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload};
+use palisade_policy::{
+    Cluster, Interner, Labels, MODE_KEY, Mode, Name, Namespace, Node, ObjectKey, Phase, Pod, Workload,
+};
 
 use crate::{
     addresses::AddressEvidence,
@@ -115,6 +117,7 @@ pub(crate) fn assemble(
         std::mem::take(&mut gathered.policies).into_iter().map(|(k, p)| (k, Arc::new(p))).collect();
     add_refused(&mut loaded, std::mem::take(&mut gathered.refused));
     add_undeclared_namespaces(&mut loaded.cluster);
+    resolve_modes(&mut loaded.cluster);
     loaded.routes = routes::resolve(&mut gathered, &loaded.cluster, found);
     warn_about_shared_addresses(&loaded.cluster, &gathered.origins, found);
     loaded.ignored_rules = gathered.ignored_rules;
@@ -342,6 +345,16 @@ fn add_undeclared_namespaces(cluster: &mut Cluster) {
     }
 }
 
+/// Sets the mode of each policy for which the label of its namespace does, so that parts of the cluster are decided alike.
+fn resolve_modes(cluster: &mut Cluster) {
+    for policy in cluster.policies.values_mut().filter(|policy| policy.mode.is_none()) {
+        let namespace = cluster.namespaces.get(&policy.key.namespace);
+        if let Some(value) = namespace.and_then(|namespace| namespace.labels.get(MODE_KEY)) {
+            Arc::make_mut(policy).mode = Some(Mode::of_value(value));
+        }
+    }
+}
+
 /// Adds what stands for refused policies, beside a valid policy of the same name.
 fn add_refused(loaded: &mut Loaded, refused: Vec<Substitute>) {
     for (n, Substitute { mut refused, mut policy }) in refused.into_iter().enumerate() {
@@ -349,6 +362,8 @@ fn add_refused(loaded: &mut Loaded, refused: Vec<Substitute>) {
             policy.key.name = format!("{} (refused document {})", policy.key.name, n + 1).into();
             refused.key = policy.key.clone();
         }
+        // An answer must not show as open what such a policy should isolate.
+        policy.mode = Some(Mode::Enforce);
         loaded.cluster.policies.insert(policy.key.clone(), Arc::new(policy));
         loaded.refused.push(refused);
     }

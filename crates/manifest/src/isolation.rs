@@ -72,6 +72,7 @@ pub(crate) fn isolation(
         key,
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch { namespaces, pods: selector.unwrap_or_else(Selector::everything) },
         ingress: rules(Direction::Ingress),
         egress: rules(Direction::Egress),

@@ -64,6 +64,7 @@ mod load;
 mod loaded;
 mod meta;
 mod missing_namespaces;
+mod mode;
 pub mod names;
 mod network_policy;
 mod node;

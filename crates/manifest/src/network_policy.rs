@@ -14,7 +14,7 @@ use crate::{
     decode::{Context, Fields, IntOrString, quoted},
     diagnostic::Code,
     meta::Object,
-    names,
+    mode, names,
     selector::label_selector,
     tree::At,
 };
@@ -35,6 +35,7 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Optio
     let (ingress, ignored_ingress) = divided(ingress, types.0);
     let (egress, ignored_egress) = divided(egress, types.1);
     let ignored = [(Direction::Ingress, ignored_ingress), (Direction::Egress, ignored_egress)];
+    let mode = mode::of_annotation(cx, object);
     let policy = Policy {
         key: PolicyKey {
             kind: cx.names.name("NetworkPolicy"),
@@ -43,6 +44,7 @@ pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Optio
         },
         tier: Tier::Developer,
         priority: 0,
+        mode,
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace.clone()), pods: selector },
         ingress,
         egress,

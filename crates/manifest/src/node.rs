@@ -10,7 +10,7 @@ use crate::{
     declared::{Declaration, DeclaredNode},
     decode::Context,
     meta::Object,
-    other_networks,
+    mode, other_networks,
 };
 
 /// Decodes a Node, with every address that is an IP address, of whatever type (SEMANTICS G-18), and the ranges of its
@@ -69,6 +69,7 @@ pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) {
 /// Decodes a Namespace. It always gets its name label (SEMANTICS A13).
 pub(crate) fn namespace(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
     other_networks::warn(cx, object.get("metadata").as_ref());
+    mode::check_label(cx, object);
     let meta = &object.meta;
     Some(Declaration::Namespace(Namespace::new(meta.key.name.clone(), &meta.labels)))
 }

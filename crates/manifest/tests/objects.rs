@@ -2,7 +2,7 @@
 
 use palisade_manifest::{Code, Input, LoadOptions, Loaded, Severity, load};
 use palisade_names::backends;
-use palisade_policy::{Family, ObjectKey, Phase, Pod, Protocol, TargetPort, Workload};
+use palisade_policy::{Family, Mode, ObjectKey, Phase, Pod, Protocol, TargetPort, Workload};
 
 fn load_text(text: &str) -> Loaded {
     load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &LoadOptions::default())
@@ -327,6 +327,32 @@ metadata: {name: a}
     assert_eq!(codes(&loaded), [Code::NotEvaluated, Code::NotEvaluated]);
     assert_eq!(loaded.counts.passed_over.len(), 4);
     assert!(loaded.cluster.services.is_empty(), "a Service of another group is another kind");
+}
+
+#[test]
+fn the_mode_of_policies_and_namespaces_is_read_and_an_unknown_one_enforces() {
+    let policy = |annotations: &str| {
+        format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: db, namespace: red, annotations: {{{annotations}}}}}, spec: {{podSelector: {{}}}}}}\n"
+        )
+    };
+    let namespace = |labels: &str| {
+        format!("---\n{{apiVersion: v1, kind: Namespace, metadata: {{name: red, labels: {{{labels}}}}}}}\n")
+    };
+    for (annotation, label, mode, warnings) in [
+        ("", "", None, 0),
+        ("palisade.dev/mode: audit", "", Some(Mode::Audit), 0),
+        ("", "palisade.dev/mode: audit", Some(Mode::Audit), 0),
+        ("palisade.dev/mode: enforce", "palisade.dev/mode: audit", Some(Mode::Enforce), 0),
+        ("palisade.dev/mode: Audit", "palisade.dev/mode: audit", Some(Mode::Enforce), 1),
+        ("palisade.dev/mode: ''", "", Some(Mode::Enforce), 1),
+        ("", "palisade.dev/mode: dry-run", Some(Mode::Enforce), 1),
+    ] {
+        let loaded = load_text(&(policy(annotation) + &namespace(label)));
+        let found = loaded.cluster.policies.values().next().unwrap();
+        assert_eq!((found.mode, codes(&loaded).len()), (mode, warnings), "{annotation} {label}");
+        assert!(codes(&loaded).iter().all(|code| *code == Code::Ambiguous) && !loaded.has_errors());
+    }
 }
 
 #[test]

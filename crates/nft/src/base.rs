@@ -13,8 +13,8 @@ use crate::{
     denial::denial,
     discovery, from_pods,
     ruleset::{
-        Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet, Outcome,
-        PacketType, Rule, STRANGERS_CHAIN,
+        AUDIT_CHAIN, Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet,
+        Outcome, PacketType, Rule, STRANGERS_CHAIN,
     },
 };
 
@@ -23,7 +23,7 @@ use crate::{
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isolating) -> Vec<Arc<Chain>> {
     let mut chains = vec![discovery::chain()];
     chains.extend(of_isolation(options, sets, isolating));
-    chains.extend([labels_chain(), revoked::chain(), midstream::chain(sets)]);
+    chains.extend([labels_chain(), revoked::chain(), audit_chain(sets), midstream::chain(sets)]);
     chains.extend(from_pods::chains(options, sets));
     chains.extend(Hook::POLICY.map(|hook| base_chain(hook, options, sets)));
     if options.egress_to_own_node {
@@ -97,21 +97,50 @@ fn base_chain(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Chain {
     for family in Family::BOTH {
         let map = sets.dispatch(JumpTarget::Hairpin, family).name.clone();
         rules.push(vec![Expression::Family(family), Expression::PairDispatch(family, map)]);
+        let map = sets.dispatch(JumpTarget::AuditHairpin, family).name.clone();
+        rules.push(vec![Expression::Family(family), Expression::PairDispatch(family, map)]);
         let set = sets.self_pairs(family).name.clone();
         rules.push(vec![Expression::Family(family), Expression::PairIn(family, set), accept()]);
     }
     // A packet to the node itself is never ingress of a pod, but it may be egress of one (SEMANTICS G-5).
     let directions = if hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
+    rules.extend(dispatch(sets, directions, JumpTarget::Table));
+    // Last, since only what the enforced policies allow counts.
+    if hook == Hook::Forward {
+        rules.extend(midstream::unless_from_opener());
+        rules.push(to_audit());
+    } else {
+        rules.extend(dispatch(sets, directions, JumpTarget::Audit));
+    }
+    Chain::base(hook, rules)
+}
+
+/// Returns the rules that lead the packets of local pods to their chains.
+fn dispatch(
+    sets: &BaseSets,
+    directions: &[Direction],
+    target: impl Fn(Direction) -> JumpTarget,
+) -> Vec<Rule> {
+    let mut rules = Vec::new();
     for direction in directions {
         for family in Family::BOTH {
-            let map = sets.dispatch(JumpTarget::Table(*direction), family).name.clone();
+            let map = sets.dispatch(target(*direction), family).name.clone();
             rules.push(vec![Expression::Family(family), Expression::Dispatch(*direction, family, map)]);
         }
     }
-    if hook == Hook::Forward {
-        rules.extend(midstream::unless_from_opener());
-    }
-    Chain::base(hook, rules)
+    rules
+}
+
+/// Returns the rule that continues with what policies in audit mode would deny.
+pub(crate) fn to_audit() -> Rule {
+    vec![Expression::Verdict(Outcome::Goto(AUDIT_CHAIN.into()))]
+}
+
+/// Returns the chain that evaluates packets which the enforced policies allow, as if every policy were enforced. What that
+/// would deny is logged, counted and accepted. Established packets never get here.
+fn audit_chain(sets: &BaseSets) -> Chain {
+    let rules = dispatch(sets, &Direction::BOTH, JumpTarget::Audit);
+    Chain::regular(AUDIT_CHAIN, "what policies in audit mode would deny: logged, counted, accepted", rules)
 }
 
 /// What the node sends is no pod's traffic, but it may be the reply half of a connection that a pod's egress denies, and

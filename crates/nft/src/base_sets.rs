@@ -11,7 +11,9 @@ use crate::ruleset::{Content, GENERATION_SET, HasPorts, JumpTarget, Key, NodeSet
 pub(crate) struct BaseSets {
     dispatch: [[Arc<Set>; 2]; 2],
     reply: [[Arc<Set>; 2]; 2],
+    audit: [[Arc<Set>; 2]; 2],
     hairpin: [Arc<Set>; 2],
+    audit_hairpin: [Arc<Set>; 2],
     self_pairs: [Arc<Set>; 2],
     revoked: [[Arc<Set>; 2]; 2],
     node: [Arc<Set>; NodeSet::ALL.len()],
@@ -34,10 +36,12 @@ impl BaseSets {
                 Arc::new(Set::plain(name, has_ports.key(family), Content::Revoked(family, has_ports)))
             })
         };
-        let hairpin = |family| {
-            let name = format!("hairpin{}", family_digit(family));
-            let content = Content::Dispatch(JumpTarget::Hairpin, family);
-            Arc::new(Set::verdict_map(name, Key::Pair(family), content))
+        let hairpin = |prefix: &str, target: JumpTarget| {
+            Family::BOTH.map(|family| {
+                let name = format!("{prefix}hairpin{}", family_digit(family));
+                let content = Content::Dispatch(target, family);
+                Arc::new(Set::verdict_map(name, Key::Pair(family), content))
+            })
         };
         let self_pairs = |family| {
             let name = format!("self{}", family_digit(family));
@@ -46,7 +50,9 @@ impl BaseSets {
         Self {
             dispatch: Direction::BOTH.map(|direction| to_tables("", JumpTarget::Table(direction))),
             reply: Direction::BOTH.map(|direction| to_tables("reply_", JumpTarget::Reply(direction))),
-            hairpin: Family::BOTH.map(hairpin),
+            audit: Direction::BOTH.map(|direction| to_tables("audit_", JumpTarget::Audit(direction))),
+            hairpin: hairpin("", JumpTarget::Hairpin),
+            audit_hairpin: hairpin("audit_", JumpTarget::AuditHairpin),
             self_pairs: Family::BOTH.map(self_pairs),
             revoked: HasPorts::ALL.map(revoked),
             node: NodeSet::ALL.map(|set| Arc::new(node_set(set))),
@@ -59,12 +65,14 @@ impl BaseSets {
         let maps = match target {
             JumpTarget::Table(direction) => &self.dispatch[usize::from(direction != Direction::BOTH[0])],
             JumpTarget::Reply(direction) => &self.reply[usize::from(direction != Direction::BOTH[0])],
+            JumpTarget::Audit(direction) => &self.audit[usize::from(direction != Direction::BOTH[0])],
             JumpTarget::Hairpin => &self.hairpin,
+            JumpTarget::AuditHairpin => &self.audit_hairpin,
         };
         &maps[usize::from(family == Family::V6)]
     }
 
-    /// Returns the set of isolated pods as pairs with themselves.
+    /// Returns the set of isolated pods, also those that policies in audit mode would isolate, as pairs with themselves.
     pub(crate) fn self_pairs(&self, family: Family) -> &Arc<Set> {
         &self.self_pairs[usize::from(family == Family::V6)]
     }
@@ -87,8 +95,9 @@ impl BaseSets {
 
     /// Returns all sets.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Set>> {
-        let dispatch = self.dispatch.iter().chain(&self.reply).flatten();
-        let others = self.hairpin.iter().chain(&self.self_pairs).chain(self.revoked.iter().flatten());
+        let dispatch = self.dispatch.iter().chain(&self.reply).chain(&self.audit).flatten();
+        let hairpins = self.hairpin.iter().chain(&self.audit_hairpin);
+        let others = hairpins.chain(&self.self_pairs).chain(self.revoked.iter().flatten());
         dispatch.chain(others).chain(&self.node).chain([&self.generation])
     }
 }

@@ -1,4 +1,4 @@
-//! The rules that end in a denial: log, count, drop.
+//! The rules that end in a denial: log, count, drop. Where policies in audit mode would deny: log, count, accept.
 
 use palisade_policy::Direction;
 
@@ -20,6 +20,11 @@ pub const LOG_EGRESS: &str = "palisade egress ";
 /// The nflog prefix of packets that a pod's ingress denies.
 pub const LOG_INGRESS: &str = "palisade ingress ";
 
+/// The nflog prefix of packets that a pod's egress would deny if every policy were enforced.
+pub const LOG_AUDIT_EGRESS: &str = "palisade audit egress ";
+/// The nflog prefix of packets that a pod's ingress would deny if every policy were enforced.
+pub const LOG_AUDIT_INGRESS: &str = "palisade audit ingress ";
+
 /// Returns the rules that end a row: the packet is logged unless the rate limit is exceeded, then counted and dropped.
 ///
 /// The counter comes after no limit, so counts are exact.
@@ -28,8 +33,22 @@ pub(crate) fn denial(options: &EnforcerOptions, direction: Direction) -> Vec<Rul
         Direction::Egress => LOG_EGRESS,
         Direction::Ingress => LOG_INGRESS,
     };
+    logged(options, prefix, Outcome::Drop)
+}
+
+/// Returns the rules that end a row of policies in audit mode: the packet is logged and counted likewise, and passes this
+/// hook, so that it is counted once.
+pub(crate) fn audit(options: &EnforcerOptions, direction: Direction) -> Vec<Rule> {
+    let prefix = match direction {
+        Direction::Egress => LOG_AUDIT_EGRESS,
+        Direction::Ingress => LOG_AUDIT_INGRESS,
+    };
+    logged(options, prefix, Outcome::Accept)
+}
+
+fn logged(options: &EnforcerOptions, prefix: &'static str, outcome: Outcome) -> Vec<Rule> {
     let log = options.log_group.map(|group| {
         vec![Expression::Limit { rate: LOG_RATE, burst: LOG_BURST }, Expression::Log(group, prefix)]
     });
-    log.into_iter().chain([vec![Expression::Counter, Expression::Verdict(Outcome::Drop)]]).collect()
+    log.into_iter().chain([vec![Expression::Counter, Expression::Verdict(outcome)]]).collect()
 }

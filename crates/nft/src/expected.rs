@@ -65,8 +65,9 @@ pub(crate) fn dispatch(
 }
 
 fn self_pairs(plan: &NodePlan, family: Family) -> Vec<Element> {
-    let isolated: BTreeSet<&IpAddr> = plan.ingress.keys().chain(plan.egress.keys()).collect();
-    isolated.into_iter().filter(|a| Family::of(**a) == family).map(|a| Element::SelfPair(*a)).collect()
+    let audited = plan.audit.ingress.keys().chain(plan.audit.egress.keys());
+    let paired: BTreeSet<&IpAddr> = plan.ingress.keys().chain(plan.egress.keys()).chain(audited).collect();
+    paired.into_iter().filter(|a| Family::of(**a) == family).map(|a| Element::SelfPair(*a)).collect()
 }
 
 /// Returns whether a set in the kernel has the expected kind of keys and data.

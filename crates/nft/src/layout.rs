@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     EnforcerOptions, PlanError,
-    denial::denial,
+    denial::{audit, denial},
     encode::{first_half, rules_digest},
     ruleset::{Chain, Content, Expression, JumpTarget, Key, Outcome, Rule, Set, family_digit},
 };
@@ -88,6 +88,9 @@ pub(crate) enum Orientation {
     Request,
     /// Mid-stream TCP packets of an untracked connection, from the answerer to the opener.
     Reply,
+    /// Packets that may open a connection and that the enforced policies allow. What the table denies is logged, counted
+    /// and accepted.
+    Audit,
 }
 
 /// One table for one family.
@@ -141,7 +144,11 @@ impl Layout<'_> {
             draft.append(tail);
         }
         let prefix = format!("{}{direction}_{id}_{}", self.prefix(), family_digit(self.family));
-        let of = if self.orientation == Orientation::Reply { "replies, " } else { "" };
+        let of = match self.orientation {
+            Orientation::Request => "",
+            Orientation::Reply => "replies, ",
+            Orientation::Audit => "audit, ",
+        };
         Arc::new(draft.finish(&prefix, format!("{of}{direction} table {id}, {}", self.family)))
     }
 
@@ -150,6 +157,7 @@ impl Layout<'_> {
         match self.orientation {
             Orientation::Request => "",
             Orientation::Reply => "reply_",
+            Orientation::Audit => "audit_",
         }
     }
 
@@ -234,7 +242,7 @@ impl Layout<'_> {
     fn peer_in(&self, direction: Direction, set: &Set) -> Rule {
         // The peer of a reply has the place of the peer of a request in the other direction.
         let at = match self.orientation {
-            Orientation::Request => direction,
+            Orientation::Request | Orientation::Audit => direction,
             Orientation::Reply => direction.opposite(),
         };
         vec![Expression::Family(self.family), Expression::PeerIn(at, self.family, set.name.clone())]
@@ -243,6 +251,7 @@ impl Layout<'_> {
     fn row(&self, direction: Direction, traffic: &Traffic) -> Branch {
         match self.orientation {
             Orientation::Request => row(self.options, direction, traffic),
+            Orientation::Audit => audit_row(self.options, direction, traffic),
             Orientation::Reply => reply_row(direction, traffic),
         }
     }
@@ -282,6 +291,16 @@ fn reply_row(direction: Direction, traffic: &Traffic) -> Branch {
 
 /// Returns the branch for requests of a peer with this row.
 fn row(options: &EnforcerOptions, direction: Direction, traffic: &Traffic) -> Branch {
+    ending(direction, traffic, "row", denial(options, direction))
+}
+
+/// Returns the branch for requests of a peer with this row in a table of policies in audit mode.
+fn audit_row(options: &EnforcerOptions, direction: Direction, traffic: &Traffic) -> Branch {
+    ending(direction, traffic, "audit_row", audit(options, direction))
+}
+
+/// Returns the branch that allows the traffic of a row, and ends with these rules for all other.
+fn ending(direction: Direction, traffic: &Traffic, prefix: &str, end: Vec<Rule>) -> Branch {
     if traffic.is_all() {
         return Branch { outcome: Outcome::Return, chain: None };
     }
@@ -295,13 +314,18 @@ fn row(options: &EnforcerOptions, direction: Direction, traffic: &Traffic) -> Br
             Expression::Verdict(Outcome::Return),
         ]);
     }
-    draft.rules.extend(denial(options, direction));
-    Branch::to(draft.finish(&format!("row_{direction}"), format!("{direction}: {traffic}")))
+    draft.rules.extend(end);
+    Branch::to(draft.finish(&format!("{prefix}_{direction}"), format!("{direction}: {traffic}")))
 }
 
 /// Returns the chain that decides what a pod may use of itself, or `None` if that is everything.
 pub(crate) fn hairpin(options: &EnforcerOptions, traffic: &Traffic) -> Option<Arc<Chain>> {
     row(options, JumpTarget::Hairpin.direction(), traffic).chain
+}
+
+/// [`hairpin`] for policies in audit mode.
+pub(crate) fn audit_hairpin(options: &EnforcerOptions, traffic: &Traffic) -> Option<Arc<Chain>> {
+    audit_row(options, JumpTarget::AuditHairpin.direction(), traffic).chain
 }
 
 /// Returns the chain that denies everything. Isolated pods jump to it until their own chain exists.
@@ -313,11 +337,11 @@ pub(crate) fn closed(options: &EnforcerOptions, direction: Direction) -> Arc<Cha
 /// Allows these ports at the end that was connected to: the destination of a request, the source of a reply.
 fn allow_ports(draft: &mut Draft, protocol: u8, ports: &PortSet, orientation: Orientation) {
     let range = |first, last| match orientation {
-        Orientation::Request => Expression::Port(first, last),
+        Orientation::Request | Orientation::Audit => Expression::Port(first, last),
         Orientation::Reply => Expression::SourcePort(first, last),
     };
     let one_of = |set| match orientation {
-        Orientation::Request => Expression::PortIn(set),
+        Orientation::Request | Orientation::Audit => Expression::PortIn(set),
         Orientation::Reply => Expression::SourcePortIn(set),
     };
     let protocol = Expression::Protocol(protocol);

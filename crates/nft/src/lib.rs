@@ -70,7 +70,7 @@ mod verify;
 pub mod watchpoint;
 
 pub use closed_node::{CLOSED_NODE_TABLE, ClosedPods, close_node, open_node};
-pub use denial::{LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
+pub use denial::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use enforcer::{Commit, Enforcer, ExistingTable, remove};
 pub use error::{Error, PlanError};
 pub use features::Feature;

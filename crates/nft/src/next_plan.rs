@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade_policy::{
-    AddressChanges, Delta, Direction, Family, IpRange, MemberChanges, NodePlan, PeerSet, PeerSetId,
+    AddressChanges, Delta, Direction, Family, IpRange, MemberChanges, Mode, NodePlan, PeerSet, PeerSetId,
     PolicyTable, PolicyTableId, Traffic,
     address::{max_number, to_number},
 };
@@ -36,43 +36,55 @@ impl<'a> NextPlan<'a> {
         self.delta.peer_sets_added.get(&id).or_else(|| self.plan.peer_sets.get(&id))
     }
 
-    /// Returns the table that decides for a local address.
-    pub(crate) fn table_of(&self, direction: Direction, address: IpAddr) -> Option<PolicyTableId> {
-        let changes = self.changes(direction);
+    /// Returns the table that decides for a local address, or that would decide if every policy were enforced.
+    pub(crate) fn table_of(
+        &self,
+        mode: Mode,
+        direction: Direction,
+        address: IpAddr,
+    ) -> Option<PolicyTableId> {
+        let changes = self.changes(mode, direction);
         match changes.set.get(&address) {
             Some(table) => Some(*table),
             None if changes.removed.contains(&address) => None,
-            None => dispatch_map(self.plan, direction).get(&address).copied(),
+            None => dispatch_map(self.plan, mode, direction).get(&address).copied(),
         }
     }
 
     /// Returns what a local address may use of itself, if that is less than everything.
-    pub(crate) fn hairpin(&self, address: IpAddr) -> Option<&'a Traffic> {
-        let changes = &self.delta.hairpin;
+    pub(crate) fn hairpin(&self, mode: Mode, address: IpAddr) -> Option<&'a Traffic> {
+        let (plan, changes) = match mode {
+            Mode::Enforce => (&self.plan.hairpin, &self.delta.hairpin),
+            Mode::Audit => (&self.plan.audit.hairpin, &self.delta.audit.hairpin),
+        };
         match changes.set.get(&address) {
             None if changes.removed.contains(&address) => None,
-            None => self.plan.hairpin.get(&address),
+            None => plan.get(&address),
             traffic => traffic,
         }
     }
 
     /// Returns the local addresses whose hairpin traffic may change.
-    pub(crate) fn changed_hairpins(&self) -> impl Iterator<Item = IpAddr> {
-        self.delta.hairpin.set.keys().chain(&self.delta.hairpin.removed).copied()
+    pub(crate) fn changed_hairpins(&self, mode: Mode) -> impl Iterator<Item = IpAddr> {
+        let changes = match mode {
+            Mode::Enforce => &self.delta.hairpin,
+            Mode::Audit => &self.delta.audit.hairpin,
+        };
+        changes.set.keys().chain(&changes.removed).copied()
     }
 
     /// Returns the local addresses whose chain may change: those in the delta, and those of tables that it changes.
-    pub(crate) fn changed_dispatch(&self) -> BTreeSet<(Direction, IpAddr)> {
+    pub(crate) fn changed_dispatch(&self, mode: Mode) -> BTreeSet<(Direction, IpAddr)> {
         let mut out = BTreeSet::new();
         for direction in Direction::BOTH {
-            let changes = self.changes(direction);
+            let changes = self.changes(mode, direction);
             out.extend(changes.set.keys().chain(&changes.removed).map(|a| (direction, *a)));
             if !self.delta.tables_set.is_empty() || !self.delta.tables_removed.is_empty() {
                 let changed = |id: &PolicyTableId| {
                     self.delta.tables_set.contains_key(id) || self.delta.tables_removed.contains(id)
                 };
                 out.extend(
-                    dispatch_map(self.plan, direction)
+                    dispatch_map(self.plan, mode, direction)
                         .iter()
                         .filter(|(_, id)| changed(id))
                         .map(|(a, _)| (direction, *a)),
@@ -173,14 +185,27 @@ impl<'a> NextPlan<'a> {
         }
     }
 
-    fn changes(&self, direction: Direction) -> &'a AddressChanges {
-        if direction == Direction::Ingress { &self.delta.ingress } else { &self.delta.egress }
+    fn changes(&self, mode: Mode, direction: Direction) -> &'a AddressChanges {
+        match (mode, direction) {
+            (Mode::Enforce, Direction::Ingress) => &self.delta.ingress,
+            (Mode::Enforce, Direction::Egress) => &self.delta.egress,
+            (Mode::Audit, Direction::Ingress) => &self.delta.audit.ingress,
+            (Mode::Audit, Direction::Egress) => &self.delta.audit.egress,
+        }
     }
 }
 
-/// Returns the plan's local addresses with their tables.
-pub(crate) fn dispatch_map(plan: &NodePlan, direction: Direction) -> &BTreeMap<IpAddr, PolicyTableId> {
-    if direction == Direction::Ingress { &plan.ingress } else { &plan.egress }
+/// Returns the plan's local addresses with the tables that decide, or would decide if every policy were enforced.
+pub(crate) fn dispatch_map(
+    plan: &NodePlan,
+    mode: Mode,
+    direction: Direction,
+) -> &BTreeMap<IpAddr, PolicyTableId> {
+    match (mode, direction) {
+        (Mode::Enforce, Direction::Ingress) => &plan.ingress,
+        (Mode::Enforce, Direction::Egress) => &plan.egress,
+        (Mode::Audit, direction) => plan.audit.dispatch(direction),
+    }
 }
 
 /// Returns the members of a set of addresses after a change.

@@ -44,8 +44,8 @@ impl Phases {
     /// Returns the phase in which verdict maps of this target change.
     pub(crate) fn dispatch(&mut self, target: JumpTarget) -> &mut Vec<Step> {
         match target {
-            JumpTarget::Table(_) | JumpTarget::Reply(_) => &mut self.switch,
-            JumpTarget::Hairpin => &mut self.hairpin,
+            JumpTarget::Table(_) | JumpTarget::Reply(_) | JumpTarget::Audit(_) => &mut self.switch,
+            JumpTarget::Hairpin | JumpTarget::AuditHairpin => &mut self.hairpin,
         }
     }
 

@@ -26,7 +26,7 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::{Delta, Direction, Family, Name, NodePlan, PeerSet, PeerSetId, PolicyTableId};
+use palisade_policy::{Delta, Direction, Family, Mode, Name, NodePlan, PeerSet, PeerSetId, PolicyTableId};
 
 use crate::{
     EnforcerOptions, NodeLinks, PlanError,
@@ -193,17 +193,31 @@ impl Program {
     fn targets(&self, next: &NextPlan<'_>) -> Result<Targets, PlanError> {
         let mut layouts = Layouts::new();
         let mut out = BTreeMap::new();
-        for address in next.changed_hairpins() {
-            let chain = next.hairpin(address).and_then(|traffic| layout::hairpin(&self.options, traffic));
+        for address in next.changed_hairpins(Mode::Enforce) {
+            let traffic = next.hairpin(Mode::Enforce, address);
+            let chain = traffic.and_then(|traffic| layout::hairpin(&self.options, traffic));
             out.insert((JumpTarget::Hairpin, address), chain);
         }
-        for (direction, address) in next.changed_dispatch() {
-            let targets = [
-                (JumpTarget::Table(direction), Orientation::Request),
-                (JumpTarget::Reply(direction), Orientation::Reply),
-            ];
-            let Some(id) = next.table_of(direction, address) else {
-                out.extend(targets.map(|(target, _)| ((target, address), None)));
+        for address in next.changed_hairpins(Mode::Audit) {
+            let traffic = next.hairpin(Mode::Audit, address);
+            let chain = traffic.and_then(|traffic| layout::audit_hairpin(&self.options, traffic));
+            out.insert((JumpTarget::AuditHairpin, address), chain);
+        }
+        let changed = [Mode::Enforce, Mode::Audit].into_iter().flat_map(|mode| {
+            next.changed_dispatch(mode)
+                .into_iter()
+                .map(move |(direction, address)| (mode, direction, address))
+        });
+        for (mode, direction, address) in changed {
+            let targets: &[(JumpTarget, Orientation)] = match mode {
+                Mode::Enforce => &[
+                    (JumpTarget::Table(direction), Orientation::Request),
+                    (JumpTarget::Reply(direction), Orientation::Reply),
+                ],
+                Mode::Audit => &[(JumpTarget::Audit(direction), Orientation::Audit)],
+            };
+            let Some(id) = next.table_of(mode, direction, address) else {
+                out.extend(targets.iter().map(|(target, _)| ((*target, address), None)));
                 continue;
             };
             let table = next.table(id).ok_or(PlanError::NoTable { direction, address, table: id })?;
@@ -211,7 +225,7 @@ impl Program {
                 return Err(PlanError::WrongDirection { direction, address, table: id });
             }
             let family = Family::of(address);
-            for (target, orientation) in targets {
+            for &(target, orientation) in targets {
                 let chain = match layouts.get(&(id, family, orientation)) {
                     Some(chain) => chain.clone(),
                     None => {
@@ -233,7 +247,7 @@ impl Program {
         let mut changes: BTreeMap<(JumpTarget, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
         let was_isolating = self.isolating_in();
-        let isolated: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.isolated(*a))).collect();
+        let paired: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.is_paired(*a))).collect();
         for (key, chain) in targets {
             let (target, address) = *key;
             let old = self.dispatch.get(key).cloned();
@@ -260,8 +274,8 @@ impl Program {
         }
         for family in Family::BOTH {
             let changed = |was: bool| {
-                let now = |a: &IpAddr| self.isolated(*a);
-                let of = isolated.iter().filter(move |(a, w)| Family::of(**a) == family && **w == was);
+                let now = |a: &IpAddr| self.is_paired(*a);
+                let of = paired.iter().filter(move |(a, w)| Family::of(**a) == family && **w == was);
                 of.map(|(a, _)| *a).filter(|a| now(a) != was).map(Element::SelfPair).collect::<Vec<_>>()
             };
             let set = self.sets.self_pairs(family);
@@ -278,10 +292,12 @@ impl Program {
         Ok(())
     }
 
-    fn isolated(&self, address: IpAddr) -> bool {
-        Direction::BOTH
-            .iter()
-            .any(|direction| self.dispatch.contains_key(&(JumpTarget::Table(*direction), address)))
+    /// Returns whether a local pod is isolated in any direction, also by policies in audit mode.
+    fn is_paired(&self, address: IpAddr) -> bool {
+        Direction::BOTH.iter().any(|direction| {
+            let targets = [JumpTarget::Table(*direction), JumpTarget::Audit(*direction)];
+            targets.iter().any(|target| self.dispatch.contains_key(&(*target, address)))
+        })
     }
 
     /// Returns whether any local pod is isolated. `O(log n)`.

@@ -322,7 +322,13 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
         first.extend(Message::create_chain(&closed));
         phases.delete.push(vec![Message::DeleteChain(closed.name.clone())]);
     }
-    for target in JumpTarget::ALL {
+    let (enforced, audit): (Vec<_>, Vec<_>) = JumpTarget::ALL.into_iter().partition(|t| t.is_enforced());
+    for (target, family) in audit.into_iter().flat_map(|target| Family::BOTH.map(|family| (target, family))) {
+        let elements = expected::dispatch_elements(program, target, family);
+        let map = program.sets.dispatch(target, family);
+        phases.dispatch(target).extend(replace(map, Vec::new(), elements));
+    }
+    for target in enforced {
         let closed = closed(&program.options, target.direction());
         for family in Family::BOTH {
             let map = program.sets.dispatch(target, family);

@@ -4,6 +4,7 @@
 //! kernel expressions.
 
 mod describe;
+mod jump_target;
 mod message;
 mod node_set;
 
@@ -18,6 +19,7 @@ pub(crate) use palisade_policy::Name;
 use palisade_policy::{Direction, Family, IpRange, PeerSetId};
 
 pub(crate) use self::{
+    jump_target::JumpTarget,
     message::{ELEMENTS_PER_MESSAGE, Message},
     node_set::NodeSet,
 };
@@ -51,6 +53,9 @@ pub(crate) const REVOKED_CHAIN: &str = "revoked";
 
 /// The chain that evaluates mid-stream TCP packets as replies, see [`crate::base::midstream`].
 pub(crate) const REPLIES_CHAIN: &str = "replies";
+
+/// The chain that evaluates what policies in audit mode would deny, see [`crate::base`].
+pub(crate) const AUDIT_CHAIN: &str = "audit";
 
 /// The chain for link-scoped traffic, see [`crate::base`].
 pub(crate) const LINK_CHAIN: &str = "link";
@@ -219,39 +224,6 @@ impl Set {
     }
 }
 
-/// The decision that a local pod's dispatch map jumps to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum JumpTarget {
-    /// The policy table of this direction.
-    Table(Direction),
-    /// What the pod may use of itself, where that is less than everything.
-    Hairpin,
-    /// The policy table of this direction, applied to a packet that would be a reply: the pod isolated for ingress is
-    /// its source, the pod isolated for egress its destination.
-    Reply(Direction),
-}
-
-impl JumpTarget {
-    /// All targets.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Table(Direction::Egress),
-        Self::Table(Direction::Ingress),
-        Self::Hairpin,
-        Self::Reply(Direction::Egress),
-        Self::Reply(Direction::Ingress),
-    ];
-
-    /// Returns the direction that its denials count as.
-    ///
-    /// A pod that connects to itself is both ends. Its denials count as egress, which is evaluated first elsewhere too.
-    pub(crate) fn direction(self) -> Direction {
-        match self {
-            Self::Table(direction) | Self::Reply(direction) => direction,
-            Self::Hairpin => Direction::Egress,
-        }
-    }
-}
-
 /// The source of a set's elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
@@ -261,7 +233,7 @@ pub(crate) enum Content {
     Ports(Vec<(u16, u16)>),
     /// Local pods, each with the chain that decides for it.
     Dispatch(JumpTarget, Family),
-    /// The local pods that are isolated in any direction, each as a pair with itself.
+    /// The local pods that are isolated in any direction, also by policies in audit mode, each as a pair with itself.
     SelfPairs(Family),
     /// Revoked connections, with or without ports, in both orientations. They expire, so the plan doesn't define them.
     Revoked(Family, HasPorts),

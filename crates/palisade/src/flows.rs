@@ -82,6 +82,17 @@ pub(crate) struct Flows {
 enum Decided {
     /// Denied by a policy
     Dropped,
+    /// Passed, but a policy in audit mode would deny it
+    Audited,
+}
+
+impl Decided {
+    fn of_records(self) -> Verdict {
+        match self {
+            Self::Dropped => Verdict::Dropped,
+            Self::Audited => Verdict::Audited,
+        }
+    }
 }
 
 /// `--output`.
@@ -125,7 +136,7 @@ impl Flows {
             to: self.to.clone(),
             either: self.pod.clone(),
             namespaces: self.namespace.clone(),
-            verdicts: self.verdict.iter().map(|Decided::Dropped| Verdict::Dropped).collect(),
+            verdicts: self.verdict.iter().map(|verdict| verdict.of_records()).collect(),
             policies: self.policy.clone(),
             ports: self.port.clone(),
             since: self.since,

@@ -12,6 +12,7 @@ mod addresses;
 mod agent;
 mod arguments;
 mod assertions;
+mod audited;
 mod can;
 mod cluster;
 #[cfg(all(target_os = "linux", feature = "agent"))]

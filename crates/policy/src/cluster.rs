@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    Addressing, DomainName, DomainPattern, IpRange, Labels, LearnedName, Name, ObjectKey, Pod, Pods, Policy,
-    PolicyKey, Service, address::union,
+    Addressing, DomainName, DomainPattern, IpRange, Labels, LearnedName, Mode, Name, ObjectKey, Pod, Pods,
+    Policy, PolicyKey, Service, address::union,
 };
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
@@ -60,6 +60,8 @@ pub struct Cluster {
     pub learned: BTreeMap<DomainName, LearnedName>,
     /// The IP families, and what is known about addresses that no object reports.
     pub addressing: Addressing,
+    /// The mode of policies for which neither an annotation nor the label of their namespace sets one.
+    pub mode: Mode,
 }
 
 /// One edit of a [`Cluster`]. Setting an object replaces the one with the same key. Removing an unknown object does

@@ -76,8 +76,8 @@ use std::{
 };
 
 use crate::{
-    Change, Cluster, Delta, Direction, DomainName, Interner, LearnedName, Name, Namespace, Node, NodePlan,
-    ObjectKey, Pod, Policy, PolicyKey,
+    Change, Cluster, Delta, Direction, DomainName, Interner, LearnedName, MODE_KEY, Mode, Name, Namespace,
+    Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey,
 };
 
 use self::{
@@ -170,10 +170,17 @@ impl Compiler {
         }
     }
 
+    /// Sets [`Cluster::mode`]. It must not be called after a change was applied.
+    #[must_use]
+    pub fn in_mode(mut self, mode: Mode) -> Self {
+        self.cluster.mode = mode;
+        self
+    }
+
     /// Makes a compiler with this cluster.
     #[must_use]
     pub fn from_cluster(node: Name, cluster: &Cluster) -> Self {
-        let mut compiler = Self::new(node);
+        let mut compiler = Self::new(node).in_mode(cluster.mode);
         compiler.apply_all(Cluster::default().changes_to(cluster));
         compiler
     }
@@ -335,10 +342,12 @@ impl Compiler {
     }
 
     fn note_namespace(&mut self, name: &Name, new: Option<&Namespace>, dirty: &mut Dirty) {
-        if self.cluster.namespaces.get(name) != new {
+        let old = self.cluster.namespaces.get(name);
+        if old != new {
             dirty.namespaces.insert(name.clone());
-            // Cluster-wide policies may select other pods of it now.
-            if self.subjects.has_cluster_wide_policies() {
+            let mode = |namespace: Option<&Namespace>| namespace?.labels.get(MODE_KEY).map(Mode::of_value);
+            // Cluster-wide policies may select other pods of it now, and its own policies may have another mode.
+            if self.subjects.has_cluster_wide_policies() || mode(old) != mode(new) {
                 dirty.subjects.extend(self.subjects.local_pods_in(name).cloned());
             }
         }
@@ -362,10 +371,10 @@ impl Compiler {
         self.subjects.forget_profiles_of(&dirty.policies);
 
         // 1. The table of each local address. New tables mention new label keys, port names and CIDRs, …
-        let mut dispatched: Vec<(IpAddr, _, Option<_>)> = Vec::new();
+        let mut dispatched: Vec<((Mode, Direction, IpAddr), Option<_>)> = Vec::new();
         for key in &dirty.subjects {
-            self.subjects.resolve(key, &self.cluster, &self.book, |address, direction, definition| {
-                dispatched.push((address, direction, definition));
+            self.subjects.resolve(key, &self.cluster, &self.book, |key, definition| {
+                dispatched.push((key, definition));
             });
         }
         for address in &dirty.addresses {
@@ -373,12 +382,14 @@ impl Compiler {
             recorder.set_local(*address, is_local);
             recorder.set_node(*address, self.book.is_node(*address));
             if !is_local {
-                dispatched.extend(Direction::BOTH.map(|direction| (*address, direction, None)));
+                for mode in [Mode::Enforce, Mode::Audit] {
+                    let of_none = |direction| ((mode, direction, *address), None);
+                    dispatched.extend(Direction::BOTH.map(of_none));
+                }
             }
         }
-        for (address, direction, definition) in dispatched {
-            let namespace = self.book.owner(address).map(|pod| &pod.key.namespace);
-            let key = (direction, address);
+        for (key, definition) in dispatched {
+            let namespace = self.book.owner(key.2).map(|pod| &pod.key.namespace);
             self.tables.dispatch(key, namespace, definition, &mut self.classes, &mut recorder);
         }
         // 2. … which may distinguish addresses of one class.

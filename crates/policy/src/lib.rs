@@ -26,6 +26,7 @@ mod flow;
 mod intern;
 mod label_sets;
 mod labels;
+mod mode;
 mod near;
 mod object_key;
 mod plan;
@@ -51,10 +52,11 @@ pub use flow::{Decision, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Sid
 pub use intern::Interner;
 pub use label_sets::{LabelSet, LabelValues};
 pub use labels::{Labels, Requirement, Selector, Test};
+pub use mode::{Deciding, MODE_KEY, Mode};
 pub use object_key::ObjectKey;
 pub use plan::{
-    AddressChanges, BrokenPlan, Delta, MemberChanges, NodePlan, PeerSet, PeerSetId, PolicyTable,
-    PolicyTableId,
+    AddressChanges, AuditChanges, AuditPlan, BrokenPlan, Delta, MemberChanges, NodePlan, PeerSet, PeerSetId,
+    PolicyTable, PolicyTableId,
 };
 pub use pod::{ContainerPort, Phase, Pod, Workload};
 pub use pods::Pods;

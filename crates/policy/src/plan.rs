@@ -9,11 +9,13 @@ use std::{
     net::IpAddr,
 };
 
+mod audit;
 mod check;
 
+pub use audit::{AuditChanges, AuditPlan};
 pub use check::BrokenPlan;
 
-use crate::{AddressSet, Direction, Family, IpRange, Protocol, Traffic, Verdict};
+use crate::{AddressSet, Deciding, Direction, Family, IpRange, Protocol, Traffic, Verdict};
 
 /// Identifies a policy table by a hash of its rules. Within one build of the program the same rules have the same id,
 /// on every node and after every restart. Another build may hash differently; it replaces the tables at its start.
@@ -85,7 +87,9 @@ pub struct NodePlan {
     /// The traffic that a local pod may send to itself through a service, if not all of it is allowed: cluster-wide
     /// policies apply there, NetworkPolicies don't (SEMANTICS C25, G-6).
     pub hairpin: BTreeMap<IpAddr, Traffic>,
-    /// Exactly the tables to which `ingress` and `egress` refer.
+    /// What policies in audit mode would decide.
+    pub audit: AuditPlan,
+    /// Exactly the tables to which `ingress`, `egress` and those of `audit` refer.
     pub tables: BTreeMap<PolicyTableId, PolicyTable>,
     /// Exactly the peer sets to which `tables` refer.
     pub peer_sets: BTreeMap<PeerSetId, PeerSet>,
@@ -104,6 +108,15 @@ impl NodePlan {
         self.tables.get(dispatch.get(&local)?)
     }
 
+    /// Returns the table that would decide for a local pod address if every policy were enforced, if it has one.
+    #[must_use]
+    pub fn audit_table(&self, direction: Direction, local: IpAddr) -> Option<&PolicyTable> {
+        match self.audit.dispatch(direction).get(&local) {
+            Some(id) => self.tables.get(id),
+            None => self.table(direction, local),
+        }
+    }
+
     /// Decides a new connection with these addresses in one direction on this node. A packet from an address to itself
     /// has passed a service, otherwise it wouldn't be forwarded (SEMANTICS A41, G-6). `O(peer sets of the table)`.
     #[must_use]
@@ -115,15 +128,35 @@ impl NodePlan {
         protocol: Protocol,
         port: u16,
     ) -> Verdict {
+        self.decide_by(Deciding::Enforced, direction, source, destination, protocol, port)
+    }
+
+    /// Decides as [`NodePlan::decide`], by these policies.
+    #[must_use]
+    pub fn decide_by(
+        &self,
+        deciding: Deciding,
+        direction: Direction,
+        source: IpAddr,
+        destination: IpAddr,
+        protocol: Protocol,
+        port: u16,
+    ) -> Verdict {
         if source == destination {
-            let denied = self.hairpin.get(&source).is_some_and(|traffic| !traffic.contains(protocol, port));
+            let audited = deciding == Deciding::All && self.audit.has(source);
+            let hairpin = if audited { &self.audit.hairpin } else { &self.hairpin };
+            let denied = hairpin.get(&source).is_some_and(|traffic| !traffic.contains(protocol, port));
             return if denied { Verdict::Deny } else { Verdict::Allow };
         }
         let (local, peer) = match direction {
             Direction::Ingress => (destination, source),
             Direction::Egress => (source, destination),
         };
-        match self.table(direction, local) {
+        let table = match deciding {
+            Deciding::Enforced => self.table(direction, local),
+            Deciding::All => self.audit_table(direction, local),
+        };
+        match table {
             Some(table) if !self.row(table, peer).contains(protocol, port) => Verdict::Deny,
             _ => Verdict::Allow,
         }
@@ -151,6 +184,7 @@ impl NodePlan {
             ingress: AddressChanges::between(&self.ingress, &to.ingress),
             egress: AddressChanges::between(&self.egress, &to.egress),
             hairpin: AddressChanges::between(&self.hairpin, &to.hairpin),
+            audit: AuditChanges::between(&self.audit, &to.audit),
             local: MemberChanges::between(&self.local, &to.local),
             nodes: MemberChanges::between(&self.nodes, &to.nodes),
             ..Delta::default()
@@ -197,6 +231,7 @@ impl NodePlan {
         delta.ingress.apply(&mut self.ingress);
         delta.egress.apply(&mut self.egress);
         delta.hairpin.apply(&mut self.hairpin);
+        delta.audit.apply(&mut self.audit);
         delta.local.apply(&mut self.local);
         delta.nodes.apply(&mut self.nodes);
         for id in &delta.tables_removed {
@@ -205,6 +240,18 @@ impl NodePlan {
         for id in &delta.peer_sets_removed {
             self.peer_sets.remove(id);
         }
+    }
+
+    /// Returns the plan without what policies in audit mode would decide. `O(plan)`.
+    #[must_use]
+    pub fn without_audit(&self) -> Self {
+        let mut out = Self { audit: AuditPlan::default(), ..self.clone() };
+        let used: BTreeSet<&PolicyTableId> = self.ingress.values().chain(self.egress.values()).collect();
+        out.tables.retain(|id, _| used.contains(id));
+        let tables = out.tables.values();
+        let sets: BTreeSet<&PeerSetId> = tables.flat_map(|t| t.exact.keys().chain(t.ranges.keys())).collect();
+        out.peer_sets.retain(|id, _| sets.contains(id));
+        out
     }
 
     /// Returns how many set elements of a family the plan needs in the kernel.
@@ -307,6 +354,8 @@ pub struct Delta {
     pub egress: AddressChanges,
     /// Changes of the traffic that pods may send to themselves.
     pub hairpin: AddressChanges<Traffic>,
+    /// Changes of what policies in audit mode would decide.
+    pub audit: AuditChanges,
     /// Changes of the local pod addresses.
     pub local: MemberChanges,
     /// Changes of the node addresses.

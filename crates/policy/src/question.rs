@@ -1,7 +1,8 @@
 //! One direction of one flow, and whether a policy, a rule, a peer or a port matches it.
 
 use crate::{
-    Cluster, Direction, Endpoint, Flow, Labels, Peer, Pod, Policy, PortMatch, Rule, Tier, flow::RuleRef,
+    Cluster, Deciding, Direction, Endpoint, Flow, Labels, Peer, Pod, Policy, PortMatch, Rule, Tier,
+    flow::RuleRef,
 };
 
 /// Returns the running pod at an end, if any.
@@ -24,6 +25,7 @@ pub(crate) struct Question<'a> {
     pub(crate) direction: Direction,
     pub(crate) subject: &'a Pod,
     pub(crate) peer: &'a Endpoint,
+    pub(crate) deciding: Deciding,
 }
 
 impl<'a> Question<'a> {
@@ -32,8 +34,7 @@ impl<'a> Question<'a> {
     pub(crate) fn policies(&self, tier: Tier) -> Vec<(&'a Policy, &'a [Rule])> {
         let mut found: Vec<_> = self
             .cluster
-            .policies
-            .values()
+            .deciding(self.deciding)
             .filter(|p| p.tier == tier)
             .filter(|p| {
                 p.subject.matches(

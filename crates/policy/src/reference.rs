@@ -4,25 +4,32 @@
 //! everything faster equal to it.
 
 use crate::{
-    Action, Cluster, Decision, Direction, Flow, Policy, Rule, Tier, Verdict,
+    Action, Cluster, Deciding, Decision, Direction, Flow, Policy, Rule, Tier, Verdict,
     flow::{Reason, RuleRef, Side},
     near,
     question::{Question, reference_to, running_pod, same_pod},
     tiers::{self, Carrier},
 };
 
-/// Decides one new connection. Each direction is decided by the policies of its own subject (SEMANTICS D4).
+/// Decides one new connection by the policies that are enforced. Each direction is decided by the policies of its own
+/// subject (SEMANTICS D4).
 ///
 /// `O(policies × rules)`.
 #[must_use]
 pub fn decide(cluster: &Cluster, flow: &Flow) -> Decision {
+    decide_by(cluster, flow, Deciding::Enforced)
+}
+
+/// Decides one new connection by these policies. As [`decide`].
+#[must_use]
+pub fn decide_by(cluster: &Cluster, flow: &Flow, deciding: Deciding) -> Decision {
     let itself = allow(Reason::Itself);
     if same_pod(flow) && !flow.through_service {
         return Decision { egress: itself.clone(), ingress: itself };
     }
     Decision {
-        egress: side(cluster, flow, Direction::Egress),
-        ingress: side(cluster, flow, Direction::Ingress),
+        egress: side(cluster, flow, Direction::Egress, deciding),
+        ingress: side(cluster, flow, Direction::Ingress, deciding),
     }
 }
 
@@ -30,13 +37,13 @@ fn allow(reason: Reason) -> Side {
     Side { verdict: Verdict::Allow, reason, passed: Vec::new() }
 }
 
-fn side(cluster: &Cluster, flow: &Flow, direction: Direction) -> Side {
+fn side(cluster: &Cluster, flow: &Flow, direction: Direction, deciding: Deciding) -> Side {
     let (subject, peer) = match direction {
         Direction::Ingress => (&flow.destination, &flow.source),
         Direction::Egress => (&flow.source, &flow.destination),
     };
     let Some(subject) = running_pod(cluster, subject) else { return allow(Reason::NoSubject) };
-    let question = Question { cluster, flow, direction, subject, peer };
+    let question = Question { cluster, flow, direction, subject, peer, deciding };
 
     // Before the tiers: no ingress peer can name the pod's own node, and a rule that denies everything because it is
     // malformed must not break the kubelet's probes (SEMANTICS D9).

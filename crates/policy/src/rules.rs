@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc};
 use ipnet::IpNet;
 
 use crate::{
-    Direction, DomainPattern, IpRange, Labels, Name, Pod, PortSet, Protocol, Selector, Traffic,
+    Direction, DomainPattern, IpRange, Labels, Mode, Name, Pod, PortSet, Protocol, Selector, Traffic,
     address::without,
 };
 
@@ -122,6 +122,8 @@ pub struct Policy {
     pub ingress: Option<Vec<Rule>>,
     /// The egress rules, likewise.
     pub egress: Option<Vec<Rule>>,
+    /// The mode that its annotation sets. [`crate::Cluster::mode_of`] has the one in effect.
+    pub mode: Option<Mode>,
     /// The origin of the object, if it is known.
     pub origin: Option<Origin>,
 }

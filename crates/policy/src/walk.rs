@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    Action, Cluster, Direction, Endpoint, Flow, ObjectKey, Origin, Peer, Policy, PolicyKey, PortMatch,
-    Protocol, Rule, Tier, Traffic, Verdict,
+    Action, Cluster, Deciding, Direction, Endpoint, Flow, ObjectKey, Origin, Peer, Policy, PolicyKey,
+    PortMatch, Protocol, Rule, Tier, Traffic, Verdict,
     flow::RuleRef,
     question::{Question, reference_to, running_pod, same_pod},
     tiers::{self, Carrier},
@@ -124,7 +124,7 @@ pub enum Entry {
 }
 
 /// Evaluates all tiers for one direction of connections from `source` to `destination`, limited to the traffic in
-/// `scope`. `O(policies × rules)`.
+/// `scope`. Policies in audit mode are left out. `O(policies × rules)`.
 #[must_use]
 pub fn walk(
     cluster: &Cluster,
@@ -152,7 +152,8 @@ pub fn walk(
     if same_pod(&flow) && !through_service {
         return Walk::decided(direction, Some(subject.key.clone()), scope, Decider::Itself);
     }
-    let question = Question { cluster, flow: &flow, direction, subject, peer };
+    let deciding = Deciding::Enforced;
+    let question = Question { cluster, flow: &flow, direction, subject, peer, deciding };
     let mut walker = Walker {
         question: &question,
         scope,

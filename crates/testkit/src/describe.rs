@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use palisade_policy::{
-    Cluster, Direction, NamespaceMatch, Peer, Pod, PodMatch, Policy, PortMatch, Rule, Tier,
+    Cluster, Direction, Mode, NamespaceMatch, Peer, Pod, PodMatch, Policy, PortMatch, Rule, Tier,
 };
 
 /// Returns one line for each namespace, node, pod, policy and rule.
@@ -19,6 +19,9 @@ pub fn describe(cluster: &Cluster) -> String {
 }
 
 fn write(f: &mut fmt::Formatter<'_>, cluster: &Cluster) -> fmt::Result {
+    if cluster.mode != Mode::Enforce {
+        writeln!(f, "mode {}", cluster.mode)?;
+    }
     for n in cluster.namespaces.values() {
         writeln!(f, "namespace {} {{{}}}", n.name, n.labels)?;
     }
@@ -58,6 +61,9 @@ fn write_pod(f: &mut fmt::Formatter<'_>, pod: &Pod) -> fmt::Result {
 
 fn write_policy(f: &mut fmt::Formatter<'_>, policy: &Policy) -> fmt::Result {
     write!(f, "{} ", policy.key)?;
+    if let Some(mode) = policy.mode {
+        write!(f, "(mode {mode}) ")?;
+    }
     if policy.tier != Tier::Developer {
         write!(f, "({:?} tier, priority {}) ", policy.tier, policy.priority)?;
     }

@@ -137,6 +137,7 @@ fn ingress(pod: &Pod, rules: impl IntoIterator<Item = Rule>) -> Policy {
         key: PolicyKey::network_policy(namespace.clone(), "hostile"),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods: Selector::everything() },
         ingress: Some(rules.into_iter().collect()),
         egress: None,

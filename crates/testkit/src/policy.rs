@@ -40,6 +40,7 @@ fn namespaced(rng: &mut Rng, cluster: &Cluster, index: usize) -> Policy {
         key: PolicyKey::network_policy(namespace.clone(), format!("np{index}")),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods: selector(rng, false) },
         ingress: None,
         egress: None,
@@ -65,6 +66,7 @@ fn cluster_wide(rng: &mut Rng, index: usize) -> Policy {
     Policy {
         key: PolicyKey { kind: kind.into(), namespace: "".into(), name: name.into() },
         tier,
+        mode: None,
         priority,
         subject: PodMatch { namespaces, pods },
         ingress: None,

@@ -122,6 +122,7 @@ fn network_policy(namespace: Name, name: String, pods: Selector) -> Policy {
         key: PolicyKey::network_policy(namespace.clone(), name),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace), pods },
         ingress: None,
         egress: None,

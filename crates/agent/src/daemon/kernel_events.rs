@@ -28,6 +28,7 @@ pub(super) fn read_denied_packets(group: u16, inbox: Arc<Inbox>) -> Result<(), D
                     match event {
                         DropEvent::Dropped(drop) => inbox.add_denied_packet(DeniedPacket {
                             direction: drop.direction,
+                            audited: drop.audited,
                             source: drop.headers.source,
                             destination: drop.headers.destination,
                             protocol: drop.headers.protocol,

@@ -125,8 +125,8 @@ pub(super) struct Worker {
     state: Option<Keeper>,
     drop_tally: drops::Tally,
     runtime: RuntimeState,
-    /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction.
-    drop_counts: BTreeMap<Direction, (u64, u64)>,
+    /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction and by whether they passed.
+    drop_counts: BTreeMap<(Direction, bool), (u64, u64)>,
 }
 
 impl Worker {
@@ -139,7 +139,7 @@ impl Worker {
     ) -> Self {
         let drops = DropLog::new(shared.node.clone(), Arc::clone(&shared.flows), wording, Instant::now());
         Self {
-            agent: NodeAgent::new(shared.node.clone(), plane),
+            agent: NodeAgent::in_mode(shared.node.clone(), plane, config.mode.into()),
             node: shared.node.clone(),
             source: config.source.to_string(),
             inbox: Arc::clone(&shared.inbox),

@@ -1,11 +1,11 @@
-//! Why a packet was denied, as labels of a metric and as a record.
+//! Why a packet was denied, or would be if no policy were in audit mode, as labels of a metric and as a record.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use palisade_flow::{self as flow, End, Object, Record};
 use palisade_policy::{
-    Direction, Endpoint, Flow, Labels, Name, PolicyKey, Reason, RuleRef, Verdict, reference,
+    Deciding, Direction, Endpoint, Flow, Labels, Mode, Name, PolicyKey, Reason, RuleRef, Verdict, reference,
 };
 
 use super::{DeniedPacket, Wording};
@@ -19,7 +19,7 @@ const MAX_LINES: usize = 8;
 /// The most policies that a record names.
 const MAX_POLICIES: usize = 16;
 
-/// What denied a packet.
+/// What denied a packet, or would deny it.
 #[derive(Debug)]
 pub(super) struct Explained {
     /// The labels of the policy at fault: that of the rule that denies, or the first policy that isolates the pod.
@@ -41,13 +41,21 @@ pub(super) fn explain(
         matches!(&ends, (Endpoint::Pod { key: a, .. }, Endpoint::Pod { key: b, .. }) if a == b);
     let (source, destination) = ends;
     let flow = Flow { source, destination, protocol: packet.protocol, port: packet.port, through_service };
-    let decision = reference::decide(reconciler.cluster(), &flow);
+    let deciding = if packet.audited { Deciding::All } else { Deciding::Enforced };
+    let cluster = reconciler.cluster();
+    let decision = reference::decide_by(cluster, &flow, deciding);
     let side = match packet.direction {
         Direction::Ingress => decision.ingress,
         Direction::Egress => decision.egress,
     };
     let denies = side.verdict == Verdict::Deny;
-    let (policies, rule) = if denies { at_fault(&side.reason) } else { (Vec::new(), None) };
+    let (mut policies, rule) = if denies { at_fault(&side.reason) } else { (Vec::new(), None) };
+    let is_audited =
+        |key: &PolicyKey| cluster.policies.get(key).is_some_and(|p| cluster.mode_of(p) == Mode::Audit);
+    if packet.audited {
+        // Others that isolate the pod are enforced already: the first one counts the packet.
+        policies.sort_by_key(|key| !is_audited(key));
+    }
     let first = policies.first().copied();
     let labels = first
         .map_or_else(|| DropLabels::unknown(packet.direction), |key| DropLabels::of(packet.direction, key));
@@ -58,11 +66,13 @@ pub(super) fn explain(
     } else {
         vec!["no policy denies it any longer: policies or pods have changed since".to_owned()]
     };
+    let in_audit = policies.iter().find(|key| packet.audited && is_audited(key));
+    let reason = in_audit.map(|key| format!("{key} is in audit mode")).into_iter().chain(reason);
     let record = Record {
         id: 0,
         time: Timestamp::UNIX_EPOCH,
         node: String::new(),
-        verdict: flow::Verdict::Dropped,
+        verdict: if packet.audited { flow::Verdict::Audited } else { flow::Verdict::Dropped },
         direction: match packet.direction {
             Direction::Ingress => flow::Direction::Ingress,
             Direction::Egress => flow::Direction::Egress,
@@ -73,7 +83,7 @@ pub(super) fn explain(
         port: packet.protocol.has_ports().then_some(packet.port),
         policies: policies.iter().take(MAX_POLICIES).map(|key| policy(key)).collect(),
         rule: rule.map(|(rule, decided)| field(rule, packet.direction, decided)),
-        reason: reason.into_iter().take(MAX_LINES).map(shortened).collect(),
+        reason: reason.take(MAX_LINES).map(shortened).collect(),
         generation,
         count: 0,
     };

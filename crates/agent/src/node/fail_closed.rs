@@ -18,9 +18,14 @@ impl<D: DataPlane> NodeAgent<D> {
     /// Closes the pods for which the kernel allows more than the plan: by a fallback plan, else in the separate cut-off table.
     /// Records what the kernel accepted, not what was requested.
     pub(super) fn fail_closed(&mut self, report: &mut Report) {
-        let wanted = self.reconciler.plan();
-        let fallback = fallback::plan(wanted, self.plane.programmed());
         let mut is_known = self.holds_programmed_plan(report);
+        let wanted = self.reconciler.plan();
+        if is_known && !wanted.audit.is_empty() {
+            // Pods must not be cut off for what is only recorded.
+            let without_audit = wanted.without_audit();
+            is_known = self.program_without_audit(&without_audit, report);
+        }
+        let fallback = fallback::plan(self.reconciler.plan(), self.plane.programmed());
         let mut too_open = self.too_open(is_known);
         if !(is_known && too_open.is_empty()) {
             match self.program_fallback(is_known, &fallback, report) {
@@ -47,6 +52,21 @@ impl<D: DataPlane> NodeAgent<D> {
         self.degraded.cut_off = dropped;
         if is_known {
             self.degraded.cut_off.extend(fallback::cut_off(self.plane.programmed()));
+        }
+    }
+
+    /// Programs the plan without what policies in audit mode would decide. Returns whether it is known what the kernel holds.
+    fn program_without_audit(&mut self, plan: &NodePlan, report: &mut Report) -> bool {
+        match self.program_fallback(true, plan, report) {
+            Ok(programmed) => {
+                report.commits.push(programmed);
+                report.committed = Some(self.started + self.now());
+                true
+            }
+            Err(error) => {
+                report.errors.push(error);
+                self.holds_programmed_plan(report)
+            }
         }
     }
 

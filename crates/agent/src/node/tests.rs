@@ -34,6 +34,7 @@ fn deny_ingress() -> Arc<Policy> {
         key: PolicyKey::network_policy("shop", "deny"),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch { namespaces: NamespaceMatch::Named("shop".into()), pods: Selector::everything() },
         ingress: Some(Vec::new()),
         egress: None,
@@ -274,6 +275,22 @@ fn pods_whose_policies_are_rejected_are_cut_off_until_a_later_change_succeeds() 
     assert_eq!(closed, fallback::deny_all_id(Direction::Ingress));
 
     // Any later change programs the whole difference.
+    let report = apply(&mut agent, vec![Change::RemovePod(ObjectKey::new("shop", "other"))]);
+    assert!(report.errors.is_empty() && report.cut_off.is_empty());
+    assert_eq!(agent.plane.programmed, *agent.plan());
+}
+
+/// What is only recorded cuts no pod off: without it, the kernel accepts the policies that are enforced.
+#[test]
+fn policies_in_audit_mode_that_the_kernel_rejects_leave_the_enforced_ones_programmed() {
+    let mut agent = agent(&[false, true, true, false, false]);
+    snapshot(&mut agent, cluster());
+    let audited =
+        Policy { key: PolicyKey::network_policy("shop", "audited"), mode: Some(Mode::Audit), ..from_web() };
+    let report = apply(&mut agent, [deny(), vec![Change::SetPolicy(Arc::new(audited))]].concat());
+    assert_eq!((report.errors.len(), &report.cut_off[..], &report.not_enforced[..]), (2, &[][..], &[][..]));
+    assert!(!agent.plan().audit.is_empty());
+    assert_eq!(agent.plane.programmed, agent.plan().without_audit());
     let report = apply(&mut agent, vec![Change::RemovePod(ObjectKey::new("shop", "other"))]);
     assert!(report.errors.is_empty() && report.cut_off.is_empty());
     assert_eq!(agent.plane.programmed, *agent.plan());

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_policy::{Cluster, Direction, Endpoint, Name, Pod, Policy, Protocol, Rule};
+use palisade_policy::{Cluster, Deciding, Direction, Endpoint, Name, Pod, Policy, Protocol, Rule};
 
 use super::{
     AssertedEnds, Expectation,
@@ -105,7 +105,7 @@ impl<'c> Search<'c, '_> {
     fn parts(&self, sets: &[PodSet], direction: Direction) -> Result<Vec<Part<'c>>, Overflow> {
         let normal = sets.iter().filter_map(|set| self.world.normal(set.clone()));
         let mut parts: Vec<Part<'c>> = normal.map(|set| Part { set, policies: Vec::new() }).collect();
-        for policy in self.cluster.policies.values().filter(|p| p.rules(direction).is_some()) {
+        for policy in self.cluster.deciding(Deciding::Enforced).filter(|p| p.rules(direction).is_some()) {
             let selected = PodSet::of(&policy.subject).and_then(|set| self.world.normal(set));
             let Some(selected) = selected else { continue };
             self.world.spend(parts.len())?;
@@ -288,7 +288,7 @@ impl<'c> Search<'c, '_> {
             p.rules(opposite).is_some() && p.subject.matches(&pod.key.namespace, labels, &pod.labels)
         };
         let mut policies: Vec<&Policy> =
-            self.cluster.policies.values().map(|p| &**p).filter(applies).collect();
+            self.cluster.deciding(Deciding::Enforced).map(|p| &**p).filter(applies).collect();
         policies.sort_by(|a, b| a.tier.cmp(&b.tier).then_with(|| Policy::precedence(a, b)));
         // Ports are those of the destination.
         let own;

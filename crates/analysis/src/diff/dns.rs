@@ -7,8 +7,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_names::{DNS_PORT, dns_servers, usual_dns_server};
 use palisade_policy::{
-    Cluster, ContainerPort, Direction, Endpoint, Family, Labels, Namespace, Pod, PortSet, Protocol, Traffic,
-    walk::walk,
+    Cluster, ContainerPort, Deciding, Direction, Endpoint, Family, Labels, Namespace, Pod, PortSet, Protocol,
+    Traffic, walk::walk,
 };
 
 use super::{causes::CauseFinder, change::DnsChange};
@@ -95,7 +95,7 @@ impl<'c> Servers<'c> {
         let pod = self.cluster.pods.get_shared(key)?;
         let labels = self.cluster.namespaces.get(&key.namespace).map(|n| &n.labels);
         let mut cluster = Cluster::default();
-        for policy in self.cluster.policies.values() {
+        for policy in self.cluster.deciding(Deciding::Enforced) {
             if policy.egress.is_some() && policy.subject.matches(&key.namespace, labels, &pod.labels) {
                 cluster.policies.insert(policy.key.clone(), Arc::clone(policy));
             }

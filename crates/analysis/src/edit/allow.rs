@@ -88,8 +88,16 @@ impl Candidates<'_> {
         let key = |name: &str| PolicyKey::network_policy(namespace.clone(), name);
         let (ingress, egress) = self.directed(rules);
         let key = free_key(self.selectors.cluster, self.gap, "allow", key);
-        let policy =
-            Policy { key, tier: Tier::Developer, priority: 0, subject, ingress, egress, origin: None };
+        let policy = Policy {
+            key,
+            tier: Tier::Developer,
+            priority: 0,
+            subject,
+            ingress,
+            egress,
+            mode: None,
+            origin: None,
+        };
         Edit::NewPolicy(Arc::new(policy))
     }
 
@@ -111,7 +119,7 @@ impl Candidates<'_> {
             .policies
             .values()
             .any(|p| p.tier == tier && p.priority == priority && &*p.key.kind == "ClusterNetworkPolicy");
-        let policy = Policy { key, tier, priority, subject, ingress, egress, origin: None };
+        let policy = Policy { key, tier, priority, subject, ingress, egress, mode: None, origin: None };
         (!taken && tier != Tier::Developer).then(|| Edit::NewPolicy(Arc::new(policy)))
     }
 

@@ -152,7 +152,16 @@ impl Search<'_> {
         let (ingress, egress) =
             if gap.direction == Direction::Ingress { (rules, None) } else { (None, rules) };
         let key = free_key(cluster, gap, "deny", cluster_wide_key);
-        Some(Policy { key, tier: Tier::Admin, priority: 0, subject, ingress, egress, origin: None })
+        Some(Policy {
+            key,
+            tier: Tier::Admin,
+            priority: 0,
+            subject,
+            ingress,
+            egress,
+            mode: None,
+            origin: None,
+        })
     }
 
     /// Returns a NetworkPolicy without rules that isolates the pods; `None` if they are isolated.
@@ -170,7 +179,16 @@ impl Search<'_> {
         let (ingress, egress) =
             if gap.direction == Direction::Ingress { (rules, None) } else { (None, rules) };
         let key = free_key(cluster, gap, "deny", |name| PolicyKey::network_policy(namespace.clone(), name));
-        Some(Policy { key, tier: Tier::Developer, priority: 0, subject, ingress, egress, origin: None })
+        Some(Policy {
+            key,
+            tier: Tier::Developer,
+            priority: 0,
+            subject,
+            ingress,
+            egress,
+            mode: None,
+            origin: None,
+        })
     }
 }
 

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use palisade_policy::{
-    Cluster, Direction, LabelSet, LabelValues, Origin, Peer, Policy, PolicyKey, PortEntry, Rule, Tier,
+    Cluster, Deciding, Direction, LabelSet, LabelValues, Origin, Peer, Policy, PolicyKey, PortEntry, Rule,
+    Tier,
 };
 
 use super::{
@@ -115,7 +116,7 @@ fn others<'c>(cluster: &'c Cluster, policy: &Policy, direction: Direction, world
             && (policy.tier == Tier::Developer || Policy::precedence(other, policy).is_lt())
             && subject(other).is_some_and(|set| world.is_subset(&own, &set))
     };
-    cluster.policies.values().map(|p| &**p).filter(counts).collect()
+    cluster.deciding(Deciding::Enforced).map(|p| &**p).filter(counts).collect()
 }
 
 fn pieces(rule: &Rule, ports: &Ports<'_>, world: &World) -> Vec<Piece> {

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::{Cluster, Direction, Pod, PodMatch, Policy, PolicyKey};
+use palisade_policy::{Cluster, Deciding, Direction, Pod, PodMatch, Policy, PolicyKey};
 
 use super::pod_set::{Overflow, PodSet, World};
 
@@ -45,7 +45,8 @@ pub(super) fn profiles<'c>(
     let mut parts: Vec<(PodSet, BTreeSet<(usize, &PolicyKey)>)> = vec![(set, BTreeSet::new())];
     let mut policies: BTreeMap<(usize, &PolicyKey), &Policy> = BTreeMap::new();
     for (at, cluster) in clusters.iter().enumerate() {
-        for policy in cluster.policies.values().filter(|p| p.rules(direction).is_some()) {
+        let enforced = cluster.deciding(Deciding::Enforced);
+        for policy in enforced.filter(|p| p.rules(direction).is_some()) {
             let Some(selected) = PodSet::of(&policy.subject).and_then(|set| world.normal(set)) else {
                 continue;
             };

@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, EffectiveRules, Labels, Name, NamespaceMatch, Peer, Pod, Policy, Protocol,
+    Cluster, Deciding, Direction, EffectiveRules, Labels, Name, NamespaceMatch, Peer, Pod, Policy, Protocol,
 };
 
 use crate::{
@@ -45,7 +45,7 @@ pub(crate) struct Subjects<'c> {
 impl<'c> Subjects<'c> {
     pub(crate) fn new(cluster: &'c Cluster) -> Self {
         let mut out = Self { by_namespace: HashMap::new(), cluster_wide: Vec::new() };
-        for policy in cluster.policies.values() {
+        for policy in cluster.deciding(Deciding::Enforced) {
             match &policy.subject.namespaces {
                 NamespaceMatch::Named(name) => out.by_namespace.entry(name).or_default().push(policy),
                 NamespaceMatch::Selected(_) => out.cluster_wide.push(policy),

@@ -35,6 +35,7 @@ fn cluster(ports: Option<PortMatch>, from: NamespaceMatch) -> Cluster {
         key: PolicyKey::network_policy("shop", "db"),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch {
             namespaces: NamespaceMatch::Named("shop".into()),
             pods: Selector::of_labels([("app", "db")]),

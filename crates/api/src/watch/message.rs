@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use palisade_manifest::api_objects::{ApiObjectMeta, JsonString, StringMap};
+use palisade_policy::MODE_KEY;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -89,6 +90,8 @@ pub(super) struct Identity {
     pub(super) uid: String,
     pub(super) generation: i64,
     pub(super) resource_version: String,
+    /// The annotation that sets the mode of a policy.
+    pub(super) mode: Option<String>,
 }
 
 impl Identity {
@@ -99,6 +102,7 @@ impl Identity {
             uid: meta.uid.to_string(),
             generation: meta.generation,
             resource_version: meta.resource_version.to_string(),
+            mode: meta.annotations.as_ref().and_then(|a| Some(a.mode.as_ref()?.to_string())),
         }
     }
 
@@ -109,6 +113,9 @@ impl Identity {
         let metadata: HashMap<String, &RawValue> =
             serde_json::from_str(fields.get("metadata")?.get()).ok()?;
         let text = |key: &str| -> Option<String> { serde_json::from_str(metadata.get(key)?.get()).ok() };
+        let annotations: Option<HashMap<String, &RawValue>> =
+            metadata.get("annotations").and_then(|all| serde_json::from_str(all.get()).ok());
+        let mode = annotations.and_then(|all| serde_json::from_str(all.get(MODE_KEY)?.get()).ok());
         let generation = metadata.get("generation").and_then(|g| serde_json::from_str(g.get()).ok());
         Some(Self {
             namespace: text("namespace").unwrap_or_default(),
@@ -116,6 +123,7 @@ impl Identity {
             uid: text("uid").unwrap_or_default(),
             generation: generation.unwrap_or_default(),
             resource_version: text("resourceVersion").unwrap_or_default(),
+            mode,
         })
     }
 }

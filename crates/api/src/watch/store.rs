@@ -10,7 +10,7 @@ use palisade_manifest::{
     Code, Diagnostic, Severity,
     api_objects::{ApiNode, ApiPod, Decoded, ObjectDecoder},
 };
-use palisade_policy::{Change, Name, ObjectKey, PolicyKey};
+use palisade_policy::{Change, MODE_KEY, Name, ObjectKey, PolicyKey};
 
 use super::message::{Identity, UndecodedObject, recover_spec};
 use crate::{error::ApiError, event::ObjectRef, resource::ResourceKind};
@@ -192,7 +192,7 @@ impl Store {
     fn policy(&mut self, version: &str, identity: &Identity, spec: Option<&str>) -> DecodedObject {
         // The status of a cluster-wide policy names its generation, so a new one is an update even if nothing else changed.
         let generation = self.kind.is_cluster_wide_policy().then_some((&identity.uid, identity.generation));
-        let fingerprint = self.fingerprint((version, spec, generation));
+        let fingerprint = self.fingerprint((version, spec, generation, &identity.mode));
         let is_unchanged = |o: &StoredObject| o.fingerprint == Some(fingerprint) && !o.has_findings;
         if self.get(identity).is_some_and(is_unchanged) {
             return DecodedObject { fingerprint: Some(fingerprint), change: None, findings: None };
@@ -334,12 +334,16 @@ fn object_ref(kind: ResourceKind, decoder: &mut ObjectDecoder, identity: &Identi
     }
 }
 
-/// Returns a policy without annotations and managed fields. List items have no `apiVersion` and `kind`, so these are the requested
+/// Returns a policy without managed fields, and of its annotations the one that sets its mode. List items have no `apiVersion` and `kind`, so these are the requested
 /// ones.
 fn policy_text(kind: ResourceKind, version: &str, identity: &Identity, spec: Option<&str>) -> String {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let mode = identity.mode.as_deref();
+    let annotations = mode
+        .map(|mode| format!(r#","annotations":{{{}:{}}}"#, quote(MODE_KEY), quote(mode)))
+        .unwrap_or_default();
     format!(
-        r#"{{"apiVersion":{},"kind":{},"metadata":{{"name":{},"namespace":{}}},"spec":{}}}"#,
+        r#"{{"apiVersion":{},"kind":{},"metadata":{{"name":{},"namespace":{}{annotations}}},"spec":{}}}"#,
         quote(version),
         quote(kind.as_str()),
         quote(&identity.name),
@@ -350,7 +354,39 @@ fn policy_text(kind: ResourceKind, version: &str, identity: &Identity, spec: Opt
 
 #[cfg(test)]
 mod tests {
+    use palisade_policy::Mode;
+
     use super::*;
+
+    /// A change of the annotation alone is a change, since `generation` stays the same; other annotations are ignored.
+    #[test]
+    fn the_annotation_of_the_mode_changes_a_policy() {
+        let mut store = Store::new(ResourceKind::NetworkPolicy);
+        let mut modes = |annotations: &str| {
+            let object = format!(
+                r#"{{"metadata":{{"name":"db","namespace":"shop","resourceVersion":"7","generation":1{annotations}}},"spec":{{"podSelector":{{}}}}}}"#
+            );
+            let mut update = StoreUpdate::default();
+            store.apply("networking.k8s.io/v1", &object, &mut update).unwrap();
+            let modes: Vec<_> = update
+                .changes
+                .iter()
+                .map(|change| match change {
+                    Change::SetPolicy(policy) => policy.mode,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            (modes, update.findings.iter().map(|(_, found)| found.len()).sum::<usize>())
+        };
+        let mode = |value: &str| format!(r#","annotations":{{"other":"x","palisade.dev/mode":"{value}"}}"#);
+        assert_eq!(modes(""), (vec![None], 0));
+        assert_eq!(modes(r#","annotations":{"other":"x"}"#), (vec![], 0));
+        assert_eq!(modes(&mode("audit")), (vec![Some(Mode::Audit)], 0));
+        assert_eq!(modes(&mode("audit")), (vec![], 0));
+        assert_eq!(modes(&mode("enforce")), (vec![Some(Mode::Enforce)], 0));
+        assert_eq!(modes(&mode("Audit")), (vec![Some(Mode::Enforce)], 1), "with a warning");
+        assert_eq!(modes(""), (vec![None], 0));
+    }
 
     /// Found by the fuzz target `api-watch`.
     #[test]

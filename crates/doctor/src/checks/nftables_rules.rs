@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 
 use palisade_nft::Enforcer;
 use palisade_policy::{
-    Direction, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic,
+    AuditPlan, Direction, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet,
+    Protocol, Traffic,
 };
 
 use crate::finding::{Outcome, chain};
@@ -49,10 +50,18 @@ fn plan_with_everything() -> NodePlan {
         rest: Traffic::of(Protocol::Other(47), PortSet::all()),
     };
     let (ingress, egress) = (PolicyTableId([1; 16]), PolicyTableId([2; 16]));
+    let hairpin: BTreeMap<_, _> =
+        pods.map(|pod| (pod, Traffic::of(Protocol::Tcp, PortSet::range(1, 1)))).into();
+    let [to_ingress, to_egress] = [ingress, egress].map(|table| pods.map(|pod| (pod, table)).into());
     NodePlan {
-        ingress: pods.map(|pod| (pod, ingress)).into(),
-        egress: pods.map(|pod| (pod, egress)).into(),
-        hairpin: pods.map(|pod| (pod, Traffic::of(Protocol::Tcp, PortSet::range(1, 1)))).into(),
+        audit: AuditPlan {
+            ingress: BTreeMap::clone(&to_ingress),
+            egress: BTreeMap::clone(&to_egress),
+            hairpin: hairpin.clone(),
+        },
+        ingress: to_ingress,
+        egress: to_egress,
+        hairpin,
         tables: BTreeMap::from([(ingress, table(Direction::Ingress)), (egress, table(Direction::Egress))]),
         peer_sets: BTreeMap::from([
             (members, PeerSet::Addresses(peers.into_iter().collect())),

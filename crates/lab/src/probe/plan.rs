@@ -368,6 +368,7 @@ mod tests {
             key: PolicyKey { kind: "AdminNetworkPolicy".into(), namespace: "".into(), name: "p".into() },
             tier: Tier::Admin,
             priority: 1,
+            mode: None,
             subject: all_pods(),
             ingress: if ingress { rules.clone() } else { None },
             egress: if ingress { None } else { rules },

@@ -18,11 +18,15 @@ const CASES: usize = 20;
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let sandbox: &'static Result<Sandbox, _> = Box::leak(Box::new(Sandbox::enter()));
-    let trials = vec![Trial::test("random_clusters_in_the_kernel", move || match sandbox {
-        Ok(sandbox) => run(sandbox),
-        Err(e) => Err(format!("no sandbox: {e}").into()),
-    })];
-    libtest_mimic::run(&arguments, trials).exit_code()
+    let trials =
+        [("random_clusters_in_the_kernel", false), ("random_clusters_with_policies_in_audit_mode", true)];
+    let trials = trials.map(|(name, audit)| {
+        Trial::test(name, move || match sandbox {
+            Ok(sandbox) => run(sandbox, audit),
+            Err(e) => Err(format!("no sandbox: {e}").into()),
+        })
+    });
+    libtest_mimic::run(&arguments, trials.into()).exit_code()
 }
 
 fn number(name: &str) -> Result<Option<u64>, Failed> {
@@ -32,7 +36,7 @@ fn number(name: &str) -> Result<Option<u64>, Failed> {
     }
 }
 
-fn run(sandbox: &Sandbox) -> Result<(), Failed> {
+fn run(sandbox: &Sandbox, audit: bool) -> Result<(), Failed> {
     let count = number("PALISADE_FUZZ_CASES")?.map_or(CASES, |n| n as usize);
     let first = number("PALISADE_FUZZ_SEED")?.unwrap_or(0);
     let began = std::time::Instant::now();
@@ -49,7 +53,7 @@ fn run(sandbox: &Sandbox) -> Result<(), Failed> {
     };
     let done: Vec<Case> = seeds(first..first.wrapping_add(count as u64))
         .flat_map(|seed| {
-            let one = FuzzOptions { seed, count: 1, ..FuzzOptions::default() };
+            let one = FuzzOptions { seed, count: 1, audit, ..FuzzOptions::default() };
             fuzz::run(sandbox, &one, &agent::palisade(), report)
         })
         .collect();
@@ -63,8 +67,9 @@ fn run(sandbox: &Sandbox) -> Result<(), Failed> {
     let failed: Vec<u64> = done.iter().filter(|c| c.failure.is_some()).map(|c| c.seed).collect();
     if !failed.is_empty() {
         return Err(format!(
-            "seeds {failed:?} disagree; run one again with `palisade lab fuzz --seed {} --cases 1`",
-            failed[0]
+            "seeds {failed:?} disagree; run one again with `palisade lab fuzz --seed {} --cases 1{}`",
+            failed[0],
+            if audit { " --audit" } else { "" }
         )
         .into());
     }

@@ -103,6 +103,7 @@ pub(crate) fn policy(
         key: PolicyKey::network_policy(namespace.clone(), name),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch {
             namespaces: NamespaceMatch::Named(namespace),
             pods: Selector::of_labels([("app", app)]),

@@ -139,6 +139,9 @@ pub struct ApiAnnotations<'a> {
     /// On the mirror of a static pod, the UID that the kubelet gave that pod. Container runtimes know no other.
     #[serde(borrow, rename = "kubernetes.io/config.mirror")]
     pub mirror: JsonString<'a>,
+    /// The mode of a policy ([`palisade_policy::MODE_KEY`]).
+    #[serde(borrow, rename = "palisade.dev/mode")]
+    pub mode: Option<JsonString<'a>>,
 }
 
 /// `OwnerReference`.

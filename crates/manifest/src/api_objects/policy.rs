@@ -12,6 +12,7 @@ use crate::{
     isolation,
     kinds::{self, NETWORK_POLICY},
     meta::{Meta, Object},
+    mode,
     options::{Admission, Channel},
     scalar::Scalar,
     text::Text,
@@ -117,7 +118,10 @@ fn isolation(cx: &mut Context<'_>, object: &Object<'_>) -> Policy {
     cx.report(object.fields.at, Diagnostic::new(Severity::Error, Code::Unusable, message).with_help(help));
     let ObjectKey { namespace, name } = meta.key.clone();
     let key = PolicyKey { kind: cx.names.name(NETWORK_POLICY), namespace: namespace.clone(), name };
-    isolation::isolation(key, NamespaceMatch::Named(namespace), selector, &Direction::BOTH, None)
+    let mode = mode::of_annotation(cx, object);
+    let isolating =
+        isolation::isolation(key, NamespaceMatch::Named(namespace), selector, &Direction::BOTH, None);
+    Policy { mode, ..isolating }
 }
 
 /// Returns the string at a path, if there is one.

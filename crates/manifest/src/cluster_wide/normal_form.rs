@@ -15,6 +15,7 @@ use crate::{
     decode::{Context, Fields, quoted},
     diagnostic::Code,
     meta::Object,
+    mode,
     tree::At,
 };
 
@@ -35,6 +36,7 @@ pub(super) fn policy(cx: &mut Context<'_>, object: &Object<'_>, crd: Crd) -> Opt
     let spec = spec?;
     let tier = reader.tier(spec);
     let priority = reader.priority(spec);
+    let mode = mode::of_annotation(reader.cx, object);
     let policy = Policy {
         key: PolicyKey {
             kind: reader.cx.names.name(crd.kind.name()),
@@ -43,6 +45,7 @@ pub(super) fn policy(cx: &mut Context<'_>, object: &Object<'_>, crd: Crd) -> Opt
         },
         tier: tier?,
         priority: priority?,
+        mode,
         subject: reader.subject(spec),
         ingress: reader.rules(spec, Direction::Ingress),
         egress: reader.rules(spec, Direction::Egress),

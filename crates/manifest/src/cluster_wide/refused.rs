@@ -84,6 +84,7 @@ fn closed(cx: &mut Context<'_>, at: &At<'_>, kind: &'static str, name: &Name, or
         tier: if is_baseline { Tier::Baseline } else { Tier::Admin },
         // Before all others, since its place is unknown.
         priority: i32::MIN,
+        mode: None,
         subject,
         ingress: rules(Direction::Ingress),
         egress: rules(Direction::Egress),

@@ -15,6 +15,7 @@
 use palisade_policy::{Direction, Family, Protocol};
 
 use crate::{
+    base::to_audit,
     base_sets::BaseSets,
     conntrack::FIRST_EPHEMERAL_PORT,
     ruleset::{Chain, Expression, JumpTarget, Outcome, REPLIES_CHAIN, Rule},
@@ -44,7 +45,9 @@ pub(super) fn from_answerer(sets: &BaseSets) -> Vec<Rule> {
 /// Returns the chain that applies the tables of both ends to the packet as a reply.
 pub(super) fn chain(sets: &BaseSets) -> Chain {
     let both = Direction::BOTH.into_iter().flat_map(|d| Family::BOTH.map(|family| (d, family)));
-    let rules = both.map(|(direction, family)| dispatch(sets, direction, family).to_vec()).collect();
+    let mut rules: Vec<Rule> =
+        both.map(|(direction, family)| dispatch(sets, direction, family).to_vec()).collect();
+    rules.push(to_audit());
     Chain::regular(REPLIES_CHAIN, "TCP in the middle of a connection, as replies", rules)
 }
 

@@ -11,11 +11,11 @@ use crate::{
     },
 };
 
-/// Packets dropped by each chain of the agent's tables since the chain was created.
+/// Packets dropped or audited by each chain of the agent's tables since the chain was created.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters(BTreeMap<String, u64>);
 
-/// Packets dropped, by cause.
+/// Packets dropped, or accepted because of audit mode, by cause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// By the egress of a pod, or because no pod may send such a packet: forged, a tunnel packet, or not plain IP.
@@ -24,6 +24,10 @@ pub struct Counts {
     pub ingress: u64,
     /// Of revoked connections.
     pub revoked: u64,
+    /// Accepted, though the egress of a pod would deny them if every policy were enforced.
+    pub audited_egress: u64,
+    /// Accepted, though the ingress of a pod would deny them if every policy were enforced.
+    pub audited_ingress: u64,
 }
 
 impl Counters {
@@ -34,7 +38,12 @@ impl Counters {
     pub fn read(kernel: &mut Kernel) -> Result<Self, Error> {
         let mut out = BTreeMap::new();
         for (chain, operations) in Ruleset::rules(kernel)?.into_iter().chain(Ruleset::bridge_rules(kernel)?) {
-            if operations.last() != Some(&Operation::Verdict(Target::Drop)) {
+            let counts = match operations.last() {
+                Some(Operation::Verdict(Target::Drop)) => true,
+                Some(Operation::Verdict(Target::Accept)) => chain.starts_with(AUDIT_ROW),
+                _ => false,
+            };
+            if !counts {
                 continue;
             }
             let counted = operations.iter().find_map(|o| match o {
@@ -46,6 +55,9 @@ impl Counters {
         Ok(Self(out))
     }
 }
+
+/// What the names of the rows of policies in audit mode begin with.
+const AUDIT_ROW: &str = "audit_row_";
 
 /// The chains that count as a direction without containing it in their names.
 const OF_EGRESS: [&str; 8] = [
@@ -76,7 +88,12 @@ impl Tally {
             let before = self.last.get(chain).copied().unwrap_or(0);
             // The rules of a chain whose counter decreased were written again.
             let more = packets.checked_sub(before).unwrap_or(*packets);
-            let total = if chain.contains("_egress_") || OF_EGRESS.contains(&&**chain) {
+            let total = if let Some(row) = chain.strip_prefix(AUDIT_ROW) {
+                match row.starts_with("egress_") {
+                    true => &mut self.total.audited_egress,
+                    false => &mut self.total.audited_ingress,
+                }
+            } else if chain.contains("_egress_") || OF_EGRESS.contains(&&**chain) {
                 &mut self.total.egress
             } else if chain.contains("_ingress_") || OF_INGRESS.contains(&&**chain) {
                 &mut self.total.ingress
@@ -102,11 +119,14 @@ mod tests {
         let mut tally = Tally::default();
         tally.add(counters(&[("row_egress_1", 3), ("row_ingress_1", 5), ("revoked", 1)]));
         let sum = tally.add(counters(&[("row_egress_1", 4), ("closed_ingress", 2), ("revoked", 1)]));
-        assert_eq!(sum, Counts { egress: 4, ingress: 7, revoked: 1 });
+        assert_eq!(sum, Counts { egress: 4, ingress: 7, revoked: 1, ..Counts::default() });
         let sum =
             tally.add(counters(&[("row_egress_1", 1), ("row_ingress_1", 1), ("revoked", 3), ("link", 7)]));
-        assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3 });
+        assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3, ..Counts::default() });
         let sum = tally.add(counters(&[("from_pods", 3), ("to_ports", 4), ("strangers", 1)]));
-        assert_eq!(sum, Counts { egress: 8, ingress: 20, revoked: 3 });
+        assert_eq!(sum, Counts { egress: 8, ingress: 20, revoked: 3, ..Counts::default() });
+        let audited = [("audit_row_egress_1", 2), ("audit_row_ingress_1", 3)];
+        let expected = Counts { egress: 8, ingress: 20, revoked: 3, audited_egress: 2, audited_ingress: 3 };
+        assert_eq!(tally.add(counters(&audited)), expected);
     }
 }

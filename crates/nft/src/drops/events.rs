@@ -14,7 +14,7 @@ use super::packet::{Headers, TransportHeader};
 use crate::{
     Error,
     conntrack::ICMPV6,
-    denial::{LOG_EGRESS, LOG_INGRESS},
+    denial::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_EGRESS, LOG_INGRESS},
     encode::{finish, header},
     kernel::{Reply, replies},
     reader::Attributes,
@@ -44,11 +44,13 @@ const HUNDREDTHS: u32 = 5;
 /// How long to wait for the kernel's reply to a request. It replies at once, so this only covers a lost reply.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A denied packet.
+/// A denied packet, or one that would be denied if every policy were enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DroppedPacket {
     /// Which direction denied it: the egress of its source, or the ingress of its destination.
     pub direction: Direction,
+    /// Whether it passed, because only policies in audit mode would deny it.
+    pub audited: bool,
     /// The hook at which it was denied.
     pub hook: Option<Hook>,
     /// Its headers, after destination NAT and before source NAT, as policies see them.
@@ -85,7 +87,8 @@ impl fmt::Display for DroppedPacket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Headers { source, destination, protocol, transport } = self.headers;
         let end = |address: IpAddr, port: u16| SocketAddr::new(address, port);
-        write!(f, "{} denied: ", self.direction)?;
+        let denied = if self.audited { "would deny" } else { "denied" };
+        write!(f, "{} {denied}: ", self.direction)?;
         match (transport, protocol) {
             (TransportHeader::Ports { source: from, destination: to }, _) => {
                 write!(f, "{protocol} {} to {}", end(source, from), end(destination, to))
@@ -234,9 +237,11 @@ impl AsFd for DropEventReader {
 /// Parses an `NFULNL_MSG_PACKET`. `None` if another program's rule logged it to the same group.
 fn event(attributes: Attributes<'_>) -> Option<DropEvent> {
     let prefix = attributes.text(NFULA_PREFIX)?;
-    let direction = match &*prefix {
-        LOG_EGRESS => Direction::Egress,
-        LOG_INGRESS => Direction::Ingress,
+    let (direction, audited) = match &*prefix {
+        LOG_EGRESS => (Direction::Egress, false),
+        LOG_INGRESS => (Direction::Ingress, false),
+        LOG_AUDIT_EGRESS => (Direction::Egress, true),
+        LOG_AUDIT_INGRESS => (Direction::Ingress, true),
         _ => return None,
     };
     let Some(headers) = attributes.get(NFULA_PAYLOAD).and_then(Headers::parse) else {
@@ -250,7 +255,7 @@ fn event(attributes: Attributes<'_>) -> Option<DropEvent> {
     });
     let incoming = attributes.number(NFULA_IFINDEX_INDEV);
     let outgoing = attributes.number(NFULA_IFINDEX_OUTDEV);
-    Some(DropEvent::Dropped(DroppedPacket { direction, hook, headers, incoming, outgoing }))
+    Some(DropEvent::Dropped(DroppedPacket { direction, audited, hook, headers, incoming, outgoing }))
 }
 
 /// Reads a datagram, for [`crate::fuzzing`].

@@ -153,6 +153,8 @@ pub struct Evaluation {
     pub rules: usize,
     /// The prefix of the last log statement.
     pub logged: Option<String>,
+    /// Whether a rule accepted the packet that policies in audit mode would deny.
+    pub audited: bool,
 }
 
 /// The source port of all packets, an ephemeral port.
@@ -199,7 +201,8 @@ struct Run<'a> {
 impl Ruleset {
     /// Evaluates a packet by the rules. An error describes an invalid rule.
     pub fn evaluate(&self, packet: &Packet) -> Result<Evaluation, String> {
-        let evaluation = Evaluation { verdict: Verdict::Allow, lookups: 0, rules: 0, logged: None };
+        let evaluation =
+            Evaluation { verdict: Verdict::Allow, lookups: 0, rules: 0, logged: None, audited: false };
         let mut run = Run { ruleset: self, packet, evaluation, registers: Registers([0; 80]) };
         // A dormant table is attached to no hook.
         let Some(base) = self.chains.get(packet.hook.chain()).filter(|_| !self.is_dormant()) else {
@@ -226,7 +229,12 @@ impl Run<'_> {
             index += 1;
             match step {
                 RuleEnd::NextRule => {}
-                RuleEnd::Verdict(Target::Accept) => return Ok(()),
+                RuleEnd::Verdict(Target::Accept) => {
+                    // No other rule that accepts has a counter.
+                    let is_counter = |o: &Operation| matches!(o, Operation::Counter { .. });
+                    self.evaluation.audited = chain.rules[index - 1].iter().any(is_counter);
+                    return Ok(());
+                }
                 RuleEnd::Verdict(Target::Drop) => {
                     self.evaluation.verdict = Verdict::Deny;
                     return Ok(());

@@ -74,8 +74,8 @@ impl Element {
     /// Returns the element of a dispatch map that makes a local address jump to a chain.
     pub(crate) fn jump(target: JumpTarget, address: IpAddr, chain: Name) -> Self {
         match target {
-            JumpTarget::Table(_) | JumpTarget::Reply(_) => Self::Jump(address, chain),
-            JumpTarget::Hairpin => Self::SelfPairJump(address, chain),
+            JumpTarget::Table(_) | JumpTarget::Reply(_) | JumpTarget::Audit(_) => Self::Jump(address, chain),
+            JumpTarget::Hairpin | JumpTarget::AuditHairpin => Self::SelfPairJump(address, chain),
         }
     }
 
@@ -120,6 +120,12 @@ impl Content {
             }
             Self::Dispatch(JumpTarget::Reply(direction), family) => {
                 format!("{family} pods isolated for {direction}, for replies")
+            }
+            Self::Dispatch(JumpTarget::Audit(direction), family) => {
+                format!("{family} pods selected for {direction} by policies in audit mode")
+            }
+            Self::Dispatch(JumpTarget::AuditHairpin, family) => {
+                format!("{family} pods whose access to themselves policies in audit mode limit")
             }
             Self::SelfPairs(family) => format!("{family} isolated pods, each with itself"),
             Self::Revoked(family, _) => format!("{family} revoked connections"),

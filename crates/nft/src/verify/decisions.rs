@@ -6,7 +6,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Direction, Family, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict,
+    Deciding, Direction, Family, Mode, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic,
+    Verdict,
 };
 
 use super::difference::{Difference, Verification};
@@ -35,7 +36,7 @@ pub(super) fn compare(
     // Every table gets an equal share.
     let share = MAX_PACKETS / tables.len().max(1);
     let mut wrong = 0;
-    for ((direction, id), locals) in tables {
+    for ((_, direction, id), locals) in tables {
         let Some(table) = plan.tables.get(&id) else { continue };
         let flows: Vec<_> = flows(plan, table, &locals).collect();
         let step = flows.len().div_ceil(share.max(1)).max(1);
@@ -51,25 +52,33 @@ pub(super) fn compare(
             };
             let packet = Packet { hook, ..Packet::new(source, destination, protocol, port) };
             out.flows += 1;
-            let plan = decide(plan, node_links, &packet);
-            let kernel = found.evaluate(&packet).map(|evaluation| evaluation.verdict);
-            if kernel.as_ref() != Ok(&plan) {
-                wrong += 1;
-                if wrong <= LISTED {
-                    let flow = format!("{protocol} {source} to {destination} port {port} ({})", hook.chain());
-                    out.differences.push(Difference::Decision { flow, plan, kernel });
+            let expected = decide(plan, node_links, &packet);
+            let audited = expected.is_allow() && would_deny(plan, &packet);
+            let evaluation = found.evaluate(&packet);
+            let flow = || format!("{protocol} {source} to {destination} port {port} ({})", hook.chain());
+            let difference = match evaluation {
+                Ok(found) if found.verdict == expected && found.audited == audited => continue,
+                Ok(found) if found.verdict == expected => Difference::Audit { flow: flow(), plan: audited },
+                other => {
+                    let kernel = other.map(|evaluation| evaluation.verdict);
+                    Difference::Decision { flow: flow(), plan: expected, kernel }
                 }
+            };
+            wrong += 1;
+            if wrong <= LISTED {
+                out.differences.push(difference);
             }
         }
     }
 }
 
 /// Returns the tables in use, with some of their local addresses.
-fn tables(plan: &NodePlan) -> BTreeMap<(Direction, PolicyTableId), Vec<IpAddr>> {
-    let mut out: BTreeMap<(Direction, PolicyTableId), Vec<IpAddr>> = BTreeMap::new();
-    for direction in Direction::BOTH {
-        for (address, id) in dispatch_map(plan, direction) {
-            let locals = out.entry((direction, *id)).or_default();
+fn tables(plan: &NodePlan) -> BTreeMap<(Mode, Direction, PolicyTableId), Vec<IpAddr>> {
+    let mut out: BTreeMap<(Mode, Direction, PolicyTableId), Vec<IpAddr>> = BTreeMap::new();
+    let both = [Mode::Enforce, Mode::Audit].into_iter();
+    for (mode, direction) in both.flat_map(|mode| Direction::BOTH.map(|direction| (mode, direction))) {
+        for (address, id) in dispatch_map(plan, mode, direction) {
+            let locals = out.entry((mode, direction, *id)).or_default();
             if locals.iter().filter(|a| Family::of(**a) == Family::of(*address)).count() < LOCALS {
                 locals.push(*address);
             }
@@ -141,17 +150,26 @@ fn edges(row: &Traffic) -> Vec<(Protocol, u16)> {
 
 /// Returns the plan's verdict for a packet, in all directions that apply at its hook.
 ///
-/// Every table belongs to an isolated pod, so link-scoped traffic is denied.
+/// Link-scoped traffic is denied while a pod is isolated.
 fn decide(plan: &NodePlan, node_links: &NodeLinks, packet: &Packet) -> Verdict {
-    if packet.is_link_scoped() || is_tunnel_from_pod(plan, node_links, packet) {
+    let isolating = !plan.ingress.is_empty() || !plan.egress.is_empty();
+    if packet.is_link_scoped() && isolating || is_tunnel_from_pod(plan, node_links, packet) {
         return Verdict::Deny;
     }
+    if denies(plan, Deciding::Enforced, packet) { Verdict::Deny } else { Verdict::Allow }
+}
+
+/// Returns whether the plan would deny a packet if every policy were enforced.
+fn would_deny(plan: &NodePlan, packet: &Packet) -> bool {
+    denies(plan, Deciding::All, packet)
+}
+
+fn denies(plan: &NodePlan, deciding: Deciding, packet: &Packet) -> bool {
     let directions = if packet.hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
-    let denies = |direction: &Direction| {
-        let Packet { source, destination, protocol, port, .. } = *packet;
-        plan.decide(*direction, source, destination, protocol, port) == Verdict::Deny
-    };
-    if directions.iter().any(denies) { Verdict::Deny } else { Verdict::Allow }
+    let Packet { source, destination, protocol, port, .. } = *packet;
+    directions.iter().any(|direction| {
+        plan.decide_by(deciding, *direction, source, destination, protocol, port) == Verdict::Deny
+    })
 }
 
 /// Returns whether a local pod sends a tunnel packet, which only nodes may send. It is dropped whatever policies allow.

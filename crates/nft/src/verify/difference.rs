@@ -140,6 +140,14 @@ pub enum Difference {
         /// The verdict of the rules, or why they are invalid.
         kernel: Result<Verdict, String>,
     },
+    /// The rules as read back record a new connection as one that policies in audit mode would deny, and the plan doesn't, or
+    /// the reverse.
+    Audit {
+        /// The connection.
+        flow: String,
+        /// Whether the plan would deny it if every policy were enforced.
+        plan: bool,
+    },
 }
 
 impl Difference {
@@ -163,6 +171,7 @@ impl Difference {
             Self::OtherSet { .. } => "other-set",
             Self::Elements { .. } => "elements",
             Self::Decision { .. } => "decision",
+            Self::Audit { .. } => "audit",
         }
     }
 }
@@ -254,6 +263,13 @@ impl fmt::Display for Difference {
             }
             Self::Decision { flow, plan, kernel: Ok(kernel) } => {
                 write!(f, "{flow}: {plan} by the plan, {kernel} by the kernel's rules")
+            }
+            Self::Audit { flow, plan } => {
+                let (by_plan, by_rules) = if *plan { ("", " not") } else { (" not", "") };
+                write!(
+                    f,
+                    "{flow}: audit would{by_plan} deny it by the plan, but{by_rules} by the kernel's rules"
+                )
             }
             Self::Decision { flow, plan, kernel: Err(error) } => {
                 write!(f, "{flow}: {plan} by the plan, but the kernel's rules are invalid ({error})")

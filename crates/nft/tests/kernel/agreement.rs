@@ -4,10 +4,10 @@ use std::net::IpAddr;
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Enforcer, Hook, Kernel, LINEAR_LOOKUPS, LOG_EGRESS, LOG_INGRESS,
+    Enforcer, Hook, Kernel, LINEAR_LOOKUPS, LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_EGRESS, LOG_INGRESS,
     reader::{Packet, Ruleset, State},
 };
-use palisade_policy::{Direction, Family, NodePlan, Protocol, Verdict};
+use palisade_policy::{Deciding, Direction, Family, NodePlan, Protocol, Verdict};
 use palisade_testkit::seeds;
 
 use crate::{
@@ -110,17 +110,21 @@ fn check(ruleset: &Ruleset, plan: &NodePlan, packet: Packet, what: &str) {
     let evaluation = ruleset.evaluate(&packet).unwrap_or_else(|e| panic!("{what}: {packet:?}: {e}"));
     assert_eq!(evaluation.verdict, allowed, "{what}: {packet:?}");
     assert_eq!(evaluation.logged.as_deref(), by, "{what}: {packet:?}");
-    // Per direction: up to LINEAR_LOOKUPS lookups on two levels for pods and two for ranges, and the ports.
-    assert!(evaluation.lookups <= 8 * LINEAR_LOOKUPS + 6, "{what}: {evaluation:?}");
+    let audited = allowed.is_allow() && by.is_some();
+    assert_eq!(evaluation.audited, audited, "{what}: {packet:?}");
+    // Per direction, by enforced policies and by all: up to LINEAR_LOOKUPS lookups on two levels for pods and two for
+    // ranges, and the ports.
+    assert!(evaluation.lookups <= 2 * (8 * LINEAR_LOOKUPS + 6), "{what}: {evaluation:?}");
     for state in [State::Established, State::Related] {
         let reply = Packet { state, ..packet };
-        assert_eq!(ruleset.evaluate(&reply).unwrap().verdict, Verdict::Allow, "{what}: {reply:?}");
+        let evaluation = ruleset.evaluate(&reply).unwrap();
+        assert_eq!((evaluation.verdict, evaluation.logged), (Verdict::Allow, None), "{what}: {reply:?}");
     }
     let untracked = Packet { state: State::Untracked, ..packet };
     assert_eq!(ruleset.evaluate(&untracked).unwrap().verdict, allowed, "{what}: {untracked:?}");
 }
 
-/// Returns the plan's verdict and the log prefix of the denial. Link-scoped traffic is denied while a local pod is isolated.
+/// Returns the plan's verdict and the log prefix of the denial, or of the denial if every policy were enforced. Link-scoped traffic is denied while a local pod is isolated.
 fn expected(plan: &NodePlan, packet: &Packet) -> (Verdict, Option<&'static str>) {
     if packet.is_link_scoped() && !(plan.ingress.is_empty() && plan.egress.is_empty()) {
         return (Verdict::Deny, Some(LOG_INGRESS));
@@ -132,6 +136,15 @@ fn expected(plan: &NodePlan, packet: &Packet) -> (Verdict, Option<&'static str>)
     }
     if packet.hook == Hook::Forward && decide(Direction::Ingress) == Verdict::Deny {
         return (Verdict::Deny, Some(LOG_INGRESS));
+    }
+    let would_deny = |d| {
+        plan.decide_by(Deciding::All, d, source, destination, packet.protocol, packet.port) == Verdict::Deny
+    };
+    if would_deny(Direction::Egress) {
+        return (Verdict::Allow, Some(LOG_AUDIT_EGRESS));
+    }
+    if packet.hook == Hook::Forward && would_deny(Direction::Ingress) {
+        return (Verdict::Allow, Some(LOG_AUDIT_INGRESS));
     }
     (Verdict::Allow, None)
 }

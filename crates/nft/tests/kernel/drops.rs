@@ -48,12 +48,12 @@ fn start(pods: &[IpAddr]) -> Enforcer {
     Enforcer::start(Kernel::open().unwrap(), &silent(pods)).unwrap().0
 }
 
-fn group() -> u16 {
+pub(crate) fn group() -> u16 {
     EnforcerOptions::default().log_group.unwrap()
 }
 
 /// Waits for the next event by polling the file descriptor.
-fn next(reader: &mut DropEventReader) -> DropEvent {
+pub(crate) fn next(reader: &mut DropEventReader) -> DropEvent {
     use std::os::fd::AsFd;
     loop {
         if let Some(event) = reader.read().unwrap() {
@@ -91,7 +91,7 @@ fn reported() {
         let (hook, direction) = (Some(Hook::Input), Direction::Egress);
         assert_eq!(
             packet,
-            DroppedPacket { direction, hook, headers: expected, incoming: Some(1), outgoing: None }
+            DroppedPacket { direction, audited: false, hook, headers: expected, incoming: Some(1), outgoing: None }
         );
         // Only the beginning of a large packet is copied.
         socket.send_to(&[0; 60_000], (peer, 54)).unwrap();

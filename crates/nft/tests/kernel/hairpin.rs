@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, io::ErrorKind, net::IpAddr, net::TcpListener};
 use libtest_mimic::Trial;
 use nix::libc::EEXIST;
 use palisade_nft::{
-    Enforcer, Error, Hook, Kernel, LOG_EGRESS, NetlinkSocket, Transport,
+    Enforcer, Error, Hook, Kernel, LOG_AUDIT_EGRESS, LOG_EGRESS, NetlinkSocket, Transport,
     reader::{Packet, Ruleset, Target},
 };
 use palisade_policy::{
-    AddressChanges, Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict,
+    AddressChanges, Deciding, Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict,
 };
 use palisade_testkit::seeds;
 
@@ -84,7 +84,13 @@ fn all_pods() {
                         let evaluation = ruleset.evaluate(&packet).unwrap();
                         let expected = plan.decide(Direction::Egress, *pod, *pod, protocol, port);
                         assert_eq!(evaluation.verdict, expected, "seed {seed}, step {step}: {packet:?}");
-                        let by = (expected == Verdict::Deny).then_some(LOG_EGRESS);
+                        let all =
+                            plan.decide_by(Deciding::All, Direction::Egress, *pod, *pod, protocol, port);
+                        let by = match (expected, all) {
+                            (Verdict::Deny, _) => Some(LOG_EGRESS),
+                            (Verdict::Allow, Verdict::Deny) => Some(LOG_AUDIT_EGRESS),
+                            (Verdict::Allow, Verdict::Allow) => None,
+                        };
                         assert_eq!(evaluation.logged.as_deref(), by, "seed {seed}, step {step}: {packet:?}");
                         match (expected, plan.hairpin.contains_key(pod)) {
                             (Verdict::Deny, _) => denied += 1,

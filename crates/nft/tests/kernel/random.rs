@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade_policy::{
-    Direction, Family, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol,
+    AuditPlan, Direction, Family, IpRange, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, PortSet, Protocol,
     Traffic,
     address::{from_number, max_number, to_number},
 };
@@ -57,6 +57,9 @@ pub(crate) struct World {
     tables: BTreeMap<usize, Spec>,
     dispatch: BTreeMap<(Direction, IpAddr), usize>,
     hairpin: BTreeMap<IpAddr, Traffic>,
+    /// The same for what policies in audit mode would decide.
+    audit: BTreeMap<(Direction, IpAddr), usize>,
+    audit_hairpin: BTreeMap<IpAddr, Traffic>,
 }
 
 impl World {
@@ -71,6 +74,8 @@ impl World {
             tables: BTreeMap::new(),
             dispatch: BTreeMap::new(),
             hairpin: BTreeMap::new(),
+            audit: BTreeMap::new(),
+            audit_hairpin: BTreeMap::new(),
         };
         for _ in 0..12 {
             world.step(random);
@@ -84,7 +89,7 @@ impl World {
     /// Makes several changes at once.
     pub(crate) fn step(&mut self, random: &mut Random) {
         for _ in 0..1 + random.below(4) {
-            match random.below(9) {
+            match random.below(11) {
                 0..=2 => {
                     for _ in 0..1 + random.below(6) {
                         let pod = *random.pick(&self.pods);
@@ -108,7 +113,7 @@ impl World {
                     }
                 }
                 5 => self.change_hairpins(random),
-                _ => {
+                kind => {
                     let pod = *random.pick(&self.pods);
                     let direction = *random.pick(&Direction::BOTH);
                     let ids: Vec<usize> = self
@@ -117,10 +122,11 @@ impl World {
                         .filter(|(_, s)| s.direction == direction)
                         .map(|(id, _)| *id)
                         .collect();
+                    let dispatch = if kind > 8 { &mut self.audit } else { &mut self.dispatch };
                     if ids.is_empty() || random.chance(25) {
-                        self.dispatch.remove(&(direction, pod));
+                        dispatch.remove(&(direction, pod));
                     } else {
-                        self.dispatch.insert((direction, pod), *random.pick(&ids));
+                        dispatch.insert((direction, pod), *random.pick(&ids));
                     }
                 }
             }
@@ -144,10 +150,11 @@ impl World {
     pub(crate) fn change_hairpins(&mut self, random: &mut Random) {
         for _ in 0..1 + random.below(6) {
             let pod = *random.pick(&self.pods);
+            let hairpin = if random.chance(30) { &mut self.audit_hairpin } else { &mut self.hairpin };
             if random.chance(30) {
-                self.hairpin.remove(&pod);
+                hairpin.remove(&pod);
             } else {
-                self.hairpin.insert(pod, traffic(random));
+                hairpin.insert(pod, traffic(random));
             }
         }
     }
@@ -181,33 +188,41 @@ impl World {
         plan.local = self.dispatch.keys().map(|(_, pod)| *pod).collect();
         plan.nodes = self.class_of.iter().filter(|(_, class)| **class == 1).map(|(a, _)| *a).collect();
         for ((direction, pod), id) in &self.dispatch {
-            let Some(spec) = self.tables.get(id).filter(|spec| spec.direction == *direction) else {
-                continue;
-            };
-            let table_id = PolicyTableId([*id as u8; 16]);
+            let Some(table) = self.add_table(*direction, *id, &mut plan) else { continue };
             let dispatch =
                 if *direction == Direction::Ingress { &mut plan.ingress } else { &mut plan.egress };
-            dispatch.insert(*pod, table_id);
-            let mut table = PolicyTable {
-                direction: *direction,
-                exact: BTreeMap::new(),
-                ranges: BTreeMap::new(),
-                rest: spec.rest.clone(),
-            };
-            for (class, row) in &spec.classes {
-                let id = PeerSetId([*class as u8, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-                let members = self.class_of.iter().filter(|(_, c)| *c == class).map(|(a, _)| *a).collect();
-                plan.peer_sets.insert(id, PeerSet::Addresses(members));
-                table.exact.insert(id, row.clone());
-            }
-            for (ranges, row) in &spec.ranges {
-                let id = name_of(ranges);
-                plan.peer_sets.insert(id, PeerSet::Ranges(ranges.clone()));
-                table.ranges.insert(id, row.clone());
-            }
-            plan.tables.insert(table_id, table);
+            dispatch.insert(*pod, table);
         }
+        for ((direction, pod), id) in &self.audit {
+            let Some(table) = self.add_table(*direction, *id, &mut plan) else { continue };
+            let AuditPlan { ingress, egress, .. } = &mut plan.audit;
+            let dispatch = if *direction == Direction::Ingress { ingress } else { egress };
+            dispatch.insert(*pod, table);
+        }
+        let hairpins = self.audit_hairpin.iter().filter(|(pod, _)| plan.audit.has(**pod));
+        plan.audit.hairpin = hairpins.map(|(pod, traffic)| (*pod, traffic.clone())).collect();
         plan
+    }
+
+    /// Adds a table and its peer sets, if it decides this direction.
+    fn add_table(&self, direction: Direction, id: usize, plan: &mut NodePlan) -> Option<PolicyTableId> {
+        let spec = self.tables.get(&id).filter(|spec| spec.direction == direction)?;
+        let table_id = PolicyTableId([id as u8; 16]);
+        let mut table =
+            PolicyTable { direction, exact: BTreeMap::new(), ranges: BTreeMap::new(), rest: spec.rest.clone() };
+        for (class, row) in &spec.classes {
+            let id = PeerSetId([*class as u8, 0xc1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            let members = self.class_of.iter().filter(|(_, c)| *c == class).map(|(a, _)| *a).collect();
+            plan.peer_sets.insert(id, PeerSet::Addresses(members));
+            table.exact.insert(id, row.clone());
+        }
+        for (ranges, row) in &spec.ranges {
+            let id = name_of(ranges);
+            plan.peer_sets.insert(id, PeerSet::Ranges(ranges.clone()));
+            table.ranges.insert(id, row.clone());
+        }
+        plan.tables.insert(table_id, table);
+        Some(table_id)
     }
 
     /// Returns all pods, isolated or not.

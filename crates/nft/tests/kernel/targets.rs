@@ -1,6 +1,7 @@
 // The modules of both test targets, `kernel` and `kernel-nft`, and their `main`, which runs the tests of one. `WITH_NFT` selects them.
 
 mod agreement;
+mod audit;
 mod claim;
 mod closed_node;
 mod connections;
@@ -39,6 +40,7 @@ fn main() {
     }
     let tests = [
         agreement::trials(),
+        audit::trials(),
         claim::trials(),
         closed_node::trials(),
         connections::trials(),

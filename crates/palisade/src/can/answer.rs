@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_analysis::{Judge, Judgement};
-use palisade_policy::{Cluster, Endpoint, Family, Protocol};
+use palisade_policy::{Cluster, Endpoint, Family, PortSet, Protocol, Traffic};
 
 use serde::Serialize;
 
@@ -13,7 +13,10 @@ use super::{
     notes::{self, Decided, Facts},
     question::{Question, QuestionFlow},
 };
-use crate::verdict::Conclusion;
+use crate::{
+    audited::{AuditQuestion, Audited},
+    verdict::Conclusion,
+};
 
 /// The answer to a question.
 #[derive(Debug)]
@@ -36,6 +39,8 @@ pub(crate) struct Answer {
     pub(crate) outside: Option<String>,
     /// Where a real cluster may differ, and how the ends were found.
     pub(crate) notes: Vec<Note>,
+    /// What policies in audit mode would deny of it.
+    pub(crate) audited: Option<Audited>,
     /// What to look at next, the most important one first.
     pub(crate) hints: Vec<Note>,
 }
@@ -123,6 +128,7 @@ impl VariesBy {
 
 /// Decides every flow of a question.
 pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
+    let audited = audited(cluster, &question.flows);
     let judge = Judge::new(cluster);
     let decided: Vec<(QuestionFlow, Judgement)> = question
         .flows
@@ -140,6 +146,8 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
         })
         .collect();
     let mut notes = question.notes;
+    let audit = |audited: &Audited| Note { code: "audit", text: audited.text() };
+    notes.extend(audited.as_ref().map(audit));
     notes.extend(notes::of(&Facts { cluster, access: question.access.as_ref(), decided: &facts }));
     if let Some(host) = &question.host {
         let denied = facts.iter().filter(|decided| !decided.egress.verdict.is_allow());
@@ -160,8 +168,19 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
         groups: groups(decided),
         outside: question.outside,
         notes,
+        audited,
         hints: Vec::new(),
     }
+}
+
+/// Returns what policies in audit mode would deny of these flows.
+fn audited(cluster: &Cluster, flows: &[QuestionFlow]) -> Option<Audited> {
+    let mut audit = AuditQuestion::new(cluster);
+    for QuestionFlow { flow, .. } in flows {
+        let traffic = Traffic::of(flow.protocol, PortSet::range(flow.port, flow.port));
+        audit.add(&flow.source, &flow.destination, flow.through_service, &traffic);
+    }
+    audit.finish()
 }
 
 /// What is unknown about a host of which policies treat some addresses differently.

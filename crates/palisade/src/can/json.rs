@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     addresses::{self, JsonQuestion, JsonUndecided},
+    audited::{Audited, JsonAudited},
     cluster::JsonMissing,
     output::Encoding,
     reasons::JsonSide,
@@ -38,6 +39,9 @@ struct JsonAnswer<'a> {
     answers: Vec<JsonGroup<'a>>,
     /// The IP families that were considered.
     families: Vec<String>,
+    /// What policies in audit mode would deny.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audited: Option<JsonAudited>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     undecided: Vec<JsonUndecided<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -217,6 +221,7 @@ pub(crate) fn document(
         differs_by: answer.differs.iter().map(|d| d.word()).collect(),
         answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
         families: loaded.cluster.addressing.families.iter().map(ToString::to_string).collect(),
+        audited: answer.audited.as_ref().map(Audited::json),
         undecided,
         incomplete,
         notes: answer.notes.iter().cloned().chain(assumed).collect(),

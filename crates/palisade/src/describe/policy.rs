@@ -8,7 +8,7 @@ use palisade_analysis::{
     exposure::{ExposureRow, PodSet},
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Cluster, Direction, Origin, Policy, Tier};
+use palisade_policy::{Cluster, Direction, Mode, Origin, Policy, Tier};
 use serde::Serialize;
 
 use super::{
@@ -36,7 +36,12 @@ pub(super) fn text(description: &PolicyDescription, loaded: &Loaded) -> String {
     let mut out = String::new();
     let at = policy.origin.as_ref().map(|at| format!("  {}", escape::plain(&at.to_string())));
     let name = escape::plain(&policy.key.to_string()).into_owned();
-    _ = writeln!(out, "{}{}{}", styled(Style::Strong, &name), tier_text(policy), at.unwrap_or_default());
+    let audit = match loaded.cluster.mode_of(policy) {
+        Mode::Audit => " (in audit mode: not enforced)",
+        Mode::Enforce => "",
+    };
+    let (name, tier) = (styled(Style::Strong, &name), tier_text(policy));
+    _ = writeln!(out, "{name}{tier}{audit}{}", at.unwrap_or_default());
     _ = writeln!(out, "{}", sentence(policy));
     selects(description, &mut out);
     if !description.idle.is_empty() {
@@ -165,6 +170,9 @@ struct Document<'a> {
     policy: JsonObject<'a>,
     tier: &'static str,
     priority: Option<i32>,
+    /// `audit` if the policy is in audit mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     text: String,
     isolates: Vec<String>,
     selects: JsonSelects<'a>,
@@ -245,6 +253,7 @@ pub(super) fn document(
         policy: JsonObject::of_policy(&policy.key, policy.origin.as_ref()),
         tier: crate::reasons::tier_word(policy.tier),
         priority: (policy.tier != Tier::Developer && policy.priority != i32::MAX).then_some(policy.priority),
+        mode: Some(loaded.cluster.mode_of(policy)).filter(|mode| *mode == Mode::Audit).map(Mode::as_str),
         text: sentence(policy),
         isolates: isolates.map(|d| d.to_string()).collect(),
         selects: JsonSelects {

@@ -12,6 +12,7 @@ use palisade_policy::{Cluster, Endpoint, Family, PortSet, Protocol, Traffic};
 
 use super::suggestion::Suggestion;
 use crate::{
+    audited::{AuditQuestion, Audited},
     can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, ends, question},
     verdict::Conclusion,
 };
@@ -26,6 +27,8 @@ pub(crate) struct Answer {
     pub(crate) groups: Vec<ExplainedPairs>,
     /// Whether every port was asked about.
     pub(crate) every_port: bool,
+    /// What policies in audit mode would deny of it.
+    pub(crate) audited: Option<Audited>,
     /// Likely mistakes, the clearest first.
     pub(crate) causes: Vec<Finding>,
     /// What is to be allowed or denied: the question, or of every port those that the destination declares.
@@ -209,8 +212,10 @@ pub(crate) fn answer(
         entry.0 = entry.0.union(&traffic);
     }
     let mut groups: Vec<ExplainedPairs> = Vec::new();
+    let mut audit = AuditQuestion::new(cluster);
     for ((source, destination, through_service), (asked, first)) in pairs {
         let explanation = explain(cluster, &source, &destination, through_service, &asked);
+        audit.add(&source, &destination, through_service, &asked);
         // The first pair is the one that was explained. Pairs that no policy distinguishes are not listed in full.
         let (alike, family) = (first.alike, Family::of(destination.address()));
         let pair = |(source, destination)| Pair { source, destination, region: first.region.clone() };
@@ -233,6 +238,7 @@ pub(crate) fn answer(
         destination: question.destination,
         groups,
         every_port: whole.is_some(),
+        audited: audit.finish(),
         causes: Vec::new(),
         wanted: Question::default(),
         suggestions: Vec::new(),

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     addresses::{self, JsonUndecided},
+    audited::{Audited, JsonAudited},
     can::JsonEnd,
     cluster::JsonMissing,
     connection_ends::{self, JsonObject},
@@ -43,6 +44,9 @@ struct Document<'a> {
     answers: Vec<JsonGroup<'a>>,
     /// Alternatives, the best first.
     suggestions: Vec<JsonSuggestion<'a>>,
+    /// What policies in audit mode would deny.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audited: Option<JsonAudited>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     undecided: Vec<JsonUndecided<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
@@ -206,6 +210,7 @@ pub(crate) fn document(answer: &Answer, world: &LoadedInputs, encoding: Encoding
         causes: answer.causes.iter().map(cause).collect(),
         answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
         suggestions: answer.suggestions.iter().map(|s| suggestion(s, loaded)).collect(),
+        audited: answer.audited.as_ref().map(Audited::json),
         undecided: addresses::json_undecided(&questions, !questions.is_empty(), loaded),
         incomplete: &world.incomplete(),
         notes: addresses::notes(loaded),

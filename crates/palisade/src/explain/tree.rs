@@ -34,6 +34,11 @@ pub(crate) fn text(answer: &Answer, to_deny: bool, incomplete: bool) -> String {
     if !answer.causes.is_empty() {
         out.push('\n');
     }
+    if let Some(audited) = &answer.audited {
+        let traffic = VisibleTraffic::of(&audited.traffic).text();
+        let text = format!("{traffic} {}", audited.text());
+        _ = writeln!(out, "{} {}\n", styled(Style::Strong, "audit:"), escape::plain(&text));
+    }
     if incomplete {
         let word = styled(Conclusion::Undecided.style(), Conclusion::Undecided.word());
         _ = writeln!(out, "{word}: not all of the cluster could be read; below is what could be read\n");

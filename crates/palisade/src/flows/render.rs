@@ -1,7 +1,7 @@
 //! One flow as text.
 
 use anyhow::{Context as _, Result};
-use palisade_flow::Record;
+use palisade_flow::{Record, Verdict};
 use serde::Serialize;
 
 use crate::{
@@ -29,7 +29,11 @@ pub(super) fn text(record: &Record) -> String {
     let (from, to) = (record.source.to_string(), record.destination.to_string());
     let (from, to) = (escape::plain(&from), escape::plain(&to));
     let port = record.port_text();
-    let verdict = styled(Style::Bad, &record.verdict.to_string());
+    let style = match record.verdict {
+        Verdict::Dropped => Style::Bad,
+        Verdict::Audited => Style::Strong,
+    };
+    let verdict = styled(style, &record.verdict.to_string());
     let mut out = format!(
         "{time:TIME$}  {from:END$}  {to:END$}  {:PORT$}  {:7}  {verdict} by {} policies\n",
         escape::plain(&port),

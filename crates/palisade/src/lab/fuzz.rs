@@ -22,6 +22,7 @@ Each case is a random cluster that is built, probed, changed and probed again. A
 Examples:
   palisade lab fuzz --seed 1 --cases 200
   palisade lab fuzz --seed 4711 --cases 1
+  palisade lab fuzz --audit
 
 Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
 
@@ -37,6 +38,9 @@ pub(crate) struct Fuzz {
     /// Maximum number of connections to probe before and after the changes of each case
     #[arg(long, value_name = "N", default_value_t = FuzzOptions::default().probes)]
     max_probes: usize,
+    /// Put random policies into audit mode, by each of its settings
+    #[arg(long)]
+    audit: bool,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
@@ -56,6 +60,7 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
         seed: arguments.seed,
         count: arguments.cases,
         probes: arguments.max_probes,
+        audit: arguments.audit,
         ..FuzzOptions::default()
     };
     let began = Instant::now();
@@ -64,7 +69,7 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     bar.finish_and_clear();
     let failed = done.iter().filter(|c| c.failure.is_some()).count();
     let text = match arguments.output.encoding() {
-        None => done.iter().map(failure_text).collect(),
+        None => done.iter().map(|case| failure_text(case, arguments.audit)).collect(),
         Some(encoding) => {
             let result = JsonFuzz { schema: "palisade.lab-fuzz/v1", agrees: failed == 0, cases: &done };
             encoding.encode(&result)?
@@ -96,7 +101,7 @@ fn outcome(cases: &[Case]) -> Outcome {
     }
 }
 
-fn failure_text(case: &Case) -> String {
+fn failure_text(case: &Case, audit: bool) -> String {
     let Some(failure) = &case.failure else { return String::new() };
     let mut out =
         format!("{}\n", styled(Style::Bad, &format!("seed {} failed, {}:", case.seed, failure.stage)));
@@ -105,8 +110,10 @@ fn failure_text(case: &Case) -> String {
     }
     _ = writeln!(
         out,
-        "  reproduce with: palisade lab fuzz --seed {} --cases 1\n{}",
-        case.seed, failure.cluster
+        "  reproduce with: palisade lab fuzz --seed {} --cases 1{}\n{}",
+        case.seed,
+        if audit { " --audit" } else { "" },
+        failure.cluster
     );
     out
 }

@@ -165,6 +165,19 @@ fn status(status: &Status) -> String {
         status.policies.iter().filter(|(_, n)| *n > 0).map(|(kind, n)| format!("{kind} {n}")).collect();
     let policies = if policies.is_empty() { "none".to_owned() } else { policies.join(", ") };
     line("policies", policies);
+    if status.mode == "audit" || status.audited_policies > 0 {
+        let default = if status.mode == "audit" { " (audit is the agent's mode)" } else { "" };
+        line(
+            "audit",
+            format!(
+                "{} {} in audit mode{default}; addresses selected for ingress {}, for egress {}",
+                status.audited_policies,
+                if status.audited_policies == 1 { "policy" } else { "policies" },
+                status.audited_ingress,
+                status.audited_egress
+            ),
+        );
+    }
     line(
         "cluster",
         format!("{} namespaces, {} nodes, {} pods", status.namespaces, status.nodes, status.pods),
@@ -253,6 +266,7 @@ fn pods(pods: &[PodView]) -> String {
             _ if pod.not_enforced.iter().any(|d| d == direction) => "NOT ENFORCED".to_owned(),
             _ if pod.cut_off.iter().any(|d| d == direction) => "cut off".to_owned(),
             Some(table) => table.clone(),
+            None if pod.audit.iter().any(|d| d == direction) => "open (audit)".to_owned(),
             None => "open".to_owned(),
         };
         let addresses: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
@@ -275,11 +289,16 @@ fn profiles(profiles: &[ProfileView]) -> String {
     }
     let mut out = String::new();
     for profile in profiles {
-        _ = writeln!(out, "{} {}", profile.direction, profile.table);
+        _ = writeln!(out, "{} {}{}", profile.direction, profile.table, audit(&profile.mode));
         _ = writeln!(out, "  policies  {}", profile.policies.join(", "));
         _ = writeln!(out, "  pods      {}", profile.pods.join(", "));
     }
     out
+}
+
+/// What a heading says of the mode.
+fn audit(mode: &str) -> &'static str {
+    if mode == "audit" { " (audit: drops nothing)" } else { "" }
 }
 
 fn tables(tables: &[PolicyTableView]) -> String {
@@ -288,7 +307,8 @@ fn tables(tables: &[PolicyTableView]) -> String {
     }
     let mut out = String::new();
     for table in tables {
-        _ = writeln!(out, "{} {}, used by {} addresses", table.direction, table.id, table.addresses);
+        let (direction, of) = (&table.direction, audit(&table.mode));
+        _ = writeln!(out, "{direction} {}{of}, used by {} addresses", table.id, table.addresses);
         for row in &table.rows {
             _ = writeln!(out, "  {:<6} {}  {}", row.of, row.group, row.traffic);
         }
@@ -380,11 +400,17 @@ mod tests {
             addresses: Vec::new(),
             ingress: Some(of()),
             egress: None,
+            audit: Vec::new(),
             cut_off: Vec::new(),
             address_owned_by: Some(of()),
         };
-        let profile =
-            ProfileView { direction: of(), table: of(), policies: vec![of(), of()], pods: vec![of()] };
+        let profile = ProfileView {
+            direction: of(),
+            mode: of(),
+            table: of(),
+            policies: vec![of(), of()],
+            pods: vec![of()],
+        };
         let watch = WatchView { kind: of(), state: of(), why: Some(of()), for_seconds: 1 };
         let status = Status {
             node: of(),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::stage::{Running, Stage, palisade, policy, run};
 
 impl Stage {
-    fn flows(&self, words: &[&str]) -> Command {
+    pub(super) fn flows(&self, words: &[&str]) -> Command {
         let mut command = palisade(self.dir.path());
         command.arg("flows").args(words).arg("--socket").arg(self.socket());
         command

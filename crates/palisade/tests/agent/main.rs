@@ -6,6 +6,7 @@
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
+mod audit;
 mod cni;
 mod faults;
 mod flows;

@@ -26,6 +26,8 @@ pub(crate) fn exposed() -> String {
     metrics.over_budget_pods.get_or_create(&direction()).set(1);
     metrics.commits.get_or_create(&ResultLabel { result: "ok" }).inc();
     metrics.drops.get_or_create(&DropLabels::unknown(Direction::Ingress)).inc();
+    metrics.audited.get_or_create(&DropLabels::unknown(Direction::Ingress)).inc();
+    metrics.audited_pods.get_or_create(&direction()).set(1);
     metrics.errors.get_or_create(&StageLabel { stage: "source" }).inc();
     metrics.unusable_objects.get_or_create(&kind()).set(1);
     metrics.watch_up.get_or_create(&kind()).set(1);

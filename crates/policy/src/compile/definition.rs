@@ -11,8 +11,8 @@ use super::{
     names::{Attempt, Kind, Namer},
 };
 use crate::{
-    Action, Direction, Name, Peer, PeerSetId, Pod, Policy, PolicyTableId, PortMatch, Protocol, Rule, Tier,
-    Traffic, Verdict,
+    Action, Direction, Mode, Name, Peer, PeerSetId, Pod, Policy, PolicyTableId, PortMatch, Protocol, Rule,
+    Tier, Traffic, Verdict,
     tiers::{self, Carrier},
     traffic::TrafficSum,
 };
@@ -22,6 +22,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Definition {
     pub(super) direction: Direction,
+    /// Whether it decides, or is what policies in audit mode would decide. The two never share a table, so that one
+    /// over its budget has no effect on the other.
+    pub(super) mode: Mode,
     /// The Admin tier: the first match decides.
     admin: Vec<RuleDefinition>,
     /// The union of all NetworkPolicies; `None` if none isolates.
@@ -57,6 +60,7 @@ impl Definition {
     /// Makes the definition for `policies`, which select `subject`, in one direction; `None` if none of them applies to
     /// it.
     pub(super) fn new(
+        mode: Mode,
         direction: Direction,
         subject: &Pod,
         policies: &[&Policy],
@@ -66,6 +70,7 @@ impl Definition {
             let rules = |p: &&&Policy| p.rules(direction).is_some_and(|rules| !rules.is_empty());
             return Some(Self {
                 direction,
+                mode,
                 admin: Vec::new(),
                 developer: None,
                 baseline: Vec::new(),
@@ -93,6 +98,7 @@ impl Definition {
         let tiered = !admin.is_empty() || !baseline.is_empty();
         (developer.is_some() || tiered).then_some(Self {
             direction,
+            mode,
             admin,
             developer,
             baseline,

@@ -2,7 +2,7 @@
 //! tiers, without a node, tables or peer sets.
 
 use super::{budget::Budget, definition::Definition};
-use crate::{Direction, Name, Peer, Pod, Policy, Protocol, Traffic};
+use crate::{Direction, Mode, Name, Peer, Pod, Policy, Protocol, Traffic};
 
 /// The rules that decide one direction of a pod, in order.
 ///
@@ -19,7 +19,7 @@ impl EffectiveRules {
     /// the subject's own node is always allowed, whatever the rules are (SEMANTICS A39, D9).
     #[must_use]
     pub fn new(direction: Direction, subject: &Pod, policies: &[&Policy]) -> Option<Self> {
-        Definition::new(direction, subject, policies, &Budget::UNLIMITED).map(Self)
+        Definition::new(Mode::Enforce, direction, subject, policies, &Budget::UNLIMITED).map(Self)
     }
 
     /// Iterates over the peers of all rules, each with the index of its rule. A rule without peers matches every peer.

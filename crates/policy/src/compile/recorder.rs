@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    Delta, Direction, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, Traffic,
+    Delta, Direction, Mode, NodePlan, PeerSet, PeerSetId, PolicyTable, PolicyTableId, Traffic,
     plan::{AddressChanges, MemberChanges},
 };
 
@@ -16,8 +16,8 @@ pub(super) struct Recorder<'a> {
     /// `None`: the set is new, and its members needn't be tracked.
     sets: BTreeMap<PeerSetId, Option<BTreeMap<IpAddr, bool>>>,
     tables: BTreeMap<PolicyTableId, Option<PolicyTable>>,
-    dispatch: BTreeMap<(Direction, IpAddr), Option<PolicyTableId>>,
-    hairpin: BTreeMap<IpAddr, Option<Traffic>>,
+    dispatch: BTreeMap<(Mode, Direction, IpAddr), Option<PolicyTableId>>,
+    hairpin: BTreeMap<(Mode, IpAddr), Option<Traffic>>,
     /// For each address whose membership changed, whether it was initially in the set.
     local: BTreeMap<IpAddr, bool>,
     nodes: BTreeMap<IpAddr, bool>,
@@ -78,34 +78,47 @@ impl<'a> Recorder<'a> {
     /// Sets or removes the table of a local address. Returns the previous one.
     pub(super) fn set_dispatch(
         &mut self,
-        direction: Direction,
-        address: IpAddr,
+        key: (Mode, Direction, IpAddr),
         table: Option<PolicyTableId>,
     ) -> Option<PolicyTableId> {
-        let map = match direction {
-            Direction::Ingress => &mut self.plan.ingress,
-            Direction::Egress => &mut self.plan.egress,
+        let (mode, direction, address) = key;
+        let map = match (mode, direction) {
+            (Mode::Enforce, Direction::Ingress) => &mut self.plan.ingress,
+            (Mode::Enforce, Direction::Egress) => &mut self.plan.egress,
+            (Mode::Audit, Direction::Ingress) => &mut self.plan.audit.ingress,
+            (Mode::Audit, Direction::Egress) => &mut self.plan.audit.egress,
         };
         let before = match table {
             Some(table) => map.insert(address, table),
             None => map.remove(&address),
         };
-        self.dispatch.entry((direction, address)).or_insert(before);
+        self.dispatch.entry(key).or_insert(before);
         before
     }
 
-    /// Returns the tables of a local address, egress first.
-    pub(super) fn tables_of(&self, address: IpAddr) -> [Option<PolicyTableId>; 2] {
-        [self.plan.egress.get(&address).copied(), self.plan.ingress.get(&address).copied()]
+    /// Returns the tables that decide for a local address in this mode, egress first; none if no policy in audit mode
+    /// selects it.
+    pub(super) fn tables_of(&self, mode: Mode, address: IpAddr) -> [Option<PolicyTableId>; 2] {
+        let NodePlan { ingress, egress, audit, .. } = &*self.plan;
+        let enforced = [egress.get(&address).copied(), ingress.get(&address).copied()];
+        match mode {
+            Mode::Enforce => enforced,
+            Mode::Audit if !audit.has(address) => [None, None],
+            Mode::Audit => [
+                audit.egress.get(&address).copied().or(enforced[0]),
+                audit.ingress.get(&address).copied().or(enforced[1]),
+            ],
+        }
     }
 
     /// Sets what a pod may send to itself through a service; `None`: everything.
-    pub(super) fn set_hairpin(&mut self, address: IpAddr, traffic: Option<Traffic>) {
+    pub(super) fn set_hairpin(&mut self, mode: Mode, address: IpAddr, traffic: Option<Traffic>) {
+        let map = hairpin_of(self.plan, mode);
         let before = match traffic {
-            Some(traffic) => self.plan.hairpin.insert(address, traffic),
-            None => self.plan.hairpin.remove(&address),
+            Some(traffic) => map.insert(address, traffic),
+            None => map.remove(&address),
         };
-        self.hairpin.entry(address).or_insert(before);
+        self.hairpin.entry((mode, address)).or_insert(before);
     }
 
     /// Sets whether a running pod of this node owns an address.
@@ -148,17 +161,27 @@ impl<'a> Recorder<'a> {
                 None => drop(delta.tables_removed.insert(id)),
             }
         }
-        for (address, first) in self.hairpin {
-            match plan.hairpin.get(&address) {
+        for ((mode, address), first) in self.hairpin {
+            let changes = match mode {
+                Mode::Enforce => &mut delta.hairpin,
+                Mode::Audit => &mut delta.audit.hairpin,
+            };
+            match hairpin_of(plan, mode).get(&address) {
                 now if now == first.as_ref() => {}
-                Some(traffic) => drop(delta.hairpin.set.insert(address, traffic.clone())),
-                None => drop(delta.hairpin.removed.insert(address)),
+                Some(traffic) => drop(changes.set.insert(address, traffic.clone())),
+                None => drop(changes.removed.insert(address)),
             }
         }
-        for ((direction, address), first) in self.dispatch {
-            let (now, changes): (_, &mut AddressChanges) = match direction {
-                Direction::Ingress => (plan.ingress.get(&address), &mut delta.ingress),
-                Direction::Egress => (plan.egress.get(&address), &mut delta.egress),
+        for ((mode, direction, address), first) in self.dispatch {
+            let (now, changes): (_, &mut AddressChanges) = match (mode, direction) {
+                (Mode::Enforce, Direction::Ingress) => (plan.ingress.get(&address), &mut delta.ingress),
+                (Mode::Enforce, Direction::Egress) => (plan.egress.get(&address), &mut delta.egress),
+                (Mode::Audit, Direction::Ingress) => {
+                    (plan.audit.ingress.get(&address), &mut delta.audit.ingress)
+                }
+                (Mode::Audit, Direction::Egress) => {
+                    (plan.audit.egress.get(&address), &mut delta.audit.egress)
+                }
             };
             match now {
                 now if now == first.as_ref() => {}
@@ -167,6 +190,13 @@ impl<'a> Recorder<'a> {
             }
         }
         delta
+    }
+}
+
+fn hairpin_of(plan: &mut NodePlan, mode: Mode) -> &mut BTreeMap<IpAddr, Traffic> {
+    match mode {
+        Mode::Enforce => &mut plan.hairpin,
+        Mode::Audit => &mut plan.audit.hairpin,
     }
 }
 

@@ -13,7 +13,9 @@ use super::{
     names::Namer,
     remove_from,
 };
-use crate::{Cluster, ContainerPort, Direction, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey};
+use crate::{
+    Cluster, ContainerPort, Direction, Mode, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey,
+};
 
 /// The running pods of this node, and the policies by the namespace in which they select.
 #[derive(Clone, Debug, Default)]
@@ -31,6 +33,7 @@ pub(super) struct Subjects {
 /// A profile: pods that the same policies select and that have the same named ports share a table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Profile {
+    mode: Mode,
     direction: Direction,
     policies: Vec<PolicyKey>,
     ports: Vec<ContainerPort>,
@@ -102,30 +105,45 @@ impl Subjects {
         }
     }
 
-    /// Resolves the definition of each direction for each address that a local pod owns.
+    /// Resolves the definitions of each direction for each address that a local pod owns: the one that is enforced, and
+    /// if a policy in audit mode applies, the one of all policies.
     pub(super) fn resolve(
         &mut self,
         key: &ObjectKey,
         cluster: &Cluster,
         book: &AddressBook,
-        mut emit: impl FnMut(IpAddr, Direction, Option<NamedDefinition>),
+        mut emit: impl FnMut((Mode, Direction, IpAddr), Option<NamedDefinition>),
     ) {
         let Some(pod) = cluster.pods.get(key).filter(|_| self.is_local(key)) else { return };
         let mut owned = pod.addresses.iter().copied().filter(|a| book.is_owner(key, *a)).peekable();
         if owned.peek().is_none() {
             return;
         }
-        let policies = self.policies_of(pod, cluster);
-        let definitions =
-            Direction::BOTH.map(|direction| (direction, self.definition(direction, pod, &policies)));
+        let all = self.policies_of(pod, cluster);
+        let is_enforced = |policy: &&Policy| cluster.mode_of(policy) == Mode::Enforce;
+        let enforced: Vec<&Policy> = all.iter().copied().filter(is_enforced).collect();
+        let mut definitions = Vec::new();
+        for direction in Direction::BOTH {
+            definitions.push((
+                (Mode::Enforce, direction),
+                self.definition(Mode::Enforce, direction, pod, &enforced),
+            ));
+            let audited = |policy: &&Policy| !is_enforced(policy) && policy.rules(direction).is_some();
+            let audit = if all.iter().any(audited) {
+                self.definition(Mode::Audit, direction, pod, &all)
+            } else {
+                None
+            };
+            definitions.push(((Mode::Audit, direction), audit));
+        }
         for address in owned {
-            for (direction, definition) in &definitions {
-                emit(address, *direction, definition.clone());
+            for ((mode, direction), definition) in &definitions {
+                emit((*mode, *direction, address), definition.clone());
             }
         }
     }
 
-    /// Returns the policies that select a pod and apply to one direction. As [`Subjects::policies_of`].
+    /// Returns the enforced policies that select a pod and apply to one direction. As [`Subjects::policies_of`].
     pub(super) fn touching<'a>(
         &self,
         direction: Direction,
@@ -133,7 +151,8 @@ impl Subjects {
         cluster: &'a Cluster,
     ) -> Vec<&'a Policy> {
         let all = self.policies_of(pod, cluster).into_iter();
-        all.filter(|policy| policy.rules(direction).is_some()).collect()
+        all.filter(|policy| policy.rules(direction).is_some() && cluster.mode_of(policy) == Mode::Enforce)
+            .collect()
     }
 
     /// Returns the policies that select a pod. `O(policies of its namespace + cluster-wide policies)`.
@@ -149,6 +168,7 @@ impl Subjects {
 
     fn definition(
         &mut self,
+        mode: Mode,
         direction: Direction,
         pod: &Pod,
         policies: &[&Policy],
@@ -156,6 +176,7 @@ impl Subjects {
         let touching: Vec<&Policy> =
             policies.iter().copied().filter(|p| p.rules(direction).is_some()).collect();
         let profile = Profile {
+            mode,
             direction,
             policies: touching.iter().map(|p| p.key.clone()).collect(),
             ports: pod.ports.iter().filter(|p| p.name.is_some()).cloned().collect(),
@@ -163,7 +184,7 @@ impl Subjects {
         self.profiles
             .entry(profile)
             .or_insert_with(|| {
-                let definition = Definition::new(direction, pod, &touching, &self.budget)?;
+                let definition = Definition::new(mode, direction, pod, &touching, &self.budget)?;
                 Some(self.definitions.share(definition))
             })
             .clone()

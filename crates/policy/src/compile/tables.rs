@@ -24,8 +24,8 @@ use super::{
     selections::{Choice, Selections},
 };
 use crate::{
-    AddressSet, Cluster, Direction, IpRange, Name, Peer, PeerSet, PeerSetId, PolicyTable, PolicyTableId,
-    Traffic,
+    AddressSet, Cluster, Direction, IpRange, Mode, Name, Peer, PeerSet, PeerSetId, PolicyTable,
+    PolicyTableId, Traffic,
 };
 
 /// A peer set. All tables that use it have the same classes in it.
@@ -43,6 +43,8 @@ pub(super) struct Tables {
     budget: Budget,
     namer: Namer,
     accounts: Accounts,
+    /// The accounts of the tables of policies in audit mode, so that these cost the enforced ones nothing.
+    audit_accounts: Accounts,
     tables: BTreeMap<PolicyTableId, TableState>,
     sets: BTreeMap<PeerSetId, PeerSetState>,
     selections: Selections,
@@ -81,16 +83,17 @@ impl Tables {
     /// exact rows.
     pub(super) fn dispatch(
         &mut self,
-        (direction, address): (Direction, IpAddr),
+        key: (Mode, Direction, IpAddr),
         namespace: Option<&Name>,
         definition: Option<NamedDefinition>,
         classes: &mut Classes,
         recorder: &mut Recorder<'_>,
     ) {
         let target = definition.as_ref().map(|(id, _)| *id);
-        let repriced = self.accounts.place(direction, address, namespace.zip(target));
+        let (mode, direction, address) = key;
+        let repriced = self.accounts_of(mode).place(direction, address, namespace.zip(target));
         self.repriced.extend(repriced);
-        let before = recorder.set_dispatch(direction, address, target);
+        let before = recorder.set_dispatch(key, target);
         // Even if the table stays: other policies may have led to it.
         let is_closed = |id: Option<PolicyTableId>| id.is_some_and(|id| self.closed.contains_key(&id));
         self.closings += u64::from(is_closed(before) || is_closed(target));
@@ -112,6 +115,13 @@ impl Tables {
             if table.users.is_empty() {
                 self.unused_tables.insert(id);
             }
+        }
+    }
+
+    fn accounts_of(&mut self, mode: Mode) -> &mut Accounts {
+        match mode {
+            Mode::Enforce => &mut self.accounts,
+            Mode::Audit => &mut self.audit_accounts,
         }
     }
 
@@ -254,19 +264,26 @@ impl Tables {
             dirty.extend(self.hairpins.iter().filter(concerned));
         }
         for address in dirty {
-            let tables =
-                recorder.tables_of(address).into_iter().flatten().filter_map(|id| self.tables.get(&id));
-            let deciding: Vec<_> = tables.filter(|t| t.definition.has_cluster_wide_rules()).collect();
             let class = classes.of(address).and_then(|id| classes.get(id));
-            let traffic = class.map_or_else(Traffic::all, |class| {
-                deciding.iter().fold(Traffic::all(), |sum, table| sum.intersection(&table.hairpin_row(class)))
-            });
-            if deciding.is_empty() {
-                self.hairpins.remove(&address)
-            } else {
+            let mut is_decided = false;
+            for mode in [Mode::Enforce, Mode::Audit] {
+                let tables = recorder.tables_of(mode, address).into_iter().flatten();
+                let deciding: Vec<_> = tables
+                    .filter_map(|id| self.tables.get(&id))
+                    .filter(|t| t.definition.has_cluster_wide_rules())
+                    .collect();
+                let traffic = class.map_or_else(Traffic::all, |class| {
+                    let rows = deciding.iter().map(|table| table.hairpin_row(class));
+                    rows.fold(Traffic::all(), |sum, row| sum.intersection(&row))
+                });
+                is_decided |= !deciding.is_empty();
+                recorder.set_hairpin(mode, address, (!traffic.is_all()).then_some(traffic));
+            }
+            if is_decided {
                 self.hairpins.insert(address)
+            } else {
+                self.hairpins.remove(&address)
             };
-            recorder.set_hairpin(address, (!traffic.is_all()).then_some(traffic));
         }
     }
 

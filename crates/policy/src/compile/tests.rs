@@ -30,6 +30,7 @@ fn only_frontend() -> Arc<Policy> {
         key: PolicyKey::network_policy("shop", "only-frontend"),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: choose("backend"),
         ingress: Some(vec![Rule {
             name: None,

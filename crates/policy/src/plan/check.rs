@@ -59,8 +59,13 @@ impl NodePlan {
     /// [`BrokenPlan`] with the first invariant that doesn't hold.
     pub fn check(&self) -> Result<(), BrokenPlan> {
         let mut used: BTreeSet<PolicyTableId> = BTreeSet::new();
-        for (direction, dispatch) in [(Direction::Ingress, &self.ingress), (Direction::Egress, &self.egress)]
-        {
+        let dispatches = [
+            (Direction::Ingress, &self.ingress),
+            (Direction::Egress, &self.egress),
+            (Direction::Ingress, &self.audit.ingress),
+            (Direction::Egress, &self.audit.egress),
+        ];
+        for (direction, dispatch) in dispatches {
             for (address, table) in dispatch {
                 if self.tables.get(table).is_none_or(|t| t.direction != direction) {
                     return Err(BrokenPlan::Table { direction, address: *address, table: *table });

@@ -16,6 +16,7 @@ pub(crate) fn policy_in(namespace: &str, name: &str, pods: &[(&str, &str)]) -> P
         key: PolicyKey::network_policy(namespace, name),
         tier: Tier::Developer,
         priority: 0,
+        mode: None,
         subject: PodMatch {
             namespaces: NamespaceMatch::Named(namespace.into()),
             pods: Selector::of_labels(pods.iter().copied()),

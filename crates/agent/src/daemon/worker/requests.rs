@@ -10,6 +10,7 @@ use super::Worker;
 use crate::{
     ReviewState,
     daemon::{shared::VERSION, shortfall::Shortfall},
+    drops::counter,
     error_chain,
     metrics::{DropLabels, KindLabel, ScopeLabel},
     socket::{Request, Response, ReviewView, Status, Verified},
@@ -94,6 +95,10 @@ impl Worker {
             local_pods: view::local(cluster, &self.node).count(),
             isolated_ingress: plan.ingress.len(),
             isolated_egress: plan.egress.len(),
+            mode: cluster.mode.to_string(),
+            audited_policies: cluster.audited().count(),
+            audited_ingress: plan.audit.ingress.len(),
+            audited_egress: plan.audit.egress.len(),
             tables: plan.tables.len(),
             groups: plan.peer_sets.len(),
             elements,
@@ -142,6 +147,9 @@ impl Worker {
         set(&m.pods.get_or_create(&ScopeLabel { scope: "local" }), view::local(cluster, &self.node).count());
         set(&m.isolated_pods.get_or_create(&Direction::Ingress.into()), plan.ingress.len());
         set(&m.isolated_pods.get_or_create(&Direction::Egress.into()), plan.egress.len());
+        set(&m.audited_pods.get_or_create(&Direction::Ingress.into()), plan.audit.ingress.len());
+        set(&m.audited_pods.get_or_create(&Direction::Egress.into()), plan.audit.egress.len());
+        set(&m.audited_policies, cluster.audited().count());
         set(&m.policy_tables, plan.tables.len());
         set(&m.peer_sets, plan.peer_sets.len());
         set(&m.elements, elements);
@@ -150,17 +158,25 @@ impl Worker {
         self.count_unlogged_drops();
     }
 
-    /// Adds packets to `palisade_drops_total` that the kernel counted but didn't log: it logs a limited number. Those that
+    /// Adds packets to `palisade_drops_total` and `palisade_audited_packets_total` that the kernel counted but didn't log: it logs a limited number. Those that
     /// were counted by the last call and have not been logged since never will be.
     pub(super) fn count_unlogged_drops(&mut self) {
         let Some(counts) = self.agent.data_plane().count_drops(&mut self.drop_tally) else { return };
-        for (direction, now) in [(Direction::Egress, counts.egress), (Direction::Ingress, counts.ingress)] {
-            let (before, unlogged) = self.drop_counts.entry(direction).or_default();
-            let more = before.saturating_sub(self.drops.received(direction)).saturating_sub(*unlogged);
+        for (direction, audited, now) in [
+            (Direction::Egress, false, counts.egress),
+            (Direction::Ingress, false, counts.ingress),
+            (Direction::Egress, true, counts.audited_egress),
+            (Direction::Ingress, true, counts.audited_ingress),
+        ] {
+            let (before, unlogged) = self.drop_counts.entry((direction, audited)).or_default();
+            let received = self.drops.received(direction, audited);
+            let more = before.saturating_sub(received).saturating_sub(*unlogged);
             *unlogged += more;
             *before = now;
             self.flows.lose(more);
-            self.metrics.drops.get_or_create(&DropLabels::unknown(direction)).inc_by(more);
+            if more > 0 || !audited {
+                counter(&self.metrics, audited).get_or_create(&DropLabels::unknown(direction)).inc_by(more);
+            }
         }
     }
 }

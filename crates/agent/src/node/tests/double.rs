@@ -201,8 +201,11 @@ fn size(delta: &Delta) -> usize {
         PeerSet::Addresses(set) => 1 + set.len(),
         PeerSet::Ranges(ranges) => 1 + ranges.len(),
     });
-    let dispatch = [&delta.ingress, &delta.egress].map(|d| d.set.len() + d.removed.len());
-    let hairpin = delta.hairpin.set.len() + delta.hairpin.removed.len();
+    let audit = &delta.audit;
+    let dispatch =
+        [&delta.ingress, &delta.egress, &audit.ingress, &audit.egress].map(|d| d.set.len() + d.removed.len());
+    let hairpin =
+        [&delta.hairpin, &audit.hairpin].map(|h| h.set.len() + h.removed.len()).iter().sum::<usize>();
     members + groups.sum::<usize>() + dispatch.iter().sum::<usize>() + hairpin + delta.tables_set.len()
 }
 

@@ -12,11 +12,13 @@ impl Tables {
     /// Closes and opens the tables whose cost or namespaces changed.
     pub(super) fn update_budgets(&mut self, classes: &mut Classes, recorder: &mut Recorder<'_>) {
         let mut touched = std::mem::take(&mut self.repriced);
-        touched.iter().for_each(|id| self.accounts.reprice(*id));
         let (tables, elements) = (&self.tables, self.budget.elements);
         // A table with an excess of rules costs nothing.
         let cost = |id| tables.get(&id).map_or(0, |t| if t.cost() > elements { 0 } else { t.cost() });
-        touched.extend(self.accounts.update(self.budget.namespace, cost));
+        for accounts in [&mut self.accounts, &mut self.audit_accounts] {
+            touched.iter().for_each(|id| accounts.reprice(*id));
+            touched.extend(accounts.update(self.budget.namespace, cost));
+        }
         for id in touched {
             // An unused table is dropped as it is.
             let Some(table) = self.tables.get(&id).filter(|table| !table.users.is_empty()) else { continue };
@@ -25,7 +27,7 @@ impl Tables {
             } else if table.cost() > elements {
                 Some(Limit::Elements)
             } else {
-                self.accounts.is_beyond(id).then_some(Limit::Namespace)
+                (self.accounts.is_beyond(id) || self.audit_accounts.is_beyond(id)).then_some(Limit::Namespace)
             };
             match (table.closed, limit) {
                 (before, now) if before == now => {}
