@@ -61,6 +61,9 @@ rendered --set removeRules=true,agent.stateDir=/var/lib/palisade,agent.cniChain=
     | put manifests/remove.yaml
 rendered --set explainer.clusterRole=true --show-only templates/explainer.yaml | generated \
     "Permissions for users of the command line; docs/install.md describes how to grant them." | put manifests/explainer.yaml
+rendered --set flowReader.role=true --show-only templates/flow-reader.yaml | generated \
+    "Permissions for users of \`palisade flows\` and \`palisade status\`; docs/install.md describes how to grant them." \
+    | put manifests/flow-reader.yaml
 for case in tests/*/; do
     rendered --values "$case/values.yaml" | put "${case}expected.yaml"
 done

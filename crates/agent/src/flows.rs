@@ -11,8 +11,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use palisade_flow::{Filter, Record};
-use serde::{Deserialize, Serialize};
+use palisade_flow::Record;
+pub use palisade_flow::{FlowPage, FlowRequest};
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout_at},
@@ -28,40 +28,6 @@ const MAX_PAGE_BYTES: usize = 4 << 20;
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The most requests that wait at once. The socket serves others too, such as the start of pods.
 const MAX_WAITING: usize = 4;
-
-/// A request for records.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowRequest {
-    /// Only records with a greater id; 0 for all.
-    #[serde(default)]
-    pub after: u64,
-    /// Only this many of the latest records that match.
-    #[serde(default)]
-    pub last: Option<usize>,
-    /// Which records.
-    #[serde(default)]
-    pub filter: Filter,
-    /// How long to wait for a record if there is none, in milliseconds.
-    #[serde(default)]
-    pub wait_milliseconds: u64,
-}
-
-/// Records, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FlowPage {
-    /// The records.
-    pub records: Vec<Record>,
-    /// To be given as [`FlowRequest::after`] to go on. Less than that if the agent has started again since.
-    pub next: u64,
-    /// Whether there are more right now.
-    pub more: bool,
-    /// How many records have made room for others since the agent started.
-    pub evicted: u64,
-    /// How many packets have no record since the agent started, because there were too many at once.
-    pub unrecorded: u64,
-    /// When the agent started. Ids start from 1 again when the agent restarts.
-    pub started: Timestamp,
-}
 
 /// The buffer.
 #[derive(Debug)]
@@ -149,7 +115,8 @@ impl FlowStore {
         let mut after = request.after;
         loop {
             last.mark_unchanged();
-            let page = FlowPage { started: self.started, ..self.lock().page(after, request) };
+            let page = self.lock().page(after, request);
+            let page = FlowPage { started: self.started, now: Some(Timestamp::now()), ..page };
             if !page.records.is_empty() || request.wait_milliseconds == 0 || place.is_err() {
                 return Ok(page);
             }

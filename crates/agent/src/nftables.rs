@@ -256,6 +256,8 @@ pub struct MissingFeature {
     pub feature: &'static str,
     /// What is not enforced without it.
     pub consequence: &'static str,
+    /// Whether it is the check of source addresses.
+    pub is_source_check: bool,
 }
 
 impl MissingFeature {
@@ -264,10 +266,12 @@ impl MissingFeature {
             Feature::SourceCheck => Self {
                 feature: "reverse path lookup in the forward hook (Linux 5.19 with CONFIG_NFT_FIB_INET)",
                 consequence: "packets with forged source addresses are treated as packets of the pod whose address they have",
+                is_source_check: true,
             },
             Feature::Bridge => Self {
                 feature: "nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE)",
                 consequence: "frames with a VLAN tag pass between bridged pods regardless of policies",
+                is_source_check: false,
             },
         }
     }
@@ -275,7 +279,7 @@ impl MissingFeature {
     /// Logs a warning.
     #[cfg(feature = "daemon")]
     pub(crate) fn log(&self) {
-        let Self { feature, consequence } = self;
+        let Self { feature, consequence, .. } = self;
         tracing::warn!(feature, consequence, "kernel lacks a feature, continuing without it");
     }
 }

@@ -183,6 +183,15 @@ pub struct Status {
     /// What holds pods until they are isolated: `nri`, `cni`, both or neither.
     #[serde(default)]
     pub held_by: Vec<String>,
+    /// How source addresses of pods are checked: `off`, `enforce`, `strict`, or `unsupported` if the kernel can't.
+    #[serde(default)]
+    pub source_check: String,
+    /// Packets that policies dropped in the last minute, by the kernel's exact counters. `None` if drops are not counted.
+    #[serde(default)]
+    pub drops_last_minute: Option<u64>,
+    /// The number of errors in the last hour, of the latest 100.
+    #[serde(default)]
+    pub errors_last_hour: usize,
     /// Bridge ports that lead to pods which are not known.
     #[serde(default)]
     pub unbound_ports: Vec<String>,

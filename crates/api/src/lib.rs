@@ -6,6 +6,7 @@
 //!   between the states of the watches.
 //! * [`report()`] writes problems with objects or with a node back to the cluster, as Events and as conditions of cluster-wide policies.
 //! * [`remove_startup_taint`] lets pods be scheduled to a node whose agent is ready.
+//! * [`pod_command`] (feature `exec`) runs a command in many pods at once.
 //! * [`Rights`] queries which requests of the agent the server would allow, and which policy kinds it serves.
 //!
 //! This crate moves objects and decides nothing. `palisade_manifest` decodes them, and `palisade_policy` decides what they mean. No
@@ -28,6 +29,8 @@ mod error;
 mod event;
 #[cfg(feature = "client")]
 mod list;
+#[cfg(feature = "exec")]
+pub mod pod_command;
 pub mod read;
 #[cfg(feature = "client")]
 mod report;

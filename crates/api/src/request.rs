@@ -96,7 +96,7 @@ fn accepting_json(request: Result<Request<Vec<u8>>, request::Error>) -> Result<R
 }
 
 /// Percent-encodes a part of a path.
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -78,11 +78,11 @@ pub(crate) enum Verb {
     /// Explain a verdict, policy by policy, and how to change the result
     #[command(after_help = explain::HELP)]
     Explain(Explain),
-    /// Show what policies dropped on this node, and why
-    #[cfg(all(target_os = "linux", feature = "agent"))]
+    /// Show what policies dropped, on this node or on those of a cluster, and why
+    #[cfg(feature = "live")]
     #[command(after_help = crate::flows::HELP)]
     Flows(crate::flows::Flows),
-    #[cfg(not(all(target_os = "linux", feature = "agent")))]
+    #[cfg(not(feature = "live"))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Flows(left_out::Words),
     /// Run a cluster of network namespaces on this machine, with the real kernel and real packets
@@ -117,6 +117,13 @@ pub(crate) enum Verb {
     /// Write NetworkPolicies that allow recorded connections
     #[command(after_help = suggest::HELP)]
     Suggest(Suggest),
+    /// Show the agents of a cluster: whether they are ready, their policies, errors and drops
+    #[cfg(feature = "live")]
+    #[command(after_help = crate::status::HELP)]
+    Status(crate::status::StatusArguments),
+    #[cfg(not(feature = "live"))]
+    #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
+    Status(left_out::Words),
     /// Check assertions about connections, for pods that exist and for those that may
     #[command(after_help = assertions::HELP)]
     Test(Test),

@@ -1,23 +1,27 @@
-//! `palisade flows`: what the agent of this node saw.
+//! `palisade flows`: what agents saw, of this machine or of a cluster.
 
+mod cluster;
+#[cfg(all(target_os = "linux", feature = "agent"))]
+mod local;
+mod losses;
+mod merge;
 mod render;
 
-use std::{path::PathBuf, thread, time::Duration};
-
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use palisade_agent::{
-    config::DEFAULT_SOCKET,
-    flows::{FlowPage, FlowRequest},
-    socket::{Request, Response},
-};
-use palisade_flow::{Filter, Peer, PolicyName, Port, Verdict};
+use palisade_flow::{Filter, Peer, PolicyName, Port, Record, Verdict};
 
-use crate::{exit::Outcome, node, output};
+use crate::{
+    agents::{AgentsArguments, Reach},
+    exit::Outcome,
+    output,
+};
 
 pub(crate) const HELP: &str = "\
-The agent must run on this machine. Its socket accepts root and the agent's own user only. It keeps the latest flows, as many as fit into the setting flow-buffer; a flow that is dropped all the time has one record each second, with the number of its packets.
+On a machine with an agent, that agent is queried over its socket, which accepts root and the agent's own user only. Elsewhere, and with --node, --namespace-of-agents, --context or --kubeconfig, the agents of a cluster are: `palisade flows` runs in their pods through the API server, as with `kubectl exec`, and the records are merged by time. This requires what the Role palisade-flow-reader grants.
+
+An agent keeps the latest flows, as many as fit into the setting flow-buffer; a flow that is dropped all the time has one record each second, with the number of its packets.
 
 PEER is a pod or workload (NAMESPACE/NAME), a namespace (NAMESPACE/), an address or a CIDR.
 
@@ -25,10 +29,11 @@ Examples:
   palisade flows                                    what policies dropped, oldest first
   palisade flows -f --last 0                        only what is dropped from now on
   palisade flows --to shop/database --since 5m
+  palisade flows --node worker-1 --context staging  of one node of a cluster
   palisade flows -n shop --port 53/UDP
   palisade flows --policy shop/default-deny -o json | jq -r .reason[0]
 
-Exit codes: 0 shown, also if there is nothing, 2 error.";
+Exit codes: 0 shown, also if there is nothing, 2 error, also if an agent could not be queried.";
 
 /// Arguments of `flows`.
 #[derive(Debug, Args)]
@@ -41,7 +46,7 @@ pub(crate) struct Flows {
     last: Option<usize>,
     /// Only since a time (2026-11-28T10:00:00Z) or for a duration until now (30s, 5m, 2h)
     #[arg(long, value_name = "TIME|DURATION", value_parser = since)]
-    since: Option<Timestamp>,
+    since: Option<Since>,
     /// Only from these sources
     #[arg(long, value_name = "PEER")]
     from: Vec<Peer>,
@@ -63,18 +68,19 @@ pub(crate) struct Flows {
     /// Only to this destination port
     #[arg(long, value_name = "PORT[/PROTO]")]
     port: Vec<Port>,
-    /// Path of the agent's socket
-    #[arg(
-        long,
-        env = "PALISADE_SOCKET",
-        value_name = "FILE",
-        default_value = DEFAULT_SOCKET,
-        hide_env_values = true
-    )]
-    socket: PathBuf,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Form,
+    #[command(flatten)]
+    agents: AgentsArguments,
+}
+
+/// `--since`.
+#[derive(Clone, Debug)]
+struct Since {
+    /// As the user wrote it. A duration counts by the clock of each node.
+    text: String,
+    time: Timestamp,
 }
 
 /// `--verdict`.
@@ -87,11 +93,16 @@ enum Decided {
 }
 
 impl Decided {
-    fn of_records(self) -> Verdict {
+    fn verdict(self) -> Verdict {
         match self {
             Self::Dropped => Verdict::Dropped,
             Self::Audited => Verdict::Audited,
         }
+    }
+
+    /// The word on the command line.
+    fn word(self) -> String {
+        self.verdict().to_string()
     }
 }
 
@@ -105,21 +116,20 @@ enum Form {
     Json,
     /// The same in Hubble's format, for programs that read `hubble observe -o jsonpb`
     Jsonpb,
+    /// Pages of records as JSON lines, with what was lost and the time of the node: what `palisade flows` reads from other machines
+    #[value(hide = true)]
+    Pages,
 }
 
-/// How long the agent is asked to wait for a record, and the pause before it is asked again if it didn't.
-const WAIT: Duration = Duration::from_secs(4);
-const PAUSE: Duration = Duration::from_millis(50);
-/// The pause before an agent that is gone is asked again.
-const RETRY: Duration = Duration::from_millis(500);
-
-fn since(text: &str) -> Result<Timestamp, String> {
+fn since(text: &str) -> Result<Since, String> {
+    let since = |time| Since { text: text.to_owned(), time };
     if let Ok(time) = text.parse() {
-        return Ok(time);
+        return Ok(since(time));
     }
     let ago: SignedDuration =
         text.parse().map_err(|_| "not a time such as 2026-11-28T10:00:00Z and not a duration such as 5m")?;
-    Timestamp::now().checked_sub(ago.abs()).map_err(|_| "longer ago than times go back".to_owned())
+    let time = Timestamp::now().checked_sub(ago.abs());
+    time.map(since).map_err(|_| "longer ago than times go back".to_owned())
 }
 
 fn namespace(text: &str) -> Result<Peer, String> {
@@ -130,132 +140,79 @@ fn namespace(text: &str) -> Result<Peer, String> {
 }
 
 impl Flows {
+    #[cfg(all(target_os = "linux", feature = "agent"))]
     fn filter(&self) -> Filter {
         Filter {
             from: self.from.clone(),
             to: self.to.clone(),
             either: self.pod.clone(),
             namespaces: self.namespace.clone(),
-            verdicts: self.verdict.iter().map(|verdict| verdict.of_records()).collect(),
+            verdicts: self.verdict.iter().map(|verdict| verdict.verdict()).collect(),
             policies: self.policy.clone(),
             ports: self.port.clone(),
-            since: self.since,
-        }
-    }
-
-    fn page(&self, request: &FlowRequest) -> Result<FlowPage> {
-        match node::ask(&self.socket, Request::Flows(request.clone()))? {
-            Response::Flows(page) => Ok(page),
-            Response::Error(error) if error.contains("unknown variant") => {
-                Err(anyhow!("the agent of this node is of a version without flows: {error}"))
-            }
-            Response::Error(error) => bail!("{error}"),
-            _ => bail!("the agent of this node gave another answer than asked for"),
+            since: self.since.as_ref().map(|since| since.time),
         }
     }
 }
 
 /// Prints the flows.
+///
+/// # Errors
+/// If no agent can be queried.
 pub(crate) fn run(arguments: &Flows) -> Result<Outcome> {
-    let mut request =
-        FlowRequest { filter: arguments.filter(), last: arguments.last, ..FlowRequest::default() };
-    let mut state = State::default();
-    loop {
-        let page = match arguments.page(&request) {
-            Ok(page) => page,
-            Err(error) if arguments.follow && state.started.is_some() => {
-                state.wait(&error);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        if state.is_new(&page) {
-            output::note("the agent of this node has started again, its earlier flows are gone\n");
-            (request.after, state) = (0, State { is_headed: state.is_headed, ..State::default() });
-            continue;
+    match arguments.agents.reach()? {
+        #[cfg(all(target_os = "linux", feature = "agent"))]
+        Reach::Socket(socket) => local::run(arguments, socket),
+        Reach::Cluster(_) if arguments.output == Form::Pages => {
+            anyhow::bail!("`-o pages` is for the agent of this machine, and none runs here")
         }
-        if !print(arguments, &page, &mut state)? {
-            return Ok(Outcome::Yes);
-        }
-        state.report(&page);
-        let found = !page.records.is_empty();
-        (request.after, request.last) = (page.next, None);
-        if page.more {
-            continue;
-        }
-        if !arguments.follow {
-            if !state.has_shown {
-                output::note("no flows: nothing was dropped, or nothing that matches\n");
-            }
-            return Ok(Outcome::Yes);
-        }
-        if !found && request.wait_milliseconds > 0 {
-            thread::sleep(PAUSE);
-        }
-        request.wait_milliseconds = WAIT.as_millis() as u64;
+        Reach::Cluster(agents) => cluster::run(arguments, agents),
     }
 }
 
-/// Prints a page. Returns whether somebody may still read the next one.
-fn print(arguments: &Flows, page: &FlowPage, state: &mut State) -> Result<bool> {
-    let mut text = String::new();
-    let shows = arguments.follow || !page.records.is_empty();
-    if arguments.output == Form::Text && shows && !std::mem::replace(&mut state.is_headed, true) {
-        text += &render::heading();
-    }
-    for record in &page.records {
-        text += &match arguments.output {
-            Form::Text => render::text(record),
-            Form::Json => render::line(record)?,
-            Form::Jsonpb => render::line(&palisade_flow::hubble(record))?,
-        };
-    }
-    state.has_shown |= !page.records.is_empty();
-    output::print_unless_closed(&text).context("can't write the flows")
-}
-
-/// What has been shown and said so far.
-#[derive(Debug, Default)]
-struct State {
+/// Prints records in the requested format.
+struct Printer<'a> {
+    arguments: &'a Flows,
+    names_nodes: bool,
     is_headed: bool,
     has_shown: bool,
-    /// When the agent that answers has started.
-    started: Option<Timestamp>,
-    /// Whether it was said that the agent is gone.
-    is_away: bool,
-    evicted: u64,
-    unrecorded: u64,
 }
 
-impl State {
-    /// Whether another agent answers than before, which counts from the beginning.
-    fn is_new(&self, page: &FlowPage) -> bool {
-        self.started.is_some_and(|started| started != page.started)
+impl<'a> Printer<'a> {
+    /// For the records of one node.
+    #[cfg(all(target_os = "linux", feature = "agent"))]
+    fn new(arguments: &'a Flows) -> Self {
+        Self { arguments, names_nodes: false, is_headed: false, has_shown: false }
     }
 
-    /// Waits for an agent that is gone.
-    fn wait(&mut self, error: &anyhow::Error) {
-        if !std::mem::replace(&mut self.is_away, true) {
-            output::note(&format!("waiting for the agent of this node: {error:#}\n"));
-        }
-        thread::sleep(RETRY);
+    /// For the records of several nodes.
+    fn of_nodes(arguments: &'a Flows) -> Self {
+        Self { arguments, names_nodes: true, is_headed: false, has_shown: false }
     }
 
-    /// Says what has got lost since the last page, or since the agent started.
-    fn report(&mut self, page: &FlowPage) {
-        let unrecorded = page.unrecorded.saturating_sub(self.unrecorded);
-        let evicted = page.evicted.saturating_sub(self.evicted);
-        if unrecorded > 0 {
-            output::note(&format!(
-                "dropped packets without a record, because there were too many at once: {unrecorded}\n"
-            ));
+    /// Prints records. Returns whether somebody may still read the next ones.
+    fn print(&mut self, records: &[Record]) -> Result<bool> {
+        let Flows { follow, output, .. } = self.arguments;
+        let mut text = String::new();
+        let shows = *follow || !records.is_empty();
+        if *output == Form::Text && shows && !std::mem::replace(&mut self.is_headed, true) {
+            text += &render::heading(self.names_nodes);
         }
-        if evicted > 0 {
-            output::note(&format!(
-                "records that made room for later ones of the same sender (setting flow-buffer): {evicted}\n"
-            ));
+        for record in records {
+            text += &match output {
+                Form::Text => render::text(record, self.names_nodes),
+                Form::Json | Form::Pages => render::line(record)?,
+                Form::Jsonpb => render::line(&palisade_flow::hubble(record))?,
+            };
         }
-        (self.evicted, self.unrecorded) = (page.evicted, page.unrecorded);
-        (self.started, self.is_away) = (Some(page.started), false);
+        self.has_shown |= !records.is_empty();
+        output::print_unless_closed(&text).context("can't write the flows")
+    }
+
+    /// Says if there was nothing.
+    fn note_nothing(&self) {
+        if !self.has_shown {
+            output::note("no flows: nothing was dropped, or nothing that matches\n");
+        }
     }
 }

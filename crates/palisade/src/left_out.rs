@@ -49,14 +49,15 @@ impl Part {
 }
 
 /// The verbs that need a part.
-const VERBS: [(&str, Part); 8] = [
+const VERBS: [(&str, Part); 9] = [
     ("agent", Part::Agent),
     ("cni", Part::Agent),
     ("doctor", Part::Agent),
-    ("flows", Part::Agent),
+    ("flows", Part::Live),
     ("lab", Part::Lab),
     ("node", Part::Agent),
     ("snapshot", Part::Live),
+    ("status", Part::Live),
     ("ui", Part::Ui),
 ];
 

@@ -10,6 +10,10 @@ use clap::{Command, CommandFactory as _, FromArgMatches as _};
 mod addresses;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod agent;
+#[cfg(all(target_os = "linux", feature = "agent"))]
+mod agent_socket;
+#[cfg(feature = "live")]
+mod agents;
 mod arguments;
 mod assertions;
 mod audited;
@@ -17,6 +21,8 @@ mod can;
 mod cluster;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod cni;
+#[cfg(feature = "live")]
+mod columns;
 mod complete;
 mod completion_scripts;
 mod configuration;
@@ -31,7 +37,7 @@ mod entrances;
 mod escape;
 mod exit;
 mod explain;
-#[cfg(all(target_os = "linux", feature = "agent"))]
+#[cfg(feature = "live")]
 mod flows;
 mod future_pods;
 mod inputs;
@@ -55,6 +61,8 @@ mod review;
 #[cfg(feature = "live")]
 mod snapshot;
 mod suggest;
+#[cfg(feature = "live")]
+mod status;
 mod traffic;
 #[cfg(feature = "ui")]
 mod ui;
@@ -125,9 +133,9 @@ fn run(verb: Verb) -> Result<Outcome> {
         #[cfg(not(all(target_os = "linux", feature = "agent")))]
         Verb::Doctor(_) => left_out::verb("doctor"),
         Verb::Explain(arguments) => explain::run(&arguments),
-        #[cfg(all(target_os = "linux", feature = "agent"))]
+        #[cfg(feature = "live")]
         Verb::Flows(arguments) => flows::run(&arguments),
-        #[cfg(not(all(target_os = "linux", feature = "agent")))]
+        #[cfg(not(feature = "live"))]
         Verb::Flows(_) => left_out::verb("flows"),
         #[cfg(all(target_os = "linux", feature = "lab"))]
         Verb::Lab(arguments) => lab::run(&arguments.verb),
@@ -143,6 +151,10 @@ fn run(verb: Verb) -> Result<Outcome> {
         #[cfg(not(feature = "live"))]
         Verb::Snapshot(_) => left_out::verb("snapshot"),
         Verb::Suggest(arguments) => suggest::run(arguments),
+        #[cfg(feature = "live")]
+        Verb::Status(arguments) => status::run(&arguments),
+        #[cfg(not(feature = "live"))]
+        Verb::Status(_) => left_out::verb("status"),
         Verb::Test(arguments) => assertions::run(arguments),
         #[cfg(feature = "ui")]
         Verb::Ui(arguments) => ui::run(*arguments),

@@ -2,20 +2,12 @@
 
 mod render;
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::net::UnixStream,
-    path::{Path, PathBuf},
-};
-
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
-use palisade_agent::{
-    config::DEFAULT_SOCKET,
-    socket::{RESPONSE_TIMEOUT, Request, RequestLine, Response, ResponseLine, VERSION},
-};
+use palisade_agent::socket::{Request, Response};
 
 use crate::{
+    agent_socket::{SocketArguments, ask},
     exit::Outcome,
     output::{self, Format},
 };
@@ -38,16 +30,8 @@ Exit codes: 0 yes (ready, allowed, equal), 1 no (not ready, denied, different), 
 pub(crate) struct Node {
     #[command(subcommand)]
     ask: Option<Question>,
-    /// Path of the agent's socket
-    #[arg(
-        long,
-        env = "PALISADE_SOCKET",
-        value_name = "FILE",
-        default_value = DEFAULT_SOCKET,
-        hide_env_values = true,
-        global = true
-    )]
-    socket: PathBuf,
+    #[command(flatten)]
+    socket: SocketArguments,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t, global = true)]
     output: Format,
@@ -119,7 +103,7 @@ impl Question {
 /// Queries the agent and prints the reply.
 pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
     let question = arguments.ask.as_ref().map_or(Request::Status, Question::request);
-    let reply = match ask(&arguments.socket, question)? {
+    let reply = match ask(arguments.socket.path(), question)? {
         Response::Error(error) => bail!("{error}"),
         reply => reply,
     };
@@ -135,42 +119,3 @@ pub(crate) fn run(arguments: &Node) -> Result<Outcome> {
         _ => Outcome::Yes,
     })
 }
-
-/// Sends a request to the agent of this node.
-///
-/// # Errors
-/// If no agent answers.
-pub(crate) fn ask(socket: &Path, request: Request) -> Result<Response> {
-    let at = socket.display();
-    let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-            anyhow!(
-                "no agent listens on {at}: check that it runs on this machine, and the path given by --socket"
-            )
-        }
-        std::io::ErrorKind::PermissionDenied => {
-            anyhow!("permission denied for {at}: run as root")
-        }
-        _ => anyhow::Error::new(error).context(format!("can't connect to {at}")),
-    })?;
-    // The agent reports its own timeout; this one is longer.
-    stream.set_read_timeout(Some(RESPONSE_TIMEOUT + RESPONSE_TIMEOUT / 2)).context("can't set a timeout")?;
-    let mut line = serde_json::to_vec(&RequestLine { version: VERSION, request })?;
-    line.push(b'\n');
-    stream.write_all(&line).with_context(|| format!("can't query the agent at {at}"))?;
-    let mut answer = Vec::new();
-    BufReader::new(stream.take(LONGEST))
-        .read_until(b'\n', &mut answer)
-        .with_context(|| format!("no reply from the agent at {at}"))?;
-    if answer.is_empty() {
-        bail!(
-            "the agent at {at} closed the connection without a reply: it accepts root and its own user only"
-        );
-    }
-    let response: ResponseLine = serde_json::from_slice(&answer)
-        .with_context(|| format!("the reply from {at} is not that of an agent of this version"))?;
-    Ok(response.response)
-}
-
-/// The longest reply in bytes. The peer sets of the largest cluster take some megabytes.
-const LONGEST: u64 = 256 << 20;

@@ -21,14 +21,16 @@ fn palisade(words: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// The verbs and the feature that each needs.
-const VERBS: [(&str, &str, bool); 7] = [
+const VERBS: [(&str, &str, bool); 9] = [
     ("agent", "agent", cfg!(feature = "agent")),
     ("doctor", "agent", cfg!(feature = "agent")),
     ("lab", "lab", cfg!(feature = "lab")),
     ("cni", "agent", cfg!(feature = "agent")),
     ("node", "agent", cfg!(feature = "agent")),
+    ("flows", "live", cfg!(feature = "live")),
     ("snapshot", "live", cfg!(feature = "live")),
     ("ui", "ui", cfg!(feature = "ui")),
+    ("status", "live", cfg!(feature = "live")),
 ];
 
 const EVERYTHING: &str = "`cargo install --locked --path crates/palisade` builds everything";

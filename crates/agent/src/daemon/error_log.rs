@@ -46,6 +46,12 @@ impl ErrorLog {
         self.errors.push_back(ErrorView { time, stage: stage.to_owned(), message });
     }
 
+    /// The number of kept errors of the last hour.
+    pub(crate) fn in_last_hour(&self) -> usize {
+        let now = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |t| t.as_secs());
+        self.errors.iter().filter(|error| error.time + 3600 >= now).count()
+    }
+
     /// Applies new states of watches. Kinds that share a new state share one log line: a lost API server affects all.
     pub(crate) fn set_watch_states(&mut self, states: Vec<(ResourceKind, WatchState)>) {
         let mut changed: Vec<(WatchState, Vec<ResourceKind>)> = Vec::new();

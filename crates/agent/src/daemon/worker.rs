@@ -62,13 +62,14 @@ use super::{
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
-    config::Config,
+    config::{Config, SourceCheck},
     drops::DropLog,
     error_chain,
     flows::FlowStore,
     metrics::{Metrics, ResultLabel},
     state::Keeper,
 };
+use flows::DropRate;
 use links::UnboundPorts;
 use runtime::RuntimeState;
 
@@ -124,6 +125,8 @@ pub(super) struct Worker {
     /// Keeps what outlives a restart of the node, if that is wanted.
     state: Option<Keeper>,
     drop_tally: drops::Tally,
+    drop_rate: DropRate,
+    source_check: SourceCheck,
     runtime: RuntimeState,
     /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction and by whether they passed.
     drop_counts: BTreeMap<(Direction, bool), (u64, u64)>,
@@ -168,6 +171,8 @@ impl Worker {
             review_due: None,
             state: None,
             drop_tally: drops::Tally::default(),
+            drop_rate: DropRate::default(),
+            source_check: config.source_check,
             runtime: RuntimeState::new(config, &shared.node, &shared.inbox),
             drop_counts: BTreeMap::new(),
         }

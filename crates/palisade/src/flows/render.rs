@@ -11,21 +11,24 @@ use crate::{
 
 /// The columns. Flows are shown as they come, so widths can't follow from the contents.
 const TIME: usize = 24;
+const NODE: usize = 16;
 const END: usize = 32;
 const PORT: usize = 10;
 
 /// The heading of the columns.
-pub(super) fn heading() -> String {
+pub(super) fn heading(names_nodes: bool) -> String {
+    let node = if names_nodes { format!("{:NODE$}  ", "NODE") } else { String::new() };
     let text = format!(
-        "{:TIME$}  {:END$}  {:END$}  {:PORT$}  {:7}  VERDICT",
+        "{:TIME$}  {node}{:END$}  {:END$}  {:PORT$}  {:7}  VERDICT",
         "TIME", "FROM", "TO", "PORT", "PACKETS"
     );
     format!("{}\n", styled(Style::Strong, &text))
 }
 
 /// A record, with a line for each reason.
-pub(super) fn text(record: &Record) -> String {
+pub(super) fn text(record: &Record, names_nodes: bool) -> String {
     let time = record.time.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string();
+    let node = if names_nodes { format!("{:NODE$}  ", escape::plain(&record.node)) } else { String::new() };
     let (from, to) = (record.source.to_string(), record.destination.to_string());
     let (from, to) = (escape::plain(&from), escape::plain(&to));
     let port = record.port_text();
@@ -35,7 +38,7 @@ pub(super) fn text(record: &Record) -> String {
     };
     let verdict = styled(style, &record.verdict.to_string());
     let mut out = format!(
-        "{time:TIME$}  {from:END$}  {to:END$}  {:PORT$}  {:7}  {verdict} by {} policies\n",
+        "{time:TIME$}  {node}{from:END$}  {to:END$}  {:PORT$}  {:7}  {verdict} by {} policies\n",
         escape::plain(&port),
         record.count,
         record.direction,

@@ -11,6 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
+    columns::columns,
     escape,
     output::{Encoding, Style, styled},
 };
@@ -115,37 +116,6 @@ fn named(name: &str, value: &impl Serialize) -> Value {
 /// The most members of a peer set that text shows. JSON has all of them.
 const MAX_MEMBERS: usize = 8;
 
-/// Renders columns, separated by two spaces.
-fn columns(heading: &[&str], rows: &[Vec<String>]) -> String {
-    let rows: Vec<Vec<Cow<'_, str>>> =
-        rows.iter().map(|row| row.iter().map(|cell| shortened(cell)).collect()).collect();
-    let width = |column: usize| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([heading[column].chars().count()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..heading.len()).map(width).collect();
-    let line = |cells: Vec<&str>| {
-        let padded: Vec<String> =
-            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        format!("{}\n", padded.join("  ").trim_end())
-    };
-    let mut out = line(heading.to_vec());
-    for row in rows {
-        out += &line(row.iter().map(|cell| &**cell).collect());
-    }
-    out
-}
-
-/// The most characters of a cell. A long name must not push the other columns off the screen or exceed the limit of padding.
-const MAX_CELL: usize = 256;
-
-fn shortened(cell: &str) -> Cow<'_, str> {
-    match cell.char_indices().nth(MAX_CELL) {
-        Some((end, _)) => Cow::Owned(format!("{}…", &cell[..end])),
-        None => Cow::Borrowed(cell),
-    }
-}
-
 fn status(status: &Status) -> String {
     let state = match &status.not_ready {
         None => styled(Style::Good, "ready"),
@@ -210,6 +180,13 @@ fn status(status: &Status) -> String {
         let ports = status.unbound_ports.join(", ");
         line("unbound", styled(Style::Bad, &format!("bridge ports whose pods are not known: {ports}")));
     }
+    let errors = format!("{} in the last hour", status.errors_last_hour);
+    line("errors", errors);
+    let drops = status
+        .drops_last_minute
+        .map_or_else(|| "not counted".to_owned(), |n| format!("{n} packets in the last minute"));
+    line("drops", drops);
+    line("source check", status.source_check.clone());
     line("pods wait", held_by(&status.held_by));
     if let Some(review) = &status.unreviewed {
         line("connections", unreviewed(review));
@@ -418,6 +395,7 @@ mod tests {
             not_ready: Some(of()),
             watches: vec![watch],
             held_by: vec![of()],
+            source_check: of(),
             unbound_ports: vec![of()],
             ..Status::default()
         };
@@ -426,7 +404,7 @@ mod tests {
         let group = PeerSetView { id: of(), of: of(), tables: 1, members: vec![of()] };
         let verified = Verified { differences: vec![of()], ..Verified::default() };
         let replies = [
-            (Response::Status(Box::new(status)), 14),
+            (Response::Status(Box::new(status)), 17),
             (Response::Pods(vec![pod.clone()]), 2),
             (Response::Profiles(vec![profile.clone()]), 3),
             (Response::Errors(Errors { events: vec![event], objects: vec![object] }), 2),

@@ -70,6 +70,26 @@ fn drops_are_flows_with_the_reason_that_explain_gives() {
         assert!(text.contains("shop/other"), "{some:?}: {text}");
     }
 
+    // What another machine reads: pages, with the time of this one.
+    let page = &records(&run(&mut stage.flows(&["-o", "pages", "--from", "shop/other"]), 0))[0];
+    assert!(page["now"].is_string() && page["started"].is_string() && page["more"] == false, "{page}");
+    assert_eq!(page["records"][0]["destination"]["pod"]["name"], "db");
+
+    // The drops are in the status, too.
+    let status = |words: &[&str], code| {
+        let mut command = palisade(stage.dir.path());
+        command.arg("status").args(words).arg("--socket").arg(stage.socket());
+        run(&mut command, code)
+    };
+    let answer: Value = serde_json::from_str(&status(&["-o", "json"], 0)).unwrap();
+    let of_agent = &answer["agents"][0]["status"];
+    assert!(of_agent["drops_last_minute"].as_u64().unwrap() > 0, "{answer}");
+    assert_eq!(of_agent["source_check"], "enforce");
+    let table = status(&[], 0);
+    assert!(table.lines().any(|line| line.starts_with("n1 ") && line.contains("yes")), "{table}");
+    let both = status(&["--node", "n1"], 2);
+    assert!(both.contains("use one of them"), "{both}");
+
     // A follower stays over a restart of the agent.
     agent.stop();
     follower.until("waiting for the agent");

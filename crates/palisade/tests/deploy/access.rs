@@ -112,6 +112,20 @@ fn people_who_ask_can_list_what_answers_need() {
     assert_eq!(role(&with_chart, "ClusterRole", "palisade-explainer").unwrap(), needed);
 }
 
+#[test]
+fn readers_of_flows_may_list_agents_and_run_commands_in_them_and_nothing_else() {
+    let needed = "/pods: list\n/pods/exec: create get\napps/daemonsets: list\n";
+    let alone = objects("deploy/manifests/flow-reader.yaml");
+    assert_eq!(alone.len(), 1);
+    assert_eq!(table(&role(&alone, "Role", "palisade-flow-reader").unwrap()), needed);
+    assert_eq!(alone[0]["metadata"]["namespace"], "palisade-system");
+    // Nobody has it unless it is bound, and the chart creates it on request only.
+    for (path, objects) in rendered() {
+        let has = role(&objects, "Role", "palisade-flow-reader").is_some();
+        assert_eq!(has, path.contains("monitored"), "{path}");
+    }
+}
+
 /// Every kind that an agent watches. Only queries need Services.
 #[test]
 fn an_agent_may_watch_every_kind_that_it_watches() {
@@ -126,7 +140,12 @@ fn an_agent_may_watch_every_kind_that_it_watches() {
 fn no_role_reads_secrets_or_says_everything() {
     for (path, objects) in rendered() {
         for role in objects.iter().filter(|o| kind(o).ends_with("Role")) {
+            let is_flow_reader = name(role) == "palisade-flow-reader";
             for (resource, verbs) in rights(role) {
+                // The one role for commands in the agents' pods. Nothing that is shipped binds it.
+                if is_flow_reader && resource == "/pods/exec" {
+                    continue;
+                }
                 assert!(!resource.contains('*') && !verbs.contains("*"), "{path}: {resource}");
                 for forbidden in ["secrets", "exec", "configmaps", "serviceaccounts", "roles", "rolebindings"]
                 {
@@ -137,6 +156,14 @@ fn no_role_reads_secrets_or_says_everything() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn nobody_may_run_commands_in_the_agents_pods_unless_you_say_so() {
+    for (path, objects) in rendered() {
+        let mut bindings = objects.iter().filter(|o| kind(o).ends_with("RoleBinding"));
+        assert!(bindings.all(|binding| binding["roleRef"]["name"] != "palisade-flow-reader"), "{path}");
     }
 }
 

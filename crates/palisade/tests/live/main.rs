@@ -4,8 +4,10 @@
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
+mod agents;
 mod diff;
 mod errors;
+mod exec_server;
 mod overlay;
 mod plugin;
 mod rbac;

@@ -1,7 +1,7 @@
 //! Keeps the records of flows true: what is known of an address is forgotten when its pod changes, and losses are counted in time.
 
 use std::{
-    collections::HashSet,
+    collections::{HashSet, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -22,12 +22,53 @@ impl Worker {
 
     /// Counts dropped packets that the kernel did not log, at intervals: without a scrape of the metrics, nothing else does.
     pub(super) fn count_losses(&mut self) {
-        if self.log_group.is_some() && self.drops_counted.elapsed() >= COUNT_INTERVAL {
+        if self.drops_counted.elapsed() >= COUNT_INTERVAL {
+            self.count_losses_now();
+        }
+    }
+
+    /// The same at once.
+    pub(super) fn count_losses_now(&mut self) {
+        if self.log_group.is_some() {
             self.drops_counted = Instant::now();
             self.count_unlogged_drops();
         }
     }
 }
+
+/// How many packets were dropped in the last minute.
+#[derive(Debug, Default)]
+pub(super) struct DropRate {
+    /// Times and numbers of packets that were dropped until then, [`SAMPLE`] apart. The first is the latest that is at least a minute
+    /// old, or the first of all.
+    samples: VecDeque<(Instant, u64)>,
+    /// The number until now.
+    total: u64,
+}
+
+impl DropRate {
+    /// Sets how many packets were dropped until now.
+    pub(super) fn add(&mut self, now: Instant, total: u64) {
+        self.total = total;
+        let age = |at: Instant| now.saturating_duration_since(at);
+        if self.samples.back().is_none_or(|(at, _)| age(*at) >= SAMPLE) {
+            self.samples.push_back((now, total));
+        }
+        while self.samples.get(1).is_some_and(|(at, _)| age(*at) >= MINUTE) {
+            self.samples.pop_front();
+        }
+    }
+
+    /// Returns the number. `None` if drops are not counted.
+    pub(super) fn last_minute(&self) -> Option<u64> {
+        let (_, first) = self.samples.front()?;
+        Some(self.total.saturating_sub(*first))
+    }
+}
+
+/// The period of [`DropRate`], and how far its samples are apart.
+const MINUTE: Duration = Duration::from_secs(60);
+const SAMPLE: Duration = Duration::from_secs(1);
 
 /// The addresses that changed pods have had, and those that they have from now on.
 fn changed_addresses(changes: &[Change], cluster: &Cluster) -> HashSet<IpAddr> {
@@ -51,6 +92,20 @@ mod tests {
     use palisade_policy::{Labels, ObjectKey, Pod};
 
     use super::*;
+
+    #[test]
+    fn the_drops_of_the_last_minute_are_counted_from_a_bounded_number_of_samples() {
+        let (mut rate, begin) = (DropRate::default(), Instant::now());
+        assert_eq!(rate.last_minute(), None);
+        rate.add(begin, 100);
+        assert_eq!(rate.last_minute(), Some(0), "those before the first sample have no time");
+        // Ten a second, asked for four times a second.
+        for quarter in 1..=1200_u64 {
+            rate.add(begin + Duration::from_millis(250) * quarter as u32, 100 + quarter * 10 / 4);
+        }
+        assert!(rate.last_minute().is_some_and(|drops| (590..=620).contains(&drops)), "{rate:?}");
+        assert!(rate.samples.len() < 100, "{}", rate.samples.len());
+    }
 
     #[test]
     fn addresses_before_and_after_a_change_are_those_of_the_pod() {

@@ -1,6 +1,6 @@
 //! Answers requests, and updates the metrics that are expensive to count.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use palisade_api::ResourceKind;
 use palisade_policy::{Cluster, Direction};
@@ -9,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::Worker;
 use crate::{
     ReviewState,
+    config::SourceCheck,
     daemon::{shared::VERSION, shortfall::Shortfall},
     drops::counter,
     error_chain,
@@ -75,6 +76,8 @@ impl Worker {
     fn status(&mut self) -> Status {
         let elements = self.agent.data_plane().elements();
         let unbound_ports = self.agent.data_plane().unbound_ports().into_values().collect();
+        self.count_losses_now();
+        let source_check = self.source_check();
         let with_names = |of: &[(Direction, IpAddr)]| of.iter().map(|(d, a)| (d.to_string(), *a)).collect();
         let reconciler = self.agent.reconciler();
         let (cluster, plan) = (reconciler.cluster(), reconciler.plan());
@@ -105,6 +108,9 @@ impl Worker {
             cut_off: with_names(&self.shortfall.cut_off),
             not_enforced: with_names(&self.shortfall.not_enforced),
             held_by: self.held_by(),
+            source_check,
+            drops_last_minute: self.drop_rate.last_minute(),
+            errors_last_hour: self.errors.in_last_hour(),
             unbound_ports,
             watches: self.errors.watch_views(),
             unusable_objects: self.errors.unusable_objects(),
@@ -116,6 +122,18 @@ impl Worker {
     fn held_by(&self) -> Vec<String> {
         let holders = [("nri", &self.metrics.runtime_connected), ("cni", &self.metrics.cni_chained)];
         holders.iter().filter(|(_, gauge)| gauge.get() == 1).map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    /// How source addresses of pods are checked.
+    fn source_check(&mut self) -> String {
+        let missing = self.agent.data_plane().missing_features();
+        let configured = match self.source_check {
+            SourceCheck::Off => "off",
+            _ if missing.iter().any(|missing| missing.is_source_check) => "unsupported",
+            SourceCheck::Enforce => "enforce",
+            SourceCheck::Strict => "strict",
+        };
+        configured.to_owned()
     }
 
     /// The review of established connections, if one is not finished.
@@ -162,6 +180,7 @@ impl Worker {
     /// were counted by the last call and have not been logged since never will be.
     pub(super) fn count_unlogged_drops(&mut self) {
         let Some(counts) = self.agent.data_plane().count_drops(&mut self.drop_tally) else { return };
+        self.drop_rate.add(Instant::now(), counts.egress + counts.ingress);
         for (direction, audited, now) in [
             (Direction::Egress, false, counts.egress),
             (Direction::Ingress, false, counts.ingress),
