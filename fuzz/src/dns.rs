@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use palisade_dns::{
-    BadState, Exchanges, ExchangeLimits, Frames, LearnLimits, Learnable, LearnedNames, Patterns, Query, decode, encode,
+    BadState, ExchangeLimits, Exchanges, Frames, LearnLimits, Learnable, LearnedNames, Patterns, Query,
+    decode, encode,
 };
 use palisade_policy::{Change, DomainPattern, ObjectKey};
 
@@ -30,7 +31,8 @@ pub fn exchange(data: &[u8]) {
     assert_eq!(exchanges.waiting(), usize::from(asked));
     let name = Query::read(query).ok().and_then(|query| query.name());
     // Every name with two labels, and one by itself.
-    let mut patterns: Vec<DomainPattern> = ["com", "net", "org", "io"].map(|top| DomainPattern::new(&format!("*.{top}"))).into();
+    let mut patterns: Vec<DomainPattern> =
+        ["com", "net", "org", "io"].map(|top| DomainPattern::new(&format!("*.{top}"))).into();
     patterns.extend(name.iter().filter_map(|name| name.patterns().next()));
     let (patterns, learnable): (Patterns, _) = (patterns.into_iter().collect(), Learnable::default());
     let mut learned = LearnedNames::new(LearnLimits { addresses_of_name: 100, ..LearnLimits::default() });
@@ -46,7 +48,10 @@ pub fn exchange(data: &[u8]) {
     for change in learned.take_changes() {
         let Change::SetLearned(set) = change else { panic!("nothing was learned before: {change:?}") };
         assert_eq!(Some(&set.name), name.as_ref(), "only the name that was asked for");
-        assert!(set.addresses.len() <= 100 && set.addresses.iter().all(|address| learnable.check(address).is_ok()));
+        assert!(
+            set.addresses.len() <= 100
+                && set.addresses.iter().all(|address| learnable.check(address).is_ok())
+        );
     }
     let file = encode(&learned).expect("JSON");
     let again = decode(&file, *learned.limits(), 1_000).expect("what was written");
@@ -62,7 +67,11 @@ pub fn state(data: &[u8]) {
         assert!(learned.names() <= 50 && learned.addresses() <= 200);
         assert!(learned.next_expiry().is_none_or(|next| next > 1_000));
         let again = decode(&encode(&learned).expect("JSON"), limits, 1_000);
-        assert_eq!(again.map(|again| again.all_changes()), Ok(learned.all_changes()), "written and read again");
+        assert_eq!(
+            again.map(|again| again.all_changes()),
+            Ok(learned.all_changes()),
+            "written and read again"
+        );
     };
     check(data);
     if let Ok(text) = std::str::from_utf8(data) {
@@ -74,6 +83,10 @@ fn with_checksum(body: &str) -> Vec<u8> {
     use sha2::{Digest as _, Sha256};
     let sum: String = Sha256::digest(body.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
     let file = format!("palisade-dns 1 {sum}\n{body}").into_bytes();
-    assert_ne!(decode(&file, LearnLimits::default(), 0).err(), Some(BadState::Damaged), "the checksum is right");
+    assert_ne!(
+        decode(&file, LearnLimits::default(), 0).err(),
+        Some(BadState::Damaged),
+        "the checksum is right"
+    );
     file
 }

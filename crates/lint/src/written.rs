@@ -65,7 +65,7 @@ pub(crate) struct WrittenLabel {
     pub(crate) peer: Option<usize>,
 }
 
-/// Returns the objects of a text that are policies, and those that have the annotation.
+/// Returns the policies of a text.
 pub(crate) fn policies(source: &SourceText) -> Vec<Written> {
     let mut out = Vec::new();
     // Most documents are no policies. A broken one is reported by the loader.

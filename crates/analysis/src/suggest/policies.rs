@@ -59,6 +59,7 @@ pub(super) fn policies(demands: &Demands, groups: &Groups<'_>) -> (Vec<Suggested
 fn policy(namespace: &Name, name: &str, pods: Selector) -> Policy {
     Policy {
         key: PolicyKey::network_policy(namespace.clone(), name),
+        mode: None,
         tier: Tier::Developer,
         priority: 0,
         subject: PodMatch { namespaces: NamespaceMatch::Named(namespace.clone()), pods },
