@@ -60,9 +60,9 @@ mod report;
 mod review;
 #[cfg(feature = "live")]
 mod snapshot;
-mod suggest;
 #[cfg(feature = "live")]
 mod status;
+mod suggest;
 mod traffic;
 #[cfg(feature = "ui")]
 mod ui;
