@@ -71,7 +71,7 @@ impl Query {
 /// it could be another name.
 pub(crate) fn host_name(name: &Name) -> Option<DomainName> {
     let mut text = String::with_capacity(name.len());
-    for label in name.iter() {
+    for label in name {
         if !label.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'.') {
             return None;
         }

@@ -119,7 +119,7 @@ mod tests {
         "reason":["isolated by NetworkPolicy shop/closed"],"generation":12,"count":3}"#;
 
     fn seen(record: &palisade_flow::Record) -> Seen {
-        match line(serde_json::to_value(record).unwrap()) {
+        match line(serde_json::to_value(record).expect("a record is JSON")) {
             Ok(Line::Flow(seen)) => *seen,
             Ok(Line::Skipped(why)) => panic!("{why}"),
             Ok(Line::Lost(lost)) => panic!("{lost} lost"),

@@ -116,7 +116,7 @@ fn others(suggestion: &Suggestion, today: &Cluster) -> Vec<String> {
     };
     let own = |name: &&Name| {
         let policies = today.policies.values().filter(|policy| policy.tier == Tier::Developer);
-        policies.filter(|p| p.key.namespace == **name && !suggested(*name, &p.key.name)).count()
+        policies.filter(|p| p.key.namespace == **name && !suggested(name, &p.key.name)).count()
     };
     let number: usize = suggestion.namespaces.iter().map(|name| own(&name)).sum();
     let note = format!(

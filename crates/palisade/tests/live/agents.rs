@@ -175,10 +175,10 @@ impl Follower {
         let (out, err) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
         let to = sender.clone();
         thread::spawn(move || {
-            BufReader::new(out).lines().map_while(Result::ok).for_each(|line| drop(to.send(line)))
+            BufReader::new(out).lines().map_while(Result::ok).for_each(|line| drop(to.send(line)));
         });
         thread::spawn(move || {
-            BufReader::new(err).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)))
+            BufReader::new(err).lines().map_while(Result::ok).for_each(|line| drop(sender.send(line)));
         });
         Self { child, lines }
     }
