@@ -21,9 +21,7 @@ use palisade_lab::{
     services::{backends, target_on},
     with_causes,
 };
-use palisade_policy::{
-    Cluster, Endpoint, Family, Flow, ObjectKey, Pod, Protocol, Service, ServicePort, Verdict,
-};
+use palisade_policy::{Cluster, Endpoint, Family, Flow, ObjectKey, Pod, Service, ServicePort};
 
 /// The number of vectors and probes in the document (SEMANTICS F).
 const VECTORS: usize = 92;
