@@ -4,7 +4,8 @@
 use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, TcpListener, TcpStream, UdpSocket},
-    time::Duration,
+    thread,
+    time::{Duration, Instant},
 };
 
 use libtest_mimic::Failed;
@@ -19,6 +20,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade, with_causes};
 use palisade_nft::drops::{DropEvent, DropEventReader};
 use palisade_policy::{Change, Cluster, Direction, PolicyKey};
+use socket2::{Domain, Socket as InetSocket, Type};
 
 use crate::{
     clusters::*,
@@ -231,6 +233,20 @@ fn reported(sandbox: &Sandbox) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Returns a socket with the link-local address of the calling thread's `eth0`, once the kernel knows that no other host has it.
+fn from_link_local() -> io::Result<InetSocket> {
+    let begin = Instant::now();
+    loop {
+        let socket = InetSocket::new(Domain::IPV6, Type::STREAM, None)?;
+        let bound = link_local().and_then(|own| socket.bind(&SocketAddrV6::new(own, 0, 0, ETH0).into()));
+        match bound {
+            Ok(()) => return Ok(socket),
+            Err(error) if begin.elapsed() > ARRIVAL_TIMEOUT => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(10)),
+        }
+    }
+}
+
 /// A pod and its own node by their link-local addresses, in new and in established connections.
 fn own_node(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
     use io::{Read, Write};
@@ -242,7 +258,11 @@ fn own_node(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
     let bind = || TcpListener::bind((Ipv6Addr::UNSPECIFIED, PORT));
     let listener = lab.run_in(&Place::Node("n1".into()), bind).map_err(|e| with_causes(&e))??;
     let connect = |lab: &Lab, pod: &str, patience| {
-        within(lab, pod, || Ok(TcpStream::connect_timeout(&by_link(GATEWAY), patience)))
+        let connect = |socket: InetSocket| {
+            let connected = socket.connect_timeout(&by_link(GATEWAY).into(), patience);
+            connected.map(|()| TcpStream::from(socket))
+        };
+        within(lab, pod, || Ok(connect(from_link_local()?)))
     };
     let mut client = connect(&lab, "a", ARRIVAL_TIMEOUT)??;
     let (mut server, from) = listener.accept()?;
