@@ -194,7 +194,7 @@ impl PodCommands {
     }
 }
 
-/// Runs the command in all pods. Ends when they have ended, or, if commands are followed, when nobody reads the events.
+/// Runs the command in all pods. Ends when they have ended, or, if commands are followed, when the events are no longer read.
 async fn run(client: Client, command: PodCommand, events: mpsc::Sender<PodEvent>) {
     let pods = match pods::list(&client, &command).await {
         Ok(pods) => pods,

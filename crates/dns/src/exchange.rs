@@ -308,7 +308,7 @@ mod tests {
         assert_eq!(ask("flood", 100, 5), Err(Refused::PodLimit), "its rate");
         assert_eq!((ask("web", 201, 5), ask("web", 202, 5)), (Ok(()), Ok(())));
         assert_eq!(ask("db", 203, 5), Err(Refused::Limit));
-        // Queries that nobody answers are given up.
+        // Unanswered queries are given up.
         assert_eq!(ask("db", 203, 2000), Ok(()));
         assert_eq!(exchanges.waiting(), 1);
         exchanges.remove_pod(&pod("db"));

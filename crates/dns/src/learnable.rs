@@ -1,6 +1,6 @@
 //! Which addresses may be learned.
 //!
-//! Whoever controls a zone decides what its names resolve to. If the zone of an allowed name could name addresses of the
+//! The owner of a zone decides what its names resolve to. If the zone of an allowed name could name addresses of the
 //! cluster or of its network, its owner could open them to the pods that may use the name (DNS rebinding).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

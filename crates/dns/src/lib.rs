@@ -14,7 +14,7 @@
 //!  LearnedNames ──► encode ──► file ──► decode ──► LearnedNames, after a restart
 //! ```
 //!
-//! Who sends what is hostile: pods send queries, and whoever runs a zone decides what answers contain. So every
+//! Who sends what is hostile: pods send queries, and the owner of a zone decides what answers contain. So every
 //! collection has a bound, and what is not understood is not learned.
 
 #![forbid(unsafe_code)]

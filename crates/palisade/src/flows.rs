@@ -190,7 +190,7 @@ impl<'a> Printer<'a> {
         Self { arguments, names_nodes: true, is_headed: false, has_shown: false }
     }
 
-    /// Prints records. Returns whether somebody may still read the next ones.
+    /// Prints records. Returns whether the next ones may still be read.
     fn print(&mut self, records: &[Record]) -> Result<bool> {
         let Flows { follow, output, .. } = self.arguments;
         let mut text = String::new();

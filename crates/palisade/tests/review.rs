@@ -244,7 +244,7 @@ fn what_can_not_be_read_is_said() {
         assert_eq!(code, 2, "{out}");
         assert!(out.to_lowercase().contains("incomplete") && out.contains("could not be read"), "{out}");
     }
-    // What is broken on both sides is said once, also if another line moves it; what is broken anew is said too.
+    // What is broken on both sides is said once, also if another line moves it; what is newly broken is said too.
     repository.write("deploy/broken.yaml", "# moved\nkind: NetworkPolicy\nspec: [\n");
     repository.write("deploy/refused.yaml", REFUSED);
     repository.commit("moved");

@@ -33,7 +33,7 @@ struct Followed {
     pods: BTreeMap<String, (Arc<ExecPod>, AbortHandle)>,
 }
 
-/// Follows the command in pods, until nobody reads the events.
+/// Follows the command in pods, until the events are no longer read.
 pub(super) async fn run(
     client: Client,
     command: PodCommand,

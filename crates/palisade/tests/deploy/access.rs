@@ -119,7 +119,7 @@ fn readers_of_flows_may_list_agents_and_run_commands_in_them_and_nothing_else() 
     assert_eq!(alone.len(), 1);
     assert_eq!(table(&role(&alone, "Role", "palisade-flow-reader").unwrap()), needed);
     assert_eq!(alone[0]["metadata"]["namespace"], "palisade-system");
-    // Nobody has it unless it is bound, and the chart creates it on request only.
+    // It has no effect unless it is bound, and the chart creates it on request only.
     for (path, objects) in rendered() {
         let has = role(&objects, "Role", "palisade-flow-reader").is_some();
         assert_eq!(has, path.contains("monitored"), "{path}");
