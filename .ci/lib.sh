@@ -83,13 +83,13 @@ release_folder() {
 # The programs from PyPI of the steps ci-templates and sarif, in these versions, once for the cache: $python_programs.
 readonly python_programs=$tools/ci-templates
 install_python_programs() {
-    local programs=(pre-commit==4.7.0 check-jsonschema==0.39.0 PyYAML==6.0.4)
+    local wanted=(pre-commit==4.7.0 check-jsonschema==0.39.0 PyYAML==6.0.4)
     python3 -c 'import ensurepip' 2>/dev/null || install_packages python3-venv
-    if [[ "$(cat "$python_programs/programs" 2>/dev/null)" != "${programs[*]}" ]]; then
+    if [[ "$(cat "$python_programs/programs" 2>/dev/null)" != "${wanted[*]}" ]]; then
         rm -rf "$python_programs"
         python3 -m venv "$python_programs"
-        "$python_programs/bin/pip" install --quiet --disable-pip-version-check "${programs[@]}"
-        echo "${programs[*]}" >"$python_programs/programs"
+        "$python_programs/bin/pip" install --quiet --disable-pip-version-check "${wanted[@]}"
+        echo "${wanted[*]}" >"$python_programs/programs"
     fi
 }
 

@@ -20,6 +20,7 @@ mod address_set;
 mod addressing;
 mod cluster;
 mod compile;
+mod deciding;
 mod direction;
 mod domain_name;
 mod flow;
@@ -46,13 +47,14 @@ pub use address_set::AddressSet;
 pub use addressing::Addressing;
 pub use cluster::{Change, Cluster, NAMESPACE_NAME_LABEL, Namespace, Node};
 pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget};
+pub use deciding::Deciding;
 pub use direction::Direction;
 pub use domain_name::{DomainName, DomainPattern, LearnedName, MAX_DOMAIN_NAME};
 pub use flow::{Decision, Endpoint, Flow, Missing, NearMiss, Reason, RuleRef, Side, Verdict};
 pub use intern::Interner;
 pub use label_sets::{LabelSet, LabelValues};
 pub use labels::{Labels, Requirement, Selector, Test};
-pub use mode::{Deciding, MODE_KEY, Mode};
+pub use mode::{MODE_KEY, Mode};
 pub use object_key::ObjectKey;
 pub use plan::{
     AddressChanges, AuditChanges, AuditPlan, BrokenPlan, Delta, MemberChanges, NodePlan, PeerSet, PeerSetId,
