@@ -183,7 +183,8 @@ impl Agent {
         let error = match ended {
             Ok(CommandStatus { code: 0 | 1, .. }) => {
                 let status = serde_json::from_slice(output).map_err(anyhow::Error::from);
-                let status = status.map(|mut answer: Value| answer["status"].take());
+                let status = status
+                    .map(|mut answer: Value| answer.get_mut("status").map(Value::take).unwrap_or_default());
                 match status.and_then(|status| Self::with(node.clone(), name.clone(), status)) {
                     Ok(agent) => return agent,
                     Err(error) => format!("it printed no status: {error:#}"),
@@ -304,12 +305,12 @@ mod tests {
         let answer = answer(vec![agent("n1", &ready()), agent("n2", &waits), lost]);
         let text = anstream::adapter::strip_str(&table(&answer)).to_string();
         let expected = [
-            "NODE  READY    GENERATION  POLICIES  ERRORS  DROPS  VERSION            PODS WAIT  SOURCE CHECK",
-            "n1    yes      7           3         4       60     0.1.0              NRI        strict",
+            "NODE  READY    GENERATION  POLICIES  ERRORS  DROPS  VERSION         PODS WAIT  SOURCE CHECK",
+            "n1    yes      7           3         4       60     0.1.0           NRI        strict",
             "n2    no       0           0         -       -      0.1.0\\u{1b}[2J  no         -",
-            "n3    unknown  -           -         -       -      -                  -          -",
+            "n3    unknown  -           -         -       -      -               -          -",
             "",
-            "n2: not ready: no snapshot\\nyet",
+            "n2: not ready: no snapshot\\u{a}yet",
             "n2: NOT ENFORCED: the policies of 1 pod addresses",
             "n3: could not be queried: the connection was lost",
         ];
