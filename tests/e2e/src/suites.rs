@@ -2,6 +2,7 @@
 
 mod access;
 mod first_packet;
+mod flows;
 mod guarded;
 mod install;
 mod liveness;
@@ -25,7 +26,7 @@ pub struct Suite {
 }
 
 /// Our own, in the order in which `all` would run them.
-const SUITES: [Suite; 8] = [
+const SUITES: [Suite; 9] = [
     Suite {
         name: "install",
         about: "Palisade installed, upgraded under traffic and removed, by Helm and by manifests",
@@ -48,6 +49,11 @@ const SUITES: [Suite; 8] = [
         run: first_packet::run_with_restarts,
     },
     Suite { name: "liveness", about: "isolated pods, which their kubelets still reach", run: liveness::run },
+    Suite {
+        name: "flows",
+        about: "flows and status of all agents through the API server, with the Role that is shipped",
+        run: flows::run,
+    },
     Suite {
         name: "rolling-restart",
         about: "the agents restarted one by one and killed, under traffic",
