@@ -92,9 +92,17 @@ impl LinkMonitor {
         self.unchecked = namespaces;
     }
 
-    /// Tells which pods local addresses belong to, before the addresses are added.
+    /// Tells which pods local addresses belong to, before the addresses are added. An address that is another pod's now makes the
+    /// next reading due.
     pub(crate) fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
+        let is_known = |pods: &Pods, pod, address| {
+            pods.get(pod).is_some_and(|addresses: &BTreeSet<IpAddr>| addresses.contains(address))
+        };
         for (address, pod) in names {
+            if is_known(&self.pods, pod, address) {
+                continue;
+            }
+            self.stale |= self.pods.values().any(|addresses| addresses.contains(address));
             self.forget(address);
             self.pods.entry(pod.clone()).or_default().insert(*address);
         }

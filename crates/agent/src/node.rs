@@ -191,9 +191,8 @@ impl<D: DataPlane> NodeAgent<D> {
 
     fn commit(&mut self, delta: &Delta) -> Result<(Programmed, ReviewScope), DataPlaneError> {
         let ends = restricted(self.plane.programmed(), self.reconciler.plan(), delta);
-        if !delta.local.added.is_empty() {
-            self.plane.name_local(&self.reconciler.names_of(&delta.local.added));
-        }
+        // All of them: an address that passes from one local pod to another is neither added nor removed.
+        self.plane.name_local(&self.reconciler.names_of(&self.reconciler.plan().local));
         Ok((self.plane.commit(delta)?, ReviewScope { ends, labelled: false }))
     }
 
