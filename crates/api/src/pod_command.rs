@@ -6,7 +6,7 @@
 //!        └─ again every few seconds, if commands are followed: pods come and go ───┘
 //! ```
 //!
-//! Everything runs on one runtime, and only while [`PodCommands::next`] waits: whoever doesn't read stops the pods' output, too.
+//! Everything runs on one runtime, and only while [`PodCommands::next`] waits: while it is not called, the pods' output stops, too.
 
 mod follow;
 mod pods;

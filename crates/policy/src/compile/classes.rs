@@ -36,7 +36,7 @@ pub(super) enum ClassOwner {
     /// Pods of this namespace.
     Pods(Name),
     Nodes,
-    /// Nobody in the cluster: the addresses were learned for names.
+    /// No pod or node: the addresses were learned for names.
     Outside,
 }
 
