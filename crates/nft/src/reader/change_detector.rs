@@ -24,6 +24,17 @@ use crate::{
 /// transaction takes effect.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
+/// What is known of the transactions while the table was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Observation {
+    /// None of them changed the table.
+    Unchanged,
+    /// One of them changed it.
+    Changed,
+    /// Notifications were lost, or the process may not have them.
+    Unknown,
+}
+
 /// Subscribes to changes while the table is read. Belongs to the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub(crate) struct ChangeDetector {
@@ -65,17 +76,31 @@ impl ChangeDetector {
         while self.subscribed && self.receive() {}
     }
 
-    /// Unsubscribes. Returns whether no transaction from `before` to `after` changed the table.
-    pub(crate) fn end(&mut self, before: u32, after: u32) -> bool {
-        let unchanged = before == after || self.unchanged(before, after);
+    /// Unsubscribes. Returns whether a transaction from `before` to `after` changed the table.
+    pub(crate) fn end(&mut self, before: u32, after: u32) -> Observation {
+        let observation =
+            if before == after { Observation::Unchanged } else { self.observation(before, after) };
         self.subscribed = false;
         if let Some(subscription) = &mut self.subscription {
             _ = subscription.leave(NFNLGRP_NFTABLES);
         }
-        unchanged
+        observation
     }
 
-    fn unchanged(&mut self, before: u32, after: u32) -> bool {
+    fn observation(&mut self, before: u32, after: u32) -> Observation {
+        let complete = self.await_transaction(after);
+        let changed = self.last_change.is_some_and(|change| is_earlier(before, change));
+        if changed || (self.pending && !complete) {
+            Observation::Changed
+        } else if complete && !self.lost {
+            Observation::Unchanged
+        } else {
+            Observation::Unknown
+        }
+    }
+
+    /// Receives the notifications until those of a transaction. Returns `false` if they don't come.
+    fn await_transaction(&mut self, after: u32) -> bool {
         let deadline = Instant::now() + TIMEOUT;
         while self.last_seen.is_none_or(|seen| is_earlier(seen, after)) {
             if !self.subscribed || self.lost {
@@ -90,7 +115,7 @@ impl ChangeDetector {
                 return false;
             }
         }
-        !self.lost && self.last_change.is_none_or(|change| !is_earlier(before, change))
+        true
     }
 
     /// Reads one datagram. Returns whether there was one.

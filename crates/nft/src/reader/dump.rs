@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use nix::libc::ENOENT;
 
 use super::{
+    Observation,
     attributes::Attributes,
     expressions::{Operation, Target, operations, target},
     properties::{self, Properties, user_data},
@@ -109,17 +110,22 @@ impl Ruleset {
 
     fn read_of(kernel: &mut Kernel, family: u8) -> Result<Option<Self>, Error> {
         const ATTEMPTS: usize = 5;
+        let mut unconfirmed = None;
         for _ in 0..ATTEMPTS {
             kernel.change_detector.begin();
             let before = kernel.kernel_generation()?;
             let outcome = Self::read_once(kernel, family);
             let after = kernel.kernel_generation()?;
-            let unchanged = kernel.change_detector.end(before, after);
-            match outcome {
+            let observation = kernel.change_detector.end(before, after);
+            match (outcome, observation) {
                 // An object may be deleted before it is dumped.
-                Err(e) if e.os_error() != Some(ENOENT) => return Err(e),
-                outcome if unchanged => return outcome,
-                _ => {}
+                (Err(e), _) if e.os_error() != Some(ENOENT) => return Err(e),
+                (outcome, Observation::Unchanged) => return outcome,
+                // Commits of other programs may come faster than a process can receive their notifications, whose buffer is small if the
+                // process is not privileged. What is read twice in a row is what the table holds.
+                (Ok(read), Observation::Unknown) if unconfirmed.as_ref() == Some(&read) => return Ok(read),
+                (outcome, Observation::Unknown) => unconfirmed = outcome.ok(),
+                (_, Observation::Changed) => unconfirmed = None,
             }
         }
         Err(Error::KeepsChanging(ATTEMPTS))

@@ -16,6 +16,6 @@ pub use expressions::{Operation, Target};
 pub use properties::Properties;
 
 pub(crate) use attributes::{Attributes, text};
-pub(crate) use change_detector::ChangeDetector;
+pub(crate) use change_detector::{ChangeDetector, Observation};
 pub(crate) use expressions::operations;
 pub(crate) use properties::{chain as chain_properties, set as set_properties, table_flags, user_data};

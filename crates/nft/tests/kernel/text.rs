@@ -40,19 +40,33 @@ fn world(seed: u64) -> World {
     world
 }
 
-/// Returns the blocks of a listing, which are in the order of their creation.
+/// Returns whether the `nft` program can load a text here. It sends a file as one message, and may not enlarge its send buffer in a user
+/// namespace: texts from 64,000 bytes on were seen to be refused as too long.
+pub(crate) fn can_load(text: &str) -> bool {
+    text.len() <= 60_000
+}
+
+/// Returns the first plan of a seed and its successors whose text can be loaded.
+fn loadable(seed: u64, options: &EnforcerOptions) -> NodePlan {
+    let mut plans = (0..).map(|n: u64| world(seed.wrapping_add(n)).plan());
+    let fits = |plan: &NodePlan| can_load(&text(plan, options, &NodeLinks::default()).unwrap());
+    plans.find(fits).expect("a small plan")
+}
+
+/// Returns the blocks of a listing, which are in the order of their creation. The first one follows the head of the table.
 fn blocks(listing: &str) -> BTreeSet<String> {
+    let listing = listing.replacen("\n\tcomment \"palisade format 2\"\n", "\n\n", 1);
     listing.split("\n\n").map(|block| block.trim_end_matches(['}', '\n']).to_owned()).collect()
 }
 
 fn loads() {
     for seed in seeds(0..12) {
-        let plan = if seed == 0 { NodePlan::default() } else { world(seed).plan() };
         let options = if seed % 4 == 3 {
             EnforcerOptions { log_group: None, egress_to_own_node: false, ..EnforcerOptions::default() }
         } else {
             EnforcerOptions::default()
         };
+        let plan = if seed == 0 { NodePlan::default() } else { loadable(seed, &options) };
         let rendered = text(&plan, &options, &NodeLinks::default()).unwrap();
         assert_eq!(
             rendered,
