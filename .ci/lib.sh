@@ -70,14 +70,16 @@ cyclonedx() {
 
 # The release folder that packaging/ makes of the release binary, as if http://127.0.0.1:8000 were its repository: $scratch/dist.
 release_folder() {
-    [[ ! -f $scratch/dist/SHA256SUMS ]] || return 0
-    cyclonedx
-    local platform
-    platform=linux-$(dpkg --print-architecture)
-    PALISADE_PROGRAM=$bin packaging/build.sh "$host" "$scratch/dist"
-    packaging/deb.sh "$scratch/dist" "$platform" 'The Palisade authors <palisade@users.noreply.github.com>'
-    packaging/render.sh "$scratch/dist" http://127.0.0.1:8000
-    packaging/checksums.sh "$scratch/dist"
+    (
+        flock 9
+        [[ ! -f $scratch/dist/SHA256SUMS ]] || exit 0
+        cyclonedx
+        platform=linux-$(dpkg --print-architecture)
+        PALISADE_PROGRAM=$bin packaging/build.sh "$host" "$scratch/dist"
+        packaging/deb.sh "$scratch/dist" "$platform" 'The Palisade authors <palisade@users.noreply.github.com>'
+        packaging/render.sh "$scratch/dist" http://127.0.0.1:8000
+        packaging/checksums.sh "$scratch/dist"
+    ) 9>"$scratch/dist.lock"
 }
 
 # The programs from PyPI of the steps ci-templates and sarif, in these versions, once for the cache: $python_programs.
@@ -97,9 +99,13 @@ palisade() {
     env TMPDIR="$scratch/root-tmp" "$tag" "$bin" "$@"
 }
 
+# One step at a time: others run beside it, and apt-get fails if another one runs.
 install_packages() {
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    (
+        flock 9
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    ) 9>"$tools/packages.lock"
 }
 
 # What the nodes of the real cluster take from Debian, and what is copied into its images. tests/e2e/README.md says what each is for.
