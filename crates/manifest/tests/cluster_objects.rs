@@ -47,6 +47,15 @@ fn a_broken_object_of_the_cluster_is_an_error_without_a_file() {
     assert!(found[0].starts_with("error: Pod shop/b: spec.nodeName: "), "{found:?}");
 }
 
+/// The API server's JSON holds what anybody writes in an annotation, and YAML allows less.
+#[test]
+fn an_annotation_may_hold_any_character() {
+    let pod = POD.replacen(r#""name""#, "\"annotations\":{\"a\":\"\u{7f}\u{82}\u{ffff}\"},\"name\"", 1);
+    let loaded = load(&[from_cluster(&pod)], &LoadOptions::default());
+    assert!(loaded.diagnostics.is_empty(), "{:?}", loaded.diagnostics);
+    assert_eq!(loaded.cluster.pods.len(), 1);
+}
+
 #[test]
 fn a_file_may_replace_an_object_of_the_cluster_but_not_the_reverse() {
     let file = || Input::Text { name: "f".into(), text: POD.into() };

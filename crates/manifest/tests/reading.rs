@@ -73,6 +73,28 @@ fn consecutive_json_objects_are_a_stream() {
     assert!(found.iter().any(|l| l.starts_with("t.yaml:3:")), "{found:?}");
 }
 
+/// Go writes them as they are, so annotations of objects in a cluster may hold them.
+#[test]
+fn json_may_hold_characters_that_yaml_may_not() {
+    for c in ['\u{7f}', '\u{82}', '\u{9f}', '\u{fffe}', '\u{ffff}'] {
+        let json = |name: &str| {
+            format!(
+                "{{\"apiVersion\": \"v1\",\t\"kind\": \"Pod\", \"metadata\": {{\"annotations\": {{\"{c}\": \"{c}\"}}, \"name\": {name}}}}}"
+            )
+        };
+        assert_eq!(names(&load_text(json("\"a\""))), ["a"], "{c:?}");
+        assert_eq!(names(&load_text(json("\"a\"") + "\n" + &json("\"b\""))), ["a", "b"], "{c:?}");
+        let before = json("").split_once("\"name\": ").unwrap().0.chars().count();
+        let at = before + "\"name\": ".len() + 1;
+        assert!(
+            lines(&load_text(json("7")))[0].starts_with(&format!("t.yaml:1:{at}: error: ")),
+            "{c:?}: {at}"
+        );
+        let yaml = format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: a, annotations: {{b: \"{c}\"}}}}\n");
+        assert!(lines(&load_text(yaml))[0].contains("unexpected character"), "kubectl refuses it too: {c:?}");
+    }
+}
+
 #[test]
 fn positions_count_lines_with_windows_newlines_too() {
     let yaml = "apiVersion: v1\r\nkind: Pod\r\nmetadata:\r\n  name: é\r\n  labels: {ü: [1]}\r\n";

@@ -119,13 +119,26 @@ fn read(text: &str, mut range: Range<usize>, limits: Limits) -> Option<Result<Tr
         range.start += '\u{feff}'.len_utf8();
     }
     let part = &text[range.clone()];
+    if let Some(escaped) = json::escaped(part) {
+        let position = |at| range.start + escaped.original(at);
+        return read_part(text, &escaped.text, position, limits, |text| Cow::Owned(text.into_owned()));
+    }
+    read_part(text, part, |at| range.start + at, limits, |text| text)
+}
+
+/// [`parse`], with tabs as kubectl reads them.
+fn read_part<'t, 'p>(
+    text: &'t str,
+    part: &'p str,
+    position: impl Fn(usize) -> usize + Copy,
+    limits: Limits,
+    own: impl Fn(Cow<'p, str>) -> Cow<'t, str>,
+) -> Option<Result<Tree<'t>, Vec<Problem>>> {
     match tabs::check(part) {
-        Tabs::Legal => parse(text, part, range.start, limits, |text| text),
-        Tabs::InFlow(spaced) => {
-            parse(text, &spaced, range.start, limits, |text| Cow::Owned(text.into_owned()))
-        }
+        Tabs::Legal => parse(text, part, position, limits, own),
+        Tabs::InFlow(spaced) => parse(text, &spaced, position, limits, |text| Cow::Owned(text.into_owned())),
         Tabs::Illegal(at, message) => {
-            let at = (range.start + at) as u32;
+            let at = position(at) as u32;
             Some(Err(vec![Problem {
                 kind: ProblemKind::Syntax,
                 message: message.to_owned(),
@@ -135,24 +148,24 @@ fn read(text: &str, mut range: Range<usize>, limits: Limits) -> Option<Result<Tr
     }
 }
 
-/// Parses `part`, which is `text` from `base` on or has the same length. `own` makes the parser's texts outlive it.
+/// Parses a part of `text`, or what stands for it. `position` is where a byte of it is in `text`. `own` makes the parser's texts outlive it.
 fn parse<'t, 'p>(
     text: &'t str,
     part: &'p str,
-    base: usize,
+    position: impl Fn(usize) -> usize + Copy,
     limits: Limits,
     own: impl Fn(Cow<'p, str>) -> Cow<'t, str>,
 ) -> Option<Result<Tree<'t>, Vec<Problem>>> {
     let mut parser = parser(part, limits);
     let mut builder: Option<Builder<'t>> = None;
     let range =
-        |span: &Span| span.byte_range().map_or(0..0, |r| (base + r.start) as u32..(base + r.end) as u32);
+        |span: &Span| span.byte_range().map_or(0..0, |r| position(r.start) as u32..position(r.end) as u32);
     while let Some(event) = parser.next_event() {
         let (event, span) = match event {
             Ok(next) => next,
             Err(error) => {
                 let at = error.marker().byte_offset().unwrap_or(0);
-                let start = (base + at).min(text.len()) as u32;
+                let start = position(at).min(text.len()) as u32;
                 let broken = text.get(start as usize..).and_then(|rest| rest.chars().next());
                 let end = start + broken.map_or(0, |c| c.len_utf8() as u32);
                 let mut problems = builder.take().map(|b| b.problems).unwrap_or_default();
@@ -165,7 +178,7 @@ fn parse<'t, 'p>(
             (Event::DocumentStart(..), _) => builder = Some(Builder::new(text, limits)),
             (Event::DocumentEnd, Some(_)) => {
                 let tree = builder.take()?.finish();
-                return Some(after_end(&mut parser, part, base, tree));
+                return Some(after_end(&mut parser, part, position, tree));
             }
             (Event::Scalar(value, style, anchor, tag), Some(builder)) => {
                 builder.add_scalar(own(value), style, anchor, tag.as_deref(), range(&span));
@@ -193,7 +206,7 @@ fn parse<'t, 'p>(
 fn after_end<'t, 'p>(
     parser: &mut Parser<'p, StrInput<'p>>,
     part: &str,
-    base: usize,
+    position: impl Fn(usize) -> usize,
     tree: Result<Tree<'t>, Vec<Problem>>,
 ) -> Result<Tree<'t>, Vec<Problem>> {
     let error = match parser.next_event() {
@@ -208,14 +221,14 @@ fn after_end<'t, 'p>(
         .find(|n| part[n + 3..].chars().next().is_none_or(char::is_whitespace));
     match (end, error) {
         (Some(end), _) => {
-            let at = (base + end) as u32;
+            let at = position(end) as u32;
             let message = "what follows the end of the document is ignored, as by kubectl: separate documents with `---`";
             let span = at..at + 3;
             tree.warnings.push(Problem { kind: ProblemKind::AfterEnd, message: message.to_owned(), span });
             Ok(tree)
         }
         (None, Some(error)) => {
-            let at = (base + error.marker().byte_offset().unwrap_or(0)) as u32;
+            let at = position(error.marker().byte_offset().unwrap_or(0)) as u32;
             Err(vec![Problem { kind: ProblemKind::Syntax, message: error.info(), span: at..at }])
         }
         (None, None) => Ok(tree),
