@@ -82,14 +82,15 @@ pub trait DataPlane {
     /// If the kernel can't be read, or rejects the change.
     fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError>;
 
-    /// Applies a delta to [`DataPlane::programmed`]. On failure both stay as they are.
+    /// Applies a delta to [`DataPlane::programmed`], and what [`DataPlane::name_local`] has told since. The delta is empty if only that
+    /// is new. On failure both stay as they are.
     ///
     /// # Errors
     /// If the kernel rejects the change.
     fn commit(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError>;
 
-    /// Tells which pods local addresses belong to, before a plan or a delta with these addresses. For what is read beside the plan: the
-    /// interfaces of pods.
+    /// Tells which pods local addresses belong to: of all before [`DataPlane::start`], of those that belong to other pods than before, or
+    /// that are new, before [`DataPlane::commit`]. For what is read beside the plan: the interfaces of pods.
     fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
         _ = names;
     }

@@ -49,6 +49,8 @@ pub(crate) struct LinkMonitor {
     routes: BTreeMap<IpAddr, u32>,
     /// The local pods, of those that have names.
     pods: Pods,
+    /// Addresses that have passed from one pod to another since routes were last looked up.
+    moved: BTreeSet<IpAddr>,
     /// The pods of bridge ports.
     bindings: Bindings,
     /// The network namespaces of pods that were named.
@@ -76,6 +78,7 @@ impl LinkMonitor {
             events,
             routes: BTreeMap::new(),
             pods: Pods::new(),
+            moved: BTreeSet::new(),
             bindings: Bindings::default(),
             named: NamedNamespaces::default(),
             unbound: BTreeMap::new(),
@@ -92,8 +95,7 @@ impl LinkMonitor {
         self.unchecked = namespaces;
     }
 
-    /// Tells which pods local addresses belong to, before the addresses are added. An address that is another pod's now makes the
-    /// next reading due.
+    /// Tells which pods local addresses belong to, before the addresses are added. The owners of other addresses stay.
     pub(crate) fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
         let is_known = |pods: &Pods, pod, address| {
             pods.get(pod).is_some_and(|addresses: &BTreeSet<IpAddr>| addresses.contains(address))
@@ -102,8 +104,9 @@ impl LinkMonitor {
             if is_known(&self.pods, pod, address) {
                 continue;
             }
-            self.stale |= self.pods.values().any(|addresses| addresses.contains(address));
-            self.forget(address);
+            if self.forget(address) {
+                self.moved.insert(*address);
+            }
             self.pods.entry(pod.clone()).or_default().insert(*address);
         }
     }
@@ -126,39 +129,54 @@ impl LinkMonitor {
         &self.unbound
     }
 
-    fn forget(&mut self, address: &IpAddr) {
+    /// Returns whether the address had an owner.
+    fn forget(&mut self, address: &IpAddr) -> bool {
+        let mut had_owner = false;
         self.pods.retain(|_, addresses| {
-            addresses.remove(address);
+            had_owner |= addresses.remove(address);
+            !addresses.is_empty()
+        });
+        had_owner
+    }
+
+    fn retain_addresses(&mut self, is_kept: impl Fn(&IpAddr) -> bool) {
+        self.pods.retain(|_, addresses| {
+            addresses.retain(&is_kept);
             !addresses.is_empty()
         });
     }
 
     /// Reads everything. `local` has the addresses of local pods.
     pub(crate) fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<NodeLinks> {
+        self.retain_addresses(|address| local.contains(address));
         self.read = Some(Instant::now());
         self.events.drain()?;
         self.stale = true;
         self.routes.clear();
         self.find_routes(local)?;
+        self.moved.clear();
         let node_links = self.node_links()?;
         self.stale = false;
         Ok(node_links)
     }
 
-    /// Updates the links after local addresses were added or removed. Looks up the routes of those only.
+    /// Updates the links after local addresses were added or removed, or have passed from one pod to another. Looks up the routes of those
+    /// only. `None` if there are none.
     pub(crate) fn follow(
         &mut self,
         added: &BTreeSet<IpAddr>,
         removed: &BTreeSet<IpAddr>,
-    ) -> io::Result<NodeLinks> {
+    ) -> Option<io::Result<NodeLinks>> {
+        let mut changed = std::mem::take(&mut self.moved);
+        if changed.is_empty() && added.is_empty() && removed.is_empty() {
+            return None;
+        }
+        changed.extend(added);
         self.routes.retain(|address, _| !removed.contains(address));
-        self.pods.retain(|_, addresses| {
-            addresses.retain(|address| !removed.contains(address));
-            !addresses.is_empty()
-        });
-        let outcome = self.find_routes(added).and_then(|()| self.node_links());
+        self.retain_addresses(|address| !removed.contains(address));
+        let outcome = self.find_routes(&changed).and_then(|()| self.node_links());
         self.stale |= outcome.is_err();
-        outcome
+        Some(outcome)
     }
 
     /// Whether a full reading is due: something changed, and the last one is long enough ago.

@@ -211,14 +211,19 @@ impl NftDataPlane {
         }
     }
 
-    /// Updates the links after local addresses were added or removed.
-    fn follow_local_addresses(&mut self, delta: &Delta) {
-        let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else { return };
-        let node_links = links.follow(&delta.local.added, &delta.local.removed);
+    /// Updates the links after local addresses were added or removed, or belong to other pods.
+    fn follow_local_addresses(&mut self, delta: &Delta) -> Option<Programmed> {
+        let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else {
+            return None;
+        };
+        let node_links = links.follow(&delta.local.added, &delta.local.removed)?;
         let outcome = node_links
             .map_err(failed(READING_LINKS))
             .and_then(|node_links| update_links(enforcer, links, &node_links));
-        self.link_error = outcome.err().or(self.link_error.take());
+        outcome.unwrap_or_else(|error| {
+            self.link_error = Some(error);
+            None
+        })
     }
 
     /// Reads the kernel and repairs what differs from the programmed plan.
@@ -228,6 +233,16 @@ impl NftDataPlane {
     pub fn repair(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
         enforcer.repair().map(|c| programmed(&c)).map_err(failed("repairing the table"))
+    }
+}
+
+/// Adds what a change of the node's links has programmed after a commit.
+fn with_links(commit: Programmed, links: Option<Programmed>) -> Programmed {
+    let Some(links) = links else { return commit };
+    Programmed {
+        transactions: commit.transactions + links.transactions,
+        elements: commit.elements + links.elements,
+        generation: links.generation,
     }
 }
 
@@ -319,7 +334,12 @@ impl DataPlane for NftDataPlane {
             State::Programmed(enforcer) => {
                 let commit = enforcer.reconcile(plan).map_err(failed("programming the node's plan again"))?;
                 self.open_node()?;
-                return Ok(programmed(&commit));
+                // Local addresses may differ from those that were programmed.
+                let links = self.refresh_links_now().unwrap_or_else(|error| {
+                    self.link_error = Some(error);
+                    None
+                });
+                return Ok(with_links(programmed(&commit), links));
             }
         };
         let kernel = match kernel {
@@ -361,10 +381,8 @@ impl DataPlane for NftDataPlane {
             }
             State::Programmed(enforcer) => {
                 let commit = enforcer.commit(delta).map_err(failed("programming a change"))?;
-                if !delta.local.is_empty() {
-                    self.follow_local_addresses(delta);
-                }
-                Ok(programmed(&commit))
+                let links = self.follow_local_addresses(delta);
+                Ok(with_links(programmed(&commit), links))
             }
         }
     }

@@ -160,12 +160,14 @@ impl<D: DataPlane> NodeAgent<D> {
             Action::Start | Action::Resync => {
                 // A previous run or another program may have left connections established or revoked. All connections of
                 // local pods are reviewed, and all revoked ones, also of pods that are gone.
-                let names = self.reconciler.names_of(&self.reconciler.plan().local);
-                self.plane.name_local(&names);
+                self.plane.name_local(&self.reconciler.local_owners());
                 let started = self.plane.start(self.reconciler.plan());
                 started.map(|programmed| (programmed, self.all_connections()))
             }
-            Action::Commit(delta) => self.commit(&delta),
+            Action::Commit { delta, owners } => {
+                self.plane.name_local(&owners);
+                self.commit(&delta)
+            }
             Action::FailClosed => {
                 self.fail_closed(report);
                 return None;
@@ -191,8 +193,6 @@ impl<D: DataPlane> NodeAgent<D> {
 
     fn commit(&mut self, delta: &Delta) -> Result<(Programmed, ReviewScope), DataPlaneError> {
         let ends = restricted(self.plane.programmed(), self.reconciler.plan(), delta);
-        // All of them: an address that passes from one local pod to another is neither added nor removed.
-        self.plane.name_local(&self.reconciler.names_of(&self.reconciler.plan().local));
         Ok((self.plane.commit(delta)?, ReviewScope { ends, labelled: false }))
     }
 

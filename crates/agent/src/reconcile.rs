@@ -54,7 +54,12 @@ pub enum Action {
     /// Program the whole plan, whatever a previous run left in the kernel.
     Start,
     /// Program this delta. The result is [`Input::Committed`] or [`Input::Refused`].
-    Commit(Box<Delta>),
+    Commit {
+        /// What changes in the plan. Empty if only pods changed that own local addresses.
+        delta: Box<Delta>,
+        /// The local addresses that belong to other pods than before, with these pods.
+        owners: BTreeMap<IpAddr, ObjectKey>,
+    },
     /// Read what the kernel holds, and program the difference to the plan. Same results.
     Resync,
     /// Cut off the pods for which the kernel allows more than the plan ([`crate::fallback`]). Has no result: the plan is
@@ -141,8 +146,9 @@ impl Reconciler {
         unchecked.map(|namespace| namespace.name.clone()).collect()
     }
 
-    /// Returns the pods that own these addresses. `O(addresses · log addresses)`.
-    pub(crate) fn names_of(&self, addresses: &BTreeSet<IpAddr>) -> BTreeMap<IpAddr, ObjectKey> {
+    /// Returns the pods that own the local addresses. `O(local addresses · log addresses)`: used only where the whole plan is programmed.
+    pub(crate) fn local_owners(&self) -> BTreeMap<IpAddr, ObjectKey> {
+        let addresses = &self.plan().local;
         addresses.iter().filter_map(|address| Some((*address, self.owner(*address)?.key.clone()))).collect()
     }
 
@@ -188,6 +194,8 @@ impl Reconciler {
                 } else {
                     self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
                 }
+                // The start names the owners of all addresses.
+                self.compiler.take_owner_changes();
                 self.state = State::Current;
                 vec![Action::Start]
             }
@@ -224,13 +232,15 @@ impl Reconciler {
         }
     }
 
-    fn commit(&self, delta: Delta) -> Vec<Action> {
+    fn commit(&mut self, delta: Delta) -> Vec<Action> {
+        let owners = self.compiler.take_owner_changes();
         if self.is_behind() {
+            // It names the owners of all addresses.
             vec![Action::Resync]
-        } else if delta.is_empty() {
+        } else if delta.is_empty() && owners.is_empty() {
             Vec::new()
         } else {
-            vec![Action::Commit(Box::new(delta))]
+            vec![Action::Commit { delta: Box::new(delta), owners }]
         }
     }
 }

@@ -46,6 +46,7 @@
 //! * `learned`: the names for which each address was learned.
 //! * `selections`: selectors of rules, and the classes that they match.
 //! * `tables`: for each table, the classes whose row differs from that of their addresses' ranges, grouped by row.
+//! * `local_owners`: the pod that owns each local address, and which of them changed.
 //! * `budget`, `accounts`: limits for tenants. A table over budget allows nothing.
 //! * `recorder`: edits the plan and records what it was, so that a delta carries only what differs.
 //!
@@ -61,6 +62,7 @@ mod definition;
 mod definitions;
 mod effective;
 mod learned;
+mod local_owners;
 mod names;
 mod ranges;
 mod recorder;
@@ -84,6 +86,7 @@ use self::{
     addresses::AddressBook,
     classes::{Classes, KnownClasses},
     learned::Learned,
+    local_owners::LocalOwners,
     names::Namer,
     recorder::Recorder,
     subjects::Subjects,
@@ -106,6 +109,7 @@ pub struct Compiler {
     classes: Classes,
     tables: Tables,
     plan: NodePlan,
+    local_owners: LocalOwners,
 }
 
 /// A local address that is denied everything in one direction because its policies exceed the [`Budget`].
@@ -167,6 +171,7 @@ impl Compiler {
             classes: Classes::default(),
             tables: Tables::new(budget, namer),
             plan: NodePlan::default(),
+            local_owners: LocalOwners::default(),
         }
     }
 
@@ -227,6 +232,12 @@ impl Compiler {
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
         self.book.owner(address)
+    }
+
+    /// Returns the local addresses that another pod owns than at the previous call, or that were not local then, with the pods that own
+    /// them now. What the plan says of an address need not differ between the two pods.
+    pub fn take_owner_changes(&mut self) -> BTreeMap<IpAddr, ObjectKey> {
+        self.local_owners.take_changes()
     }
 
     /// Returns a number that grows whenever the result of [`Compiler::over_budget`] may change. `O(1)`.
@@ -378,7 +389,10 @@ impl Compiler {
             });
         }
         for address in &dirty.addresses {
-            let is_local = self.book.owner(*address).is_some_and(|pod| self.subjects.is_local(&pod.key));
+            let owner = self.book.owner(*address).map(|pod| &pod.key);
+            let owner = owner.filter(|key| self.subjects.is_local(key));
+            let is_local = owner.is_some();
+            self.local_owners.set(*address, owner);
             recorder.set_local(*address, is_local);
             recorder.set_node(*address, self.book.is_node(*address));
             if !is_local {

@@ -5,7 +5,7 @@ mod interleavings;
 mod reviews;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::{Arc, atomic::Ordering},
 };
@@ -174,6 +174,46 @@ fn only_the_address_of_a_removed_or_relabelled_peer_is_listed() {
         assert_eq!(apply(&mut agent, vec![Change::SetPod(back)]).restored, 1);
         assert_eq!(agent.plane.listings.last(), Some(&BTreeSet::from([address("10.0.0.9")])));
     }
+}
+
+#[test]
+fn a_commit_names_the_owners_that_changed_and_no_others() {
+    let mut agent = agent(&[]);
+    snapshot(&mut agent, shop());
+    let names = |of: &[(&str, &str)]| -> BTreeMap<IpAddr, ObjectKey> {
+        of.iter().map(|(ip, pod)| (address(ip), ObjectKey::new("shop", *pod))).collect()
+    };
+    assert_eq!(std::mem::take(&mut agent.plane.named), [names(&[("10.0.0.1", "db"), ("10.0.0.2", "db2")])]);
+    agent.plane.sent.clear();
+    // The new pod has the policies and the labels of the old one: the plan stays as it is.
+    let plan = agent.plan().clone();
+    let passes =
+        [Change::RemovePod(ObjectKey::new("shop", "db2")), Change::SetPod(pod("db3", "10.0.0.2", "n1", &[]))];
+    let report = apply(&mut agent, passes.to_vec());
+    assert_eq!(*agent.plan(), plan);
+    assert_eq!((report.errors.len(), &*agent.plane.sent), (0, &["commit"][..]));
+    assert_eq!(std::mem::take(&mut agent.plane.named), [names(&[("10.0.0.2", "db3")])]);
+    // Neither other properties of the same pod nor pods of other nodes.
+    agent.plane.sent.clear();
+    apply(&mut agent, vec![Change::SetPod(pod("db3", "10.0.0.2", "n1", &[("unused", "label")]))]);
+    apply(&mut agent, vec![Change::SetPod(pod("far", "10.0.0.77", "n2", &[]))]);
+    assert_eq!((agent.plane.named.len(), agent.plane.sent.len()), (0, 0));
+    apply(&mut agent, vec![Change::SetPod(pod("db4", "10.0.0.4", "n1", &[]))]);
+    assert_eq!(std::mem::take(&mut agent.plane.named), [names(&[("10.0.0.4", "db4")])]);
+}
+
+#[test]
+fn owners_that_changed_while_the_kernel_refused_are_all_named_by_the_next_try() {
+    let mut agent = agent(&[]);
+    snapshot(&mut agent, shop());
+    agent.plane.reject = [true, true, true].into();
+    let new = |name: &str| Change::SetPod(pod(name, "10.0.0.2", "n1", &[]));
+    let gone = |name: &str| Change::RemovePod(ObjectKey::new("shop", name));
+    assert!(!apply(&mut agent, vec![gone("db2"), new("db3")]).errors.is_empty());
+    agent.plane.named.clear();
+    apply(&mut agent, vec![gone("db3"), new("db4")]);
+    let named = agent.plane.named.last().and_then(|names| names.get(&address("10.0.0.2")));
+    assert_eq!(named, Some(&ObjectKey::new("shop", "db4")));
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("senders::sources_that_are_allowed_pass_between_routes", allowed_when_routed),
     ("senders::pods_of_a_namespace_are_not_checked", exempt),
     ("senders::a_pod_that_takes_anothers_address_gains_nothing", taken),
+    ("senders::pods_that_exchange_addresses_keep_only_their_new_ones", exchanged),
     ("senders::a_named_namespace_settles_whose_port_it_is", named),
     ("senders::rules_are_removed_with_the_agent", removed),
 ];
@@ -493,6 +494,26 @@ fn taken(sandbox: &Sandbox) -> Result<(), Failed> {
         }
     }
     Ok(())
+}
+
+/// No policy distinguishes the two pods, so nothing changes in the plan.
+fn exchanged(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut testbed = Testbed::build(sandbox, PodNetwork::Bridged)?;
+    testbed.start(NEAR)?;
+    let ends = Ends::of(&testbed)?;
+    testbed.exchange_addresses(["bad", "client"])?;
+    let status = testbed.agent(NEAR)?.status().ok_or("no status")?;
+    ensure(status.unbound_ports.is_empty(), || format!("unbound: {:?}", status.unbound_ports))?;
+    let mut cases = Cases::default();
+    for family in Family::BOTH {
+        let to = testbed.address("open", family)?;
+        let (new, old) = (testbed.address("client", family)?, testbed.address("bad", family)?);
+        cases.add(format!("from {new}, its own now"), Passes::Always, |mark| ends.datagram(new, to, mark));
+        cases.add(format!("from {old}, its former one"), Passes::Unchecked, |mark| {
+            ends.datagram(old, to, mark)
+        });
+    }
+    cases.check(&ends.bad, &ends.open, SourceCheck::Enforce)
 }
 
 /// Behind two ports there is nothing but the address of one pod, until the CNI plugin names the namespace of that pod.

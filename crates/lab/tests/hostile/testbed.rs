@@ -10,6 +10,7 @@ use std::{
 
 use libtest_mimic::Failed;
 use palisade_lab::{Lab, Layout, LayoutOptions, Place, Sandbox, enforce::NoEnforcement, with_causes};
+use palisade_netns::rtnetlink::Netlink;
 use palisade_policy::{
     Change, Cluster, Family, Labels, Name, Namespace, ObjectKey, Pod, Protocol, Selector, Service,
     ServicePort, TargetPort,
@@ -53,6 +54,8 @@ pub(crate) struct Testbed {
     hidden: Vec<String>,
     revision: usize,
     labels: BTreeMap<String, String>,
+    /// Two pods that have each other's addresses in the manifests.
+    exchanged: Option<[String; 2]>,
 }
 
 /// Returns the key of a pod.
@@ -111,6 +114,7 @@ impl Testbed {
             hidden: Vec::new(),
             revision: 0,
             labels: BTreeMap::new(),
+            exchanged: None,
         };
         testbed.write()?;
         Ok(testbed)
@@ -225,6 +229,34 @@ impl Testbed {
         self.await_agents()
     }
 
+    /// Exchanges the addresses of two pods, in their namespaces and in the manifests, and waits until every running agent has applied it.
+    pub(crate) fn exchange_addresses(&mut self, pods: [&str; 2]) -> Result<(), Failed> {
+        let layout = self.lab.layout();
+        let [one, other] = pods.map(|pod| layout.pods[&key(pod)].addresses.clone());
+        for (pod, old, new) in [(pods[0], &one, &other), (pods[1], &other, &one)] {
+            self.within(pod, || -> Result<(), Failed> {
+                let index = nix::net::if_::if_nametoindex("eth0")?;
+                let mut netlink = Netlink::open()?;
+                for (old, new) in old.iter().zip(new) {
+                    netlink.remove_address(index, *old).address(index, *new, false);
+                }
+                Ok(netlink.commit()?)
+            })??;
+        }
+        self.exchanged = Some(pods.map(str::to_owned));
+        self.write()?;
+        self.await_agents()
+    }
+
+    /// The pod whose addresses a pod has in the manifests.
+    fn exchanged<'a>(&'a self, pod: &'a str) -> &'a str {
+        match &self.exchanged {
+            Some([one, other]) if one == pod => other,
+            Some([one, other]) if other == pod => one,
+            _ => pod,
+        }
+    }
+
     fn write(&mut self) -> Result<(), Failed> {
         self.revision += 1;
         let layout = self.lab.layout();
@@ -244,7 +276,8 @@ impl Testbed {
             );
         }
         for (key, at) in layout.pods.iter().filter(|(key, _)| !self.hidden.iter().any(|h| **h == *key.name)) {
-            let ips: Vec<Value> = at.addresses.iter().map(|a| json!({"ip": a})).collect();
+            let addresses = &layout.pods[&self::key(self.exchanged(&key.name))].addresses;
+            let ips: Vec<Value> = addresses.iter().map(|a| json!({"ip": a})).collect();
             let metadata = json!({"name": *key.name, "namespace": NAMESPACE, "labels": {"app": *key.name}});
             items.push(json!({
                 "apiVersion": "v1", "kind": "Pod", "metadata": metadata,

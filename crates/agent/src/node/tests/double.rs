@@ -11,7 +11,9 @@ use std::{
     time::Duration,
 };
 
-use palisade_policy::{Delta, Direction, NodePlan, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic};
+use palisade_policy::{
+    Delta, Direction, NodePlan, ObjectKey, PeerSet, PolicyTable, PolicyTableId, Protocol, Traffic,
+};
 
 use crate::{
     DataPlane, DataPlaneError, FiveTuple, Programmed, ReviewScope, RevocationSummary, TrackedConnection,
@@ -121,6 +123,8 @@ pub(super) struct Double {
     pub(super) reject_revocations: usize,
     /// In milliseconds.
     pub(super) now: Arc<AtomicU64>,
+    /// What each call of `name_local` has told.
+    pub(super) named: Vec<BTreeMap<IpAddr, ObjectKey>>,
     /// How long a listing of connections takes, in milliseconds.
     pub(super) listing_takes: u64,
 }
@@ -141,6 +145,7 @@ impl Double {
             holds_listings: false,
             reject_listings: 0,
             reject_revocations: 0,
+            named: Vec::new(),
             listing_takes: 0,
         }
     }
@@ -245,6 +250,10 @@ impl DataPlane for Double {
 
     fn programmed(&self) -> &NodePlan {
         &self.programmed
+    }
+
+    fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
+        self.named.push(names.clone());
     }
 
     fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError> {
