@@ -25,6 +25,7 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isol
     chains.extend(of_isolation(options, sets, isolating));
     chains.extend([labels_chain(), revoked::chain(), audit_chain(sets), midstream::chain(sets)]);
     chains.extend(from_pods::chains(options, sets));
+    chains.extend(from_pods::prerouting_chains(options, sets));
     chains.extend(Hook::POLICY.map(|hook| base_chain(hook, options, sets)));
     if options.egress_to_own_node {
         chains.push(output_chain(sets));

@@ -1,6 +1,8 @@
 //! Checks of what pods may send at all, before any policy applies: packets with a forged source address, and packets
 //! that a pod encapsulates as only nodes do.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use ipnet::IpNet;
 use palisade_policy::{Direction, Family, Protocol};
 
@@ -8,8 +10,8 @@ use crate::{
     EnforcerOptions, SourceCheck,
     base_sets::BaseSets,
     ruleset::{
-        Chain, ENCAPSULATED_CHAIN, Expression, FORWARDED_CHAIN, Hook, NodeSet, Outcome, RECEIVED_CHAIN, Rule,
-        STRANGERS_CHAIN, SenderField,
+        Chain, ENCAPSULATED_CHAIN, Expression, FORGED_CHAIN, FORWARDED_CHAIN, Hook, NodeSet, Outcome,
+        RECEIVED_CHAIN, Rule, STRANGERS_CHAIN, SenderField,
     },
 };
 
@@ -53,6 +55,33 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
             "from local pods: forged sources, tunnel packets to nodes",
             forwarded,
         ),
+    ]
+}
+
+/// Returns the base chain that checks the source of every packet of pods, and its chain. None if no source is checked.
+///
+/// The rules of [`jump_rules`] come after connection tracking and see no packet of an established connection. A pod could write into
+/// connections of other pods, and end them: connection tracking believes a forged packet before any filter sees it.
+pub(crate) fn prerouting_chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
+    let forged = forged(options, sets);
+    if forged.is_empty() {
+        return Vec::new();
+    }
+    // A host without an address sends from these (RFC 2131, RFC 4862). Only discovery passes the forward hook with them.
+    let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    let without_address = unspecified.map(|address| {
+        let family = Expression::Family(Family::of(address));
+        vec![family, Expression::SourceIs(address), Expression::Verdict(Outcome::Return)]
+    });
+    let interfaces = sets.node(NodeSet::Interfaces).name.clone();
+    let rules = vec![vec![
+        Expression::InterfaceIn { set: interfaces, inverted: false },
+        Expression::Verdict(Outcome::Jump(FORGED_CHAIN.into())),
+    ]];
+    let comment = "from local pods: forged sources, also in established connections";
+    vec![
+        Chain::regular(FORGED_CHAIN, comment, without_address.into_iter().chain(forged).collect()),
+        Chain::base(Hook::Prerouting, rules),
     ]
 }
 

@@ -29,7 +29,7 @@ use crate::{
     port_owner::Mac,
     uapi::netfilter::{
         NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
-        NF_INET_LOCAL_OUT, NF_IP_PRI_FILTER,
+        NF_INET_LOCAL_OUT, NF_INET_PRE_ROUTING, NF_IP_PRI_FILTER, NF_IP_PRI_RAW,
     },
 };
 
@@ -70,6 +70,7 @@ pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
 pub(crate) const FORWARDED_CHAIN: &str = "from_pods";
 pub(crate) const RECEIVED_CHAIN: &str = "from_pods_here";
 pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
+pub(crate) const FORGED_CHAIN: &str = "forged";
 
 /// The chain for packets between ports of a bridge to an address of no local pod, see [`crate::base`].
 pub(crate) const STRANGERS_CHAIN: &str = "strangers";
@@ -101,9 +102,11 @@ pub(crate) fn family_digit(family: Family) -> char {
     if family == Family::V4 { '4' } else { '6' }
 }
 
-/// The hook of a base chain, at priority `filter`. The last two belong to the table `bridge palisade`.
+/// The hook of a base chain, at priority `filter` but for [`Hook::Prerouting`]. The last two belong to the table `bridge palisade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
+    /// Packets that arrive, at priority `raw`: before connection tracking. Only the sources of pods' packets are checked there.
+    Prerouting,
     /// Packets that the node forwards: from and to its pods.
     Forward,
     /// Packets to the node itself.
@@ -124,6 +127,7 @@ impl Hook {
     #[must_use]
     pub fn chain(self) -> &'static str {
         match self {
+            Self::Prerouting => "prerouting",
             Self::Forward => "forward",
             Self::Input => "input",
             Self::Output => "output",
@@ -135,6 +139,7 @@ impl Hook {
     /// Returns the kernel's number of the hook.
     pub(crate) fn number(self) -> u32 {
         match self {
+            Self::Prerouting => NF_INET_PRE_ROUTING,
             Self::Forward => NF_INET_FORWARD,
             Self::Input => NF_INET_LOCAL_IN,
             Self::Output => NF_INET_LOCAL_OUT,
@@ -143,12 +148,13 @@ impl Hook {
         }
     }
 
-    /// Returns the priority that `nft` calls `filter`.
+    /// Returns the priority that `nft` calls `filter`, or `raw`.
     ///
-    /// For `inet` it lies between destination NAT and source NAT, so rules match the real peers (SEMANTICS G-1). For
+    /// For `inet`, `filter` lies between destination NAT and source NAT, so rules match the real peers (SEMANTICS G-1). For
     /// `bridge` it lies in front of br_netfilter.
     pub(crate) fn priority(self) -> i32 {
         match self {
+            Self::Prerouting => NF_IP_PRI_RAW,
             Self::Forward | Self::Input | Self::Output => NF_IP_PRI_FILTER,
             Self::BridgePrerouting | Self::BridgeForward => NF_BR_PRI_FILTER_BRIDGED,
         }

@@ -200,7 +200,8 @@ fn write_chain(out: &mut String, chain: &Chain) {
         _ = writeln!(out, "\t\tcomment {:?}", shortened(comment));
     }
     if let Some(hook) = chain.hook {
-        _ = writeln!(out, "\t\ttype filter hook {} priority filter; policy accept;", name_of(hook));
+        let priority = if hook == Hook::Prerouting { "raw" } else { "filter" };
+        _ = writeln!(out, "\t\ttype filter hook {} priority {priority}; policy accept;", name_of(hook));
     }
     for r in &chain.rules {
         _ = writeln!(out, "\t\t{}", rule(r));
@@ -213,7 +214,7 @@ fn name_of(hook: Hook) -> &'static str {
         Hook::Forward | Hook::BridgeForward => "forward",
         Hook::Input => "input",
         Hook::Output => "output",
-        Hook::BridgePrerouting => "prerouting",
+        Hook::Prerouting | Hook::BridgePrerouting => "prerouting",
     }
 }
 

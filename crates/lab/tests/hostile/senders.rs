@@ -2,6 +2,8 @@
 //!
 //! Each case is a frame with a unique mark from the pod `bad` to the pod `open`, or to all. Policies play no part: there are none.
 
+mod connections;
+
 use std::{
     collections::BTreeSet,
     fs::File,
@@ -43,6 +45,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("senders::pods_of_a_namespace_are_not_checked", exempt),
     ("senders::a_pod_that_takes_anothers_address_gains_nothing", taken),
     ("senders::pods_that_exchange_addresses_keep_only_their_new_ones", exchanged),
+    ("senders::established_connections_take_no_forged_packets_when_routed", |s| {
+        connections::forged(s, PodNetwork::Routed)
+    }),
+    ("senders::established_connections_take_no_forged_packets_on_bridges", |s| {
+        connections::forged(s, PodNetwork::Bridged)
+    }),
     ("senders::a_named_namespace_settles_whose_port_it_is", named),
     ("senders::rules_are_removed_with_the_agent", removed),
 ];

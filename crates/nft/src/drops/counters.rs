@@ -6,8 +6,8 @@ use crate::{
     Error, Kernel,
     reader::{Operation, Ruleset, Target},
     ruleset::{
-        ENCAPSULATED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, RECEIVED_CHAIN,
-        REVOKED_CHAIN, SOURCES_CHAIN, STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
+        ENCAPSULATED_CHAIN, FORGED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN,
+        RECEIVED_CHAIN, REVOKED_CHAIN, SOURCES_CHAIN, STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
     },
 };
 
@@ -60,8 +60,9 @@ impl Counters {
 const AUDIT_ROW: &str = "audit_row_";
 
 /// The chains that count as a direction without containing it in their names.
-const OF_EGRESS: [&str; 8] = [
+const OF_EGRESS: [&str; 9] = [
     "closed_egress",
+    FORGED_CHAIN,
     FORWARDED_CHAIN,
     RECEIVED_CHAIN,
     ENCAPSULATED_CHAIN,

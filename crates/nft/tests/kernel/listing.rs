@@ -33,6 +33,8 @@ fn nft_lists_every_shape() {
             "ct label 127 goto revoked",
             "ct state established,related accept",
             "icmpv6 type 133-137 ip6 hoplimit 255 accept",
+            "type filter hook prerouting priority raw; policy accept;",
+            "iif @pod_interfaces jump forged",
             "iif @pod_interfaces jump from_pods",
             "fib saddr . iif oif missing counter packets 0 bytes 0 drop",
             "ip saddr . ip daddr vmap @hairpin4",
