@@ -9,6 +9,7 @@ import path from "node:path";
 import { chromium } from "playwright-core";
 import { accessible, check, finish } from "./checks.mjs";
 import { large, odd } from "./clusters.mjs";
+import * as attempt from "./try.mjs";
 
 const [folder, palisade, root] = process.argv.slice(2).map((name) => path.resolve(name));
 fs.mkdirSync(path.join(folder, "odd"), { recursive: true });
@@ -155,6 +156,8 @@ await inspect(shop, "why-allowed", "/why?from=shop%2Fdeployment%2Ffrontend&to=sh
 await inspect(shop, "why-nobody", "/why?from=nobody&to=shop%2Fdeployment%2Fbackend", async (page, place) => {
   check(`${place}: says that there is none`, (await page.textContent("main")).includes("There is no nobody"));
 });
+await inspect(shop, "try-new", "/try", attempt.adds);
+await inspect(shop, "try-edit", "/try?policy=NetworkPolicy+shop%2Fbackend-from-frontend", attempt.edits);
 {
   const { page, close } = await open({ url: shop.url, token: "x" }).catch((error) => ({ error }));
   check("with a wrong token, there is nothing", page === undefined);
@@ -220,6 +223,7 @@ for (const [name, hash] of [["odd-overview", ""], ["odd-matrix", "/matrix"], ["o
     await page.locator("#why, #pairs").first().waitFor();
   });
 }
+await inspect(strange, "odd-try", "/try?policy=NetworkPolicy+shop%2Fp", attempt.hostile);
 strange.stop();
 
 const large_ = await serve("-f", write("large-ui.yaml", large()), "--pod-cidr", "10.244.0.0/16");
@@ -276,6 +280,7 @@ await inspect(large_, "large-why", "/why?from=team-02%2Fdeployment%2Fapp-0&to=te
   console.log(`${place}: all policies: ${(await page.locator(".walk").count()) > 0 ? "shown" : "the answer takes too long"}`);
   check(`${place}: the reasons are shown`, (await page.locator("#why p").count()) > 0);
 });
+await inspect(large_, "large-try", "/try", attempt.isQuick);
 large_.stop();
 await browser.close();
 finish();

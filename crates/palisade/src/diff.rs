@@ -1,6 +1,8 @@
 //! `palisade diff`: the connections that a change of manifests opens and closes.
 
 mod comparison;
+#[cfg(feature = "ui")]
+mod consequences;
 mod folded;
 pub(crate) mod git;
 mod graph;
@@ -32,6 +34,8 @@ use crate::{
     output::{self, Encoding},
 };
 pub(crate) use comparison::Comparison;
+#[cfg(feature = "ui")]
+pub(crate) use consequences::{JsonConsequences, consequences};
 pub(crate) use folded::folded;
 pub(crate) use groups::groups;
 pub(crate) use json::{JsonDiff, document};

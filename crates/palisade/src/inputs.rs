@@ -69,6 +69,12 @@ impl LoadedInputs {
         self.missing.iter().map(Into::into).chain(incomplete(&self.loaded)).collect()
     }
 
+    /// Returns the kinds that could not be read and without which an answer may be wrong.
+    #[cfg(feature = "ui")]
+    pub(crate) fn missing(&self) -> &[Missing] {
+        &self.missing
+    }
+
     /// Returns the verdict of an answer. What is allowed by what could be read is undecided if something could not,
     /// unless the user accepts that.
     pub(crate) fn conclusion(&self, conclusion: Conclusion) -> Conclusion {

@@ -12,12 +12,17 @@ mod access;
 mod answers;
 mod api;
 mod assets;
+mod body;
 mod follow;
+mod labels;
+mod policy_text;
 mod query;
 mod reply;
 mod server;
 mod state;
 mod token;
+mod trial;
+mod turns;
 mod world;
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};

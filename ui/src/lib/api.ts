@@ -1,6 +1,6 @@
 // Questions to the server. docs/ui.md describes them; the schemas of the answers are those of the verbs.
 import { takeToken } from "./token";
-import type { Describe, Explain, Report, State } from "./schema";
+import type { Describe, Explain, Labels, PolicyText, Report, State, Trial } from "./schema";
 
 const token = takeToken();
 
@@ -14,11 +14,14 @@ export class Refused extends Error {
   }
 }
 
-const ask = async (path: string, parameters: Record<string, string>, signal?: AbortSignal): Promise<Response> => {
+const ask = async (path: string, parameters: Record<string, string>, signal?: AbortSignal, body?: unknown): Promise<Response> => {
   const query = new URLSearchParams(parameters).toString();
+  const headers: Record<string, string> = { authorization: `Bearer ${token}` };
+  const sent = body === undefined ? {} : { method: "POST", body: JSON.stringify(body) };
+  if (body !== undefined) headers["content-type"] = "application/json";
   let response: Response;
   try {
-    response = await fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, { headers: { authorization: `Bearer ${token}` }, signal: signal ?? null });
+    response = await fetch(`/api/v1/${path}${query ? `?${query}` : ""}`, { headers, signal: signal ?? null, ...sent });
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Refused("palisade ui does not answer: has it ended?", 0);
@@ -41,3 +44,7 @@ export const getExplain = async (from: string, to: string, toDeny: boolean, sign
 export const getDescribe = async (what: string, signal: AbortSignal): Promise<Describe> => (await ask("describe", { what }, signal)).json();
 export const getPicture = async (what: string, signal: AbortSignal): Promise<Blob> => (await ask("describe", { what, format: "svg" }, signal)).blob();
 export const getSource = async (file: string, signal: AbortSignal): Promise<string> => ((await (await ask("source", { file }, signal)).json()) as { text: string }).text;
+export const getLabels = async (signal: AbortSignal): Promise<Labels> => (await ask("labels", {}, signal)).json();
+export const getPolicy = async (name: string, signal: AbortSignal): Promise<PolicyText> => (await ask("policy", { name }, signal)).json();
+export const postTry = async (page: string, text: string, replaces: string, signal: AbortSignal): Promise<Trial> =>
+  (await ask("try", {}, signal, { page, text, ...(replaces ? { replaces } : {}) })).json();

@@ -1,6 +1,7 @@
 // What the map shows: places, and the connections between them.
 import { Graph, layout } from "@dagrejs/dagre";
 import { OUTSIDE, bandsOf } from "./grid";
+import type { Change, Marks } from "./marks";
 import type { Level, Model } from "./model";
 
 // A folded namespace, a workload, or something outside.
@@ -23,6 +24,8 @@ export interface Edge {
   level: Level;
   // The ports, where all pairs have the same.
   text: string;
+  // What a tried policy opens and closes here.
+  change: Change;
 }
 
 export interface Box {
@@ -86,7 +89,7 @@ const placesOf = (model: Model, open: ReadonlySet<string>, focus: number | undef
     return [...own, { key: `band ${band.name}`, name: `${band.name} (${rest.length})`, ends: rest, folds: band.name, end: undefined, isOutside: false }];
   });
 
-const edgeOf = (model: Model, a: Place, b: Place): Edge | undefined => {
+const edgeOf = (model: Model, a: Place, b: Place, marks: Marks): Edge | undefined => {
   let level: Level = 0;
   const texts = new Set<string>();
   const count = (from: Place, to: Place): number => {
@@ -103,34 +106,38 @@ const edgeOf = (model: Model, a: Place, b: Place): Edge | undefined => {
     return pairs;
   };
   const pairs: [number, number] = [count(a, b), count(b, a)];
-  if (pairs[0] + pairs[1] === 0) return undefined;
+  const [there, back] = [marks.between(a.ends, b.ends), marks.between(b.ends, a.ends)];
+  const change = { opens: there.opens + back.opens, closes: there.closes + back.closes };
+  if (pairs[0] + pairs[1] + change.opens === 0) return undefined;
   const [text] = texts;
-  return { from: a, to: b, pairs, level, text: texts.size === 1 && text !== undefined ? text : "" };
+  // Nothing is allowed yet: the arrow goes from the side that may connect then.
+  if (pairs[0] + pairs[1] === 0) return { from: there.opens > 0 ? a : b, to: there.opens > 0 ? b : a, pairs, level: 1, text: "denied", change };
+  return { from: a, to: b, pairs, level, text: texts.size === 1 && text !== undefined ? text : "", change };
 };
 
-const edgesOf = (model: Model, places: Place[], focus: Place | undefined): Edge[] => {
+const edgesOf = (model: Model, places: Place[], focus: Place | undefined, marks: Marks): Edge[] => {
   const edges: Edge[] = [];
   places.forEach((a, at) => {
     for (const b of places.slice(at + 1)) {
       if (focus && a !== focus && b !== focus) continue;
       // Connections of outside addresses among themselves are none of the cluster's.
       if (a.isOutside && b.isOutside) continue;
-      const edge = edgeOf(model, a, b);
+      const edge = edgeOf(model, a, b, marks);
       // Arrows go from the side that may connect.
-      if (edge) edges.push(edge.pairs[0] > 0 ? edge : { ...edge, from: b, to: a, pairs: [edge.pairs[1], edge.pairs[0]] });
+      if (edge) edges.push(edge.pairs[0] > 0 || edge.pairs[1] === 0 ? edge : { ...edge, from: b, to: a, pairs: [edge.pairs[1], edge.pairs[0]] });
     }
   });
   return edges;
 };
 
 // Returns the places and edges of a view. A focus shows its neighbors one by one if they are few.
-export const viewOf = (model: Model, open: ReadonlySet<string>, focus: number | undefined): { places: Place[]; edges: Edge[] } => {
+export const viewOf = (model: Model, open: ReadonlySet<string>, focus: number | undefined, marks: Marks): { places: Place[]; edges: Edge[] } => {
   let places = placesOf(model, open, focus);
-  if (focus === undefined) return { places, edges: edgesOf(model, places, undefined) };
-  const neighbors = model.report.ends.filter((end, number) => end.namespace !== null && (model.firstAllowed(focus, number) ?? model.firstAllowed(number, focus)));
+  if (focus === undefined) return { places, edges: edgesOf(model, places, undefined, marks) };
+  const neighbors = model.report.ends.filter((end, number) => end.namespace !== null && (model.firstAllowed(focus, number) ?? model.firstAllowed(number, focus) ?? (marks.between([focus], [number]).opens || marks.between([number], [focus]).opens)));
   if (neighbors.length <= MOST_NEIGHBORS) places = placesOf(model, new Set(neighbors.map((end) => end.namespace ?? "")), focus);
   const own = places.find((place) => place.end === focus);
-  const edges = edgesOf(model, places, own);
+  const edges = edgesOf(model, places, own, marks);
   return { places: places.filter((place) => place === own || edges.some((edge) => edge.from === place || edge.to === place)), edges };
 };
 

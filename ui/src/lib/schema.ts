@@ -102,6 +102,7 @@ export interface Finding {
   message: string;
   file: string | null;
   line: number | null;
+  column: number | null;
   object: string | null;
   fix: string | null;
 }
@@ -188,4 +189,38 @@ export interface Explain {
 export interface Describe {
   kind: string;
   text?: string;
+}
+
+// What policies can name.
+export interface Labels {
+  namespaces: string[];
+  namespace_labels: Record<string, string[]>;
+  pod_labels: Record<string, string[]>;
+  ports: string[];
+}
+
+export interface PolicyText {
+  name: string;
+  file: string | null;
+  line: number | null;
+  text: string;
+}
+
+// The consequences of a tried policy.
+export interface Consequences {
+  summary: { text: string };
+  groups: { because: string; rows: { opened: boolean; from: string; to: string; traffic: string; ends?: [string[], string[]] }[]; more: number }[];
+  more_groups: number;
+  others: string[];
+  remarks: string[];
+  all_ends: boolean;
+}
+
+export interface Trial {
+  world: number;
+  errors: Message[];
+  warnings: Message[];
+  findings: Finding[];
+  consequences: Consequences | null;
+  patch: { file: string; text: string } | null;
 }

@@ -28,8 +28,8 @@ pub(super) enum Refusal {
     Origin,
     /// It has no token, or another one.
     Token,
-    /// It is no question: nothing can be written.
-    Method,
+    /// It has another method than this one.
+    Method(&'static str),
 }
 
 impl Gate {
@@ -71,12 +71,13 @@ impl Gate {
     }
 }
 
-/// Checks that a request only asks.
+/// Checks that a request has the method of its path. Nothing can be written: `POST` carries questions that are too long for a
+/// URL.
 ///
 /// # Errors
-/// When it has another method than `GET`.
-pub(super) fn check_method(method: &Method) -> Result<(), Refusal> {
-    if *method == Method::GET { Ok(()) } else { Err(Refusal::Method) }
+/// When it has another one.
+pub(super) fn check_method(method: &Method, own: &'static str) -> Result<(), Refusal> {
+    if method.as_str() == own { Ok(()) } else { Err(Refusal::Method(own)) }
 }
 
 #[cfg(test)]

@@ -4,19 +4,25 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use hyper::{
-    HeaderMap, Method, StatusCode, Uri,
-    body::Bytes,
+    Request, StatusCode,
+    body::{Body, Bytes},
     header::{ALLOW, HeaderValue},
 };
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::{
     access::{Gate, Refusal, check_method},
     answers::{Answers, NoAnswer},
     assets,
+    body::{BadBody, json_body},
+    labels::JsonLabels,
+    policy_text::policy_text,
     query::Query,
     reply::Reply,
     state::{Board, JsonState},
+    trial::{self, Attempted, Superseded},
+    turns::{Turns, is_name},
     world::{Source, World},
 };
 use crate::{
@@ -35,6 +41,11 @@ const SOURCE_SCHEMA: &str = "palisade.ui.source/v1";
 /// How long a request for the state waits for a change. Less than the time after which a connection is closed.
 const WAIT: Duration = Duration::from_secs(20);
 
+/// How long an attempt waits for the one before it.
+const TRY_PATIENCE: Duration = Duration::from_secs(20);
+/// The question that has a body.
+const TRY: &str = "try";
+
 const JSON: &str = "application/json";
 const SVG: &str = "image/svg+xml";
 
@@ -44,6 +55,7 @@ pub(super) struct Api {
     source: Arc<Source>,
     board: Arc<Board>,
     answers: Answers,
+    turns: Turns,
 }
 
 #[derive(Serialize)]
@@ -62,16 +74,21 @@ struct JsonSource<'a> {
 
 impl Api {
     pub(super) fn new(gate: Gate, source: Arc<Source>, board: Arc<Board>) -> Self {
-        Self { gate, source, board, answers: Answers::new() }
+        Self { gate, source, board, answers: Answers::new(), turns: Turns::default() }
     }
 
     /// Answers a request.
-    pub(super) async fn reply(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Reply {
-        if let Err(refusal) = self.gate.check(headers) {
+    pub(super) async fn reply<B>(&self, request: Request<B>) -> Reply
+    where
+        B: Body<Data = Bytes> + Send,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let (head, body) = request.into_parts();
+        if let Err(refusal) = self.gate.check(&head.headers) {
             return refused(refusal);
         }
-        let Some(name) = uri.path().strip_prefix(ROOT) else {
-            return match (check_method(method), assets::at(uri.path())) {
+        let Some(name) = head.uri.path().strip_prefix(ROOT) else {
+            return match (check_method(&head.method, "GET"), assets::at(head.uri.path())) {
                 (Err(refusal), _) => refused(refusal),
                 (Ok(()), Some(asset)) => {
                     Reply::new(StatusCode::OK, asset.content_type, Bytes::from_static(asset.bytes))
@@ -79,22 +96,67 @@ impl Api {
                 (Ok(()), None) => failed(StatusCode::NOT_FOUND, "there is no such page"),
             };
         };
-        let allowed = self.gate.check_data(headers).and_then(|()| check_method(method));
+        let method = if name == TRY { "POST" } else { "GET" };
+        let allowed = self.gate.check_data(&head.headers).and_then(|()| check_method(&head.method, method));
         if let Err(refusal) = allowed {
             return refused(refusal);
         }
         self.board.note_asked();
-        let query = Query::new(uri.query());
+        let query = Query::new(head.uri.query());
+        if name == TRY {
+            return match query.only(&[]) {
+                Err(wrong) => failed(StatusCode::BAD_REQUEST, &wrong),
+                Ok(()) => match json_body(&head.headers, body).await {
+                    Ok(attempted) => self.try_(attempted).await,
+                    Err(BadBody { status, reason }) => failed(status, &reason),
+                },
+            };
+        }
         let answer = match name {
             "state" => self.state(&query).await,
             "report" => self.report(&query),
             "overview" => self.overview(&query).await,
             "explain" => self.explain(&query).await,
             "describe" => self.describe(&query).await,
+            "labels" => self.labels(&query).await,
+            "policy" => self.policy(&query).await,
             "source" => self.source(&query).await,
             _ => return failed(StatusCode::NOT_FOUND, "there is no such question; see docs/ui.md"),
         };
         answer.unwrap_or_else(|wrong| failed(StatusCode::BAD_REQUEST, &wrong))
+    }
+
+    /// What an edited policy would open and close. A page's older attempts are given up.
+    async fn try_(&self, attempted: Attempted) -> Reply {
+        if !is_name(&attempted.page) {
+            return failed(StatusCode::BAD_REQUEST, "page: expected 1 to 64 letters, digits and `-`");
+        }
+        let Some(attempt) = self.turns.begin(&attempted.page) else {
+            return failed(StatusCode::SERVICE_UNAVAILABLE, "too many pages try something at this moment");
+        };
+        let Ok(turn) = timeout(TRY_PATIENCE, attempt.turn()).await else {
+            return failed(StatusCode::SERVICE_UNAVAILABLE, "the previous attempt takes too long");
+        };
+        let number = self.board.shown().world_number;
+        let work = move |world: &World, source: &Source| {
+            let answer = trial::evaluate(&attempted, world, number, source, &|| attempt.is_newest());
+            drop(turn);
+            answer
+        };
+        self.json(work).await
+    }
+
+    async fn labels(&self, query: &Query<'_>) -> Result<Reply, String> {
+        query.only(&[])?;
+        let work =
+            |world: &World, _: &Source| Encoding::Json.encode(&JsonLabels::new(&world.inputs.loaded.cluster));
+        Ok(self.json(work).await)
+    }
+
+    async fn policy(&self, query: &Query<'_>) -> Result<Reply, String> {
+        query.only(&["name"])?;
+        let name = query.required("name")?.to_owned();
+        Ok(self.json(move |world, _| Encoding::Json.encode(&policy_text(world, &name)?)).await)
     }
 
     /// What is shown, at once or as soon as it is not `after`.
@@ -177,6 +239,9 @@ impl Api {
         let (world, source) = (self.board.shown().world, Arc::clone(&self.source));
         match self.answers.compute(move || work(&world, &source)).await {
             Ok(text) => Reply::new(StatusCode::OK, content_type, text.into()),
+            Err(NoAnswer::Refused(error)) if error.is::<Superseded>() => {
+                failed(StatusCode::CONFLICT, &error.to_string())
+            }
             Err(NoAnswer::Refused(error)) => {
                 failed(StatusCode::UNPROCESSABLE_ENTITY, &escape::plain(&format!("{error:#}")))
             }
@@ -198,9 +263,9 @@ fn refused(refusal: Refusal) -> Reply {
         Refusal::Token => {
             failed(StatusCode::UNAUTHORIZED, "open the address that `palisade ui` printed: it has the token")
         }
-        Refusal::Method => {
-            let mut reply = failed(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here");
-            reply.headers.push((ALLOW, HeaderValue::from_static("GET")));
+        Refusal::Method(own) => {
+            let mut reply = failed(StatusCode::METHOD_NOT_ALLOWED, &format!("only {own} is allowed here"));
+            reply.headers.push((ALLOW, HeaderValue::from_static(own)));
             reply
         }
     }

@@ -47,11 +47,7 @@ pub(super) async fn serve(listener: TcpListener, api: Arc<Api>) {
 async fn serve_connection(stream: TcpStream, api: Arc<Api>) {
     let service = service_fn(move |request: Request<Incoming>| {
         let api = Arc::clone(&api);
-        async move {
-            let (head, _) = request.into_parts();
-            let reply = api.reply(&head.method, &head.uri, &head.headers).await;
-            Ok::<_, Infallible>(reply.into_response())
-        }
+        async move { Ok::<_, Infallible>(api.reply(request).await.into_response()) }
     });
     let mut server = http1::Builder::new();
     server

@@ -21,7 +21,7 @@ use crate::escape;
 const SCHEMA: &str = "palisade.ui.state/v1";
 
 /// The most messages about documents.
-const MOST_MESSAGES: usize = 50;
+pub(super) const MOST_MESSAGES: usize = 50;
 
 /// What is shown.
 #[derive(Clone)]
@@ -136,7 +136,7 @@ struct JsonProblem<'a> {
 
 /// A message about a document.
 #[derive(Serialize)]
-struct JsonMessage<'a> {
+pub(super) struct JsonMessage<'a> {
     code: &'static str,
     text: String,
     file: Option<&'a str>,
@@ -174,11 +174,12 @@ impl<'a> JsonState<'a> {
     }
 }
 
-fn message(found: &Diagnostic) -> JsonMessage<'_> {
+/// Returns a message for a page.
+pub(super) fn message(found: &Diagnostic) -> JsonMessage<'_> {
     let at = found.origin.as_ref();
     JsonMessage {
         code: found.code.as_str(),
-        text: escape::plain(&found.message).into_owned(),
+        text: escape::plain(&found.headline()).into_owned(),
         file: at.map(|at| &*at.file),
         line: at.and_then(Origin::line),
         column: at.filter(|at| at.line().is_some()).map(|at| at.column),

@@ -74,6 +74,16 @@ impl Server {
         self.request("GET", path, &[("Host", &self.address.to_string()), ("Authorization", &self.bearer())])
     }
 
+    /// Sends a question with a body as a page of the server does.
+    pub(crate) fn post(&self, path: &str, body: &str) -> Answer {
+        let (host, bearer) = (self.address, self.bearer());
+        self.send(&format!(
+            "POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: {bearer}\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str, headers: &[(&str, &str)]) -> Answer {
         let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         self.send(&format!("{method} {path} HTTP/1.1\r\n{headers}\r\n"))

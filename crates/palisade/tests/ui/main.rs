@@ -7,6 +7,7 @@
 mod client;
 #[path = "../support/mod.rs"]
 mod support;
+mod trial;
 
 use std::{
     fs,
