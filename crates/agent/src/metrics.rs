@@ -133,6 +133,8 @@ metrics! {
         "Pods that were announced before their start, by NRI or by the CNI plugin, by how they started";
     pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
         "Time that pods waited for their policies to be programmed before their start";
+    pods_opened_unreviewed: Counter, "palisade_pods_opened_unreviewed",
+        "Pods that had started closed and were opened although older connections could not be re-evaluated";
     unbound_ports: Gauge, "palisade_unbound_ports",
         "Bridge ports that lead to pods which are not known, and whose source addresses are checked less strictly";
     drops: Family<DropLabels, Counter>, "palisade_drops",

@@ -27,6 +27,7 @@
 //! ```
 
 mod cleanup;
+mod closed;
 mod flows;
 mod links;
 mod repair;

@@ -6,10 +6,7 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use super::{
-    Worker,
-    runtime::{Closed, Waiting},
-};
+use super::{Worker, closed::Closed, runtime::Waiting};
 use crate::{daemon::runtime_event::Start, runtime_pods::RuntimePod};
 
 impl Worker {

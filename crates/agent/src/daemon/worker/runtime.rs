@@ -10,7 +10,10 @@ use std::{
 use palisade_api::{ObjectRef, ResourceKind};
 use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey, Policy, Tier};
 
-use super::Worker;
+use super::{
+    Worker,
+    closed::{Closed, Opening},
+};
 use crate::{
     DataPlane as _,
     config::{Config, PodStart},
@@ -75,22 +78,6 @@ pub(super) struct Waiting {
     pub(super) start: Start,
     /// Whether connections with its addresses are still to be deleted: they are not its own, because it has no process yet.
     pub(super) is_new: bool,
-}
-
-/// A pod that has started closed.
-#[derive(Debug)]
-pub(super) struct Closed {
-    pub(super) pod: RuntimePod,
-    /// In which directions.
-    pub(super) directions: Vec<Direction>,
-    /// Since when its policies are programmed. It is opened when the connections that are older are reviewed.
-    pub(super) programmed: Option<Instant>,
-}
-
-impl Closed {
-    pub(super) fn new(pod: &RuntimePod) -> Self {
-        Self { pod: pod.clone(), directions: Direction::BOTH.to_vec(), programmed: None }
-    }
 }
 
 impl Worker {
@@ -371,7 +358,8 @@ impl Worker {
         .collect()
     }
 
-    /// Opens closed pods whose policies are programmed, once the connections that are older than these are reviewed.
+    /// Opens closed pods whose policies are programmed, once the connections that are older than these are reviewed, or after a while if
+    /// reviews fail.
     pub(super) fn open_closed(&mut self) {
         if self.runtime.closed.is_empty() && !self.agent.has_closed_unknown() {
             return;
@@ -384,7 +372,14 @@ impl Worker {
                 self.review_due = self.agent.hurry_review();
             }
         }
-        closed.retain(|_, one| !one.programmed.is_some_and(|since| self.is_reviewed_since(since)));
+        let unreviewed_for = self.agent.review_state().unreviewed_for;
+        let opening = |one: &Closed| one.opening(unreviewed_for, now);
+        let unreviewed: Vec<RuntimePod> = closed
+            .values()
+            .filter(|one| opening(one) == Opening::Unreviewed)
+            .map(|one| one.pod.clone())
+            .collect();
+        closed.retain(|_, one| opening(one) == Opening::Waits);
         self.runtime.closed = closed;
         let unknown = std::mem::take(&mut self.runtime.unknown_namespaces);
         let unknown = unknown.into_iter().filter(|name| !self.policies_are_known(name)).collect();
@@ -393,25 +388,26 @@ impl Worker {
         // What the kernel refuses is logged, and tried again with the next call.
         if self.close().is_ok() && opened > 0 {
             tracing::info!(pods = opened, "policies of pods that started closed are programmed");
+            unreviewed.iter().for_each(|pod| self.opened_unreviewed(pod));
         }
     }
 
-    /// Whether all connections are reviewed that are older than what was programmed at this time.
-    fn is_reviewed_since(&self, programmed: Instant) -> bool {
-        let unreviewed_for = self.agent.review_state().unreviewed_for;
-        unreviewed_for.is_none_or(|age| age < programmed.elapsed())
+    /// Says that a pod was opened although connections that are older than its policies may go on.
+    fn opened_unreviewed(&self, pod: &RuntimePod) {
+        let err = self.reviews.failure().unwrap_or("the review takes too long");
+        tracing::warn!(
+            pod = %pod.key,
+            err,
+            "opened a pod that started closed, connections that are older than its policies may go on"
+        );
+        self.metrics.pods_opened_unreviewed.inc();
+        let what = "the pod started closed, and is opened: its policies are in force for new connections, but connections \
+            that are older could not be re-evaluated";
+        self.report_to(pod, format!("on node {}, {what}: {err}", self.node));
     }
 
     /// Reports to the cluster that a pod started without its policies.
     fn report_start(&self, pod: &RuntimePod, outcome: &StartOutcome, reason: &str) {
-        let Some(reporter) = self.reporter.get() else { return };
-        let object = ObjectRef {
-            kind: ResourceKind::Pod,
-            namespace: Some(pod.key.namespace.clone()),
-            name: pod.key.name.clone(),
-            uid: pod.uid.to_string().into(),
-            generation: 0,
-        };
         let node = &self.node;
         let how = match outcome {
             StartOutcome::Closed(_) => {
@@ -420,7 +416,20 @@ impl Worker {
             StartOutcome::Refused(_) => "is not started",
             StartOutcome::Open(_) | StartOutcome::Programmed => "starts before its policies are programmed",
         };
-        reporter.pod_start(object, format!("on node {node}, {reason}; the pod {how}"));
+        self.report_to(pod, format!("on node {node}, {reason}; the pod {how}"));
+    }
+
+    /// Reports an Event about a pod.
+    fn report_to(&self, pod: &RuntimePod, note: String) {
+        let Some(reporter) = self.reporter.get() else { return };
+        let object = ObjectRef {
+            kind: ResourceKind::Pod,
+            namespace: Some(pod.key.namespace.clone()),
+            name: pod.key.name.clone(),
+            uid: pod.uid.to_string().into(),
+            generation: 0,
+        };
+        reporter.pod_start(object, note);
     }
 }
 
