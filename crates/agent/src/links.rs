@@ -40,6 +40,11 @@ const LOOPBACK: u32 = 1;
 const EXTERNAL: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
+/// Returns the addresses of the interfaces of the calling thread's network namespace, without listing the interfaces.
+pub(crate) fn host_addresses() -> io::Result<BTreeSet<IpAddr>> {
+    Requests::open()?.addresses(None)
+}
+
 /// Follows the links and routes of a network namespace.
 #[derive(Debug)]
 pub(crate) struct LinkMonitor {

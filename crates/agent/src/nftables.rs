@@ -4,10 +4,9 @@ mod lister;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
 };
 
-use nix::{ifaddrs::getifaddrs, sys::socket::SockaddrStorage};
 use palisade_nft::{
     Commit, Enforcer, EnforcerOptions, ExistingTable, Feature, Kernel, NodeLinks, Verification, conntrack,
     cut_off, drift, drops,
@@ -16,7 +15,7 @@ use palisade_policy::{Delta, Direction, Name, NodePlan, ObjectKey};
 
 use crate::{
     DataPlane, DataPlaneError, FiveTuple, Programmed, ReviewScope, RevocationSummary, TrackedConnection,
-    links::LinkMonitor,
+    links::{LinkMonitor, host_addresses},
 };
 use lister::Lister;
 
@@ -431,12 +430,7 @@ impl DataPlane for NftDataPlane {
     }
 
     fn host_addresses(&self) -> Result<BTreeSet<IpAddr>, DataPlaneError> {
-        let interfaces = getifaddrs().map_err(failed("reading the node's addresses"))?;
-        let ip = |storage: SockaddrStorage| {
-            let v4 = storage.as_sockaddr_in().map(|a| SocketAddr::from(*a).ip());
-            v4.or_else(|| storage.as_sockaddr_in6().map(|a| SocketAddr::from(*a).ip()))
-        };
-        Ok(interfaces.filter_map(|interface| ip(interface.address?)).collect())
+        host_addresses().map_err(failed("reading the node's addresses"))
     }
 
     fn begin_listing(&mut self, scope: &ReviewScope) -> Result<(), DataPlaneError> {

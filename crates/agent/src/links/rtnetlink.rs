@@ -6,7 +6,7 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkMessage},
+    link::{LinkAttribute, LinkExtentMask, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     nsid::{NsidAttribute, NsidMessage},
     route::{RouteAttribute, RouteMessage, RouteType},
@@ -90,9 +90,12 @@ impl Requests {
         }))
     }
 
-    /// Lists all interfaces.
+    /// Lists all interfaces, without their statistics: on a node with many pods these would be most of the listing, which each pod's start
+    /// waits for.
     pub(super) fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
-        let responses = self.dump(&RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
+        let mut request = LinkMessage::default();
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let responses = self.dump(&RouteNetlinkMessage::GetLink(request))?;
         let link = |response| match response {
             RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,

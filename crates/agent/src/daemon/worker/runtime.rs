@@ -84,7 +84,13 @@ impl Worker {
     /// Applies what the runtime has reported, and answers for the pods that wait.
     pub(super) fn process_runtime(&mut self, events: Vec<RuntimeEvent>) {
         let (mut changes, mut received) = (Changes::default(), None);
-        let own = self.agent.data_plane().host_addresses().unwrap_or_default();
+        // Read only if there are pods to compare with: each start is followed by events without any.
+        let has_pods =
+            |event: &RuntimeEvent| matches!(event, RuntimeEvent::Synchronized(_) | RuntimeEvent::Started(_));
+        let own = match events.iter().any(has_pods) {
+            true => self.agent.data_plane().host_addresses().unwrap_or_default(),
+            false => BTreeSet::new(),
+        };
         for event in events {
             match event {
                 RuntimeEvent::Synchronized(mut list) => {
