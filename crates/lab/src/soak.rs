@@ -61,6 +61,9 @@ pub struct SoakCounts {
     /// Probes during changes that must not affect them.
     #[serde(rename = "meanwhile")]
     pub probed_during_changes: usize,
+    /// Connections during changes that were answered only when there were few at a time, although no rule dropped their packets: the machine
+    /// was too busy.
+    pub late: usize,
     /// Verdicts of the kernel's rules, read back and evaluated by a reader that is independent of policies.
     #[serde(rename = "read")]
     pub verdicts_compared: usize,
@@ -185,7 +188,9 @@ fn round(
             cluster.apply(change.clone());
             made.push(change);
         }
-        counts.probed_during_changes += steady::update(lab, cluster, rng.u64(..))?;
+        let probed = steady::update(lab, cluster, rng.u64(..))?;
+        counts.probed_during_changes += probed.all;
+        counts.late += probed.late;
     }
     let probing =
         ProbeOptions { max_probes: Some(options.probes), seed: rng.u64(..), ..ProbeOptions::default() };

@@ -4,6 +4,11 @@
 //! same side before and after. Nodes apply a change at different times, so for a moment one end has the old policies and the
 //! other the new ones. A steady connection has the same verdict in that moment too: a denied one must never be made, and an
 //! allowed one must never fail permanently.
+//!
+//! An allowed connection that fails is tried again after the change. If no rule drops a packet meanwhile, that it isn't answered in time is
+//! the machine's fault, and it is tried with more patience.
+
+mod drops;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -14,6 +19,8 @@ use std::{
 };
 
 use palisade_policy::{Cluster, Protocol, reference};
+
+use drops::Drops;
 
 use crate::{
     error::{LabError, with_causes},
@@ -27,11 +34,22 @@ use crate::{
 const STEADY: usize = 48;
 /// Short, so that many passes fit into a change.
 const PASS: Timeouts = Timeouts { whole: Duration::from_millis(60), in_flight: STEADY };
-/// For allowed connections that failed in a pass: the machine may have been busy.
-const RETRY: Timeouts = Timeouts { whole: Duration::from_secs(4), in_flight: 8 };
+/// For allowed connections that failed in a pass, and then in a retry without a packet that was dropped: the machine may be busy.
+const RETRIES: [Timeouts; 2] = [
+    Timeouts { whole: Duration::from_secs(4), in_flight: 8 },
+    Timeouts { whole: Duration::from_secs(20), in_flight: 2 },
+];
 
-/// Changes the lab to another cluster and probes steady connections meanwhile. Returns the number of probes.
-pub(super) fn update(lab: &mut Lab, cluster: &Cluster, seed: u64) -> Result<usize, Vec<String>> {
+/// The number of probes during a change.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Probed {
+    pub(super) all: usize,
+    /// Those of them that were answered only when there were few at a time, though no rule dropped their packets.
+    pub(super) late: usize,
+}
+
+/// Changes the lab to another cluster and probes steady connections meanwhile.
+pub(super) fn update(lab: &mut Lab, cluster: &Cluster, seed: u64) -> Result<Probed, Vec<String>> {
     let one = |e: &LabError| vec![with_causes(e)];
     let next = lab.layout().with_cluster(cluster).map_err(|e| one(&e.into()))?;
     let probes = steady(lab.layout(), &next, seed);
@@ -48,7 +66,8 @@ pub(super) fn update(lab: &mut Lab, cluster: &Cluster, seed: u64) -> Result<usiz
         (trying.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), updated)
     });
     updated.map_err(|e| one(&e))?;
-    tried
+    let Tried { probes: all, failed } = tried?;
+    Ok(Probed { all, late: retry(lab, &namespaces, &probes, failed)? })
 }
 
 type Key = (IpAddr, IpAddr, Protocol, u16);
@@ -115,13 +134,21 @@ fn source_namespaces(lab: &Lab, probes: &[Probe]) -> Result<BTreeMap<Place, Name
     Ok(out)
 }
 
+/// What the passes have shown.
+struct Tried {
+    /// How many probes were made.
+    probes: usize,
+    /// The allowed connections that failed in some pass.
+    failed: Vec<usize>,
+}
+
 /// Repeats all probes until `done` is set.
 fn passes(
     namespaces: &BTreeMap<Place, &Namespace>,
     probes: &[Probe],
     started: &AtomicBool,
     done: &AtomicBool,
-) -> Result<usize, Vec<String>> {
+) -> Result<Tried, Vec<String>> {
     let all: Vec<usize> = (0..probes.len()).collect();
     let (mut tried, mut wrong, mut failed) = (0, Vec::new(), vec![false; probes.len()]);
     started.store(true, Ordering::Release);
@@ -142,14 +169,49 @@ fn passes(
             break;
         }
     }
-    let retries: Vec<usize> = all.into_iter().filter(|index| failed[*index]).collect();
-    let on_outcome = &mut |index: usize, outcome: Outcome| {
-        if !probes[index].agrees(&outcome) {
-            wrong.push(failure_text(&probes[index], &outcome));
+    let failed = all.into_iter().filter(|index| failed[*index]).collect();
+    if wrong.is_empty() { Ok(Tried { probes: tried, failed }) } else { Err(wrong) }
+}
+
+/// Repeats allowed connections that failed in some pass. Returns how many of them were answered only when there were few at a time.
+///
+/// Now that nothing changes and nothing denied is tried, every packet that a rule drops is one too many. So the nodes' counters tell a fault of
+/// the rules from a machine that is too busy to answer.
+fn retry(
+    lab: &Lab,
+    namespaces: &BTreeMap<Place, &Namespace>,
+    probes: &[Probe],
+    failed: Vec<usize>,
+) -> Result<usize, Vec<String>> {
+    let mut left = failed;
+    let mut late = 0;
+    for (patience, timeouts) in RETRIES.iter().enumerate() {
+        if left.is_empty() {
+            break;
         }
-    };
-    probe::run_from(namespaces, probes, &retries, &RETRY, on_outcome).map_err(|e| vec![with_causes(&e)])?;
-    if wrong.is_empty() { Ok(tried) } else { Err(wrong) }
+        let mut drops = Drops::begin(lab).map_err(|e| vec![e])?;
+        let mut wrong = Vec::new();
+        let on_outcome = &mut |index: usize, outcome: Outcome| {
+            if !probes[index].agrees(&outcome) {
+                wrong.push((index, failure_text(&probes[index], &outcome)));
+            }
+        };
+        probe::run_from(namespaces, probes, &left, timeouts, on_outcome)
+            .map_err(|e| vec![with_causes(&e)])?;
+        let dropped = drops.since(lab).map_err(|e| vec![e])?;
+        let is_last = patience + 1 == RETRIES.len();
+        if !wrong.is_empty() && (is_last || !dropped.is_empty()) {
+            let dropped = if dropped.is_empty() {
+                "no rule of a node has dropped a packet meanwhile".to_owned()
+            } else {
+                dropped.join(", ")
+            };
+            return Err(wrong.into_iter().map(|(_, text)| format!("{text} ({dropped})")).collect());
+        }
+        left = wrong.into_iter().map(|(index, _)| index).collect();
+        late += left.len();
+    }
+    Ok(late)
 }
 
 fn failure_text(probe: &Probe, outcome: &Outcome) -> String {

@@ -118,6 +118,10 @@ fn text(seed: u64, outcome: &SoakReport) -> String {
     row("probes at quiet points", counts.probed);
     row("  of them dropped", counts.dropped);
     row("probes during changes", counts.probed_during_changes);
+    if counts.late > 0 {
+        // The nodes' counters have shown that no rule dropped them.
+        row("  of them answered late", counts.late);
+    }
     row("verdicts read back", counts.verdicts_compared);
     let mib = |kib: u64| kib as f64 / 1024.0;
     _ = writeln!(
