@@ -24,7 +24,7 @@ use palisade_policy::{Cluster, Direction, Origin, PolicyKey, Rule, Tier};
 use crate::edit::{DeclaredWorkloads, Edit, Pair, Question};
 
 use case::Case;
-pub use spelling::near;
+pub use spelling::{digits, near};
 
 /// A likely mistake.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -16,6 +16,7 @@ use crate::{
     finding::Affected,
     index::{ByLabel, PolicyIndex, Profile, ServiceIndex, candidates},
     miss::Miss,
+    near::NearIndex,
     plugin::Plugin,
     text::{Lines, SourceText},
     written::{self, Header, Written},
@@ -38,9 +39,16 @@ pub(crate) struct Class<'a> {
 pub(crate) struct Classes<'a> {
     pub(crate) all: Vec<Class<'a>>,
     by_label: ByLabel<'a>,
+    near: OnceCell<NearIndex<'a>>,
 }
 
 impl<'a> Classes<'a> {
+    /// Iterates over those that may nearly match a selector.
+    fn nearly_matching<'c>(&'c self, pods: &Selector) -> impl Iterator<Item = &'c Class<'a>> + 'c {
+        let near = self.near.get_or_init(|| NearIndex::new(self.all.iter().map(|class| class.labels)));
+        near.of(pods).into_iter().filter_map(|at| self.all.get(at))
+    }
+
     /// Iterates over those that a selector matches.
     pub(crate) fn matching<'c>(&'c self, pods: &'c Selector) -> impl Iterator<Item = &'c Class<'a>> + 'c {
         let found = candidates(&self.by_label, &self.all, pods);
@@ -93,7 +101,7 @@ impl<'a> Context<'a> {
             let class = Class { namespace, labels, host_network, pods, by_ports, profile };
             by_namespace.entry(namespace).or_default().all.push(class);
         }
-        for Classes { all, by_label } in by_namespace.values_mut() {
+        for Classes { all, by_label, .. } in by_namespace.values_mut() {
             all.sort_by(|a, b| a.pods[0].key.cmp(&b.pods[0].key));
             all.iter().enumerate().for_each(|(at, class)| by_label.add_labels(class.labels, at));
         }
@@ -251,9 +259,12 @@ impl<'a> Context<'a> {
         (0..names.len()).filter_map(move |at| self.classes.get(names[at]))
     }
 
-    /// Returns the classes of pods of the namespaces that a match selects.
-    pub(crate) fn in_namespaces<'c>(&'c self, choice: &PodMatch) -> impl Iterator<Item = &'c Class<'a>> + 'c {
-        self.classes_of(choice).flat_map(|classes| &classes.all)
+    /// Returns the classes of pods that a match selects but for one label that may be misspelt, and others.
+    pub(crate) fn nearly_matching<'c>(
+        &'c self,
+        choice: &'c PodMatch,
+    ) -> impl Iterator<Item = &'c Class<'a>> + 'c {
+        self.classes_of(choice).flat_map(|classes| classes.nearly_matching(&choice.pods))
     }
 
     /// Returns the classes of pods that a match selects, those in the host network included.

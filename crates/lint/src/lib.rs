@@ -23,6 +23,7 @@ mod level;
 mod lint;
 mod matching;
 mod miss;
+mod near;
 mod needed;
 mod plugin;
 mod report;

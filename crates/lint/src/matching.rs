@@ -87,7 +87,7 @@ fn template(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
 }
 
 fn misspelt(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
-    let of_network = cx.in_namespaces(choice).filter(|class| !class.host_network);
+    let of_network = cx.nearly_matching(choice).filter(|class| !class.host_network);
     // A label that other pods have is no misspelling. By the place of the requirement.
     let mut known: Vec<Option<bool>> = vec![None; choice.pods.requirements().len()];
     of_network.take(MOST_CLASSES).find_map(|class| {
@@ -115,7 +115,7 @@ fn elsewhere(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
     (!names.is_empty()).then_some(Miss::Elsewhere(names))
 }
 
-/// With how many label sets a selector that matches nothing is compared. In larger namespaces, near labels may be missed.
+/// With how many label sets a selector that matches nothing is compared, of those that may nearly match. Others may be missed.
 const MOST_CLASSES: usize = 2000;
 
 /// What selects: the policy itself, or one of its peers.

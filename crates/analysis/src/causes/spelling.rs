@@ -68,7 +68,8 @@ pub(crate) fn is_similar(a: &str, b: &str) -> bool {
     strsim::osa_distance(&a.to_lowercase(), &b.to_lowercase()) <= limit
 }
 
-fn digits(text: &str) -> impl Iterator<Item = u8> {
+/// Returns the digits of a word. Words are similar only if theirs are equal.
+pub fn digits(text: &str) -> impl Iterator<Item = u8> {
     text.bytes().filter(u8::is_ascii_digit)
 }
 

@@ -1,12 +1,13 @@
 //! `asymmetric-allow`: finds rules that allow what the policies of the other end deny.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use crate::admits::{Other, allowed, ports};
 use crate::context::Class;
+use crate::index::Profile;
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Peer, Policy, Rule, Tier};
+use palisade_policy::{Direction, Peer, Pod, Policy, Rule, Tier, Traffic};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -100,8 +101,9 @@ const MOST_OTHERS: usize = 5_000;
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
     let mut left = MOST_OF_ALL;
+    let mut admitted = Admitted::default();
     for (policy, direction, rule) in cx.rules().filter(|(policy, ..)| policy.tier == Tier::Developer) {
-        if let Some(other) = denying(cx, policy, direction, rule, &mut left) {
+        if let Some(other) = denying(cx, policy, direction, rule, &mut left, &mut admitted) {
             let (what, end) = match direction {
                 Direction::Ingress => ("egress", "clients"),
                 Direction::Egress => ("ingress", "servers"),
@@ -123,6 +125,7 @@ fn denying<'a>(
     direction: Direction,
     rule: &'a Rule,
     left: &mut usize,
+    admitted: &mut Admitted,
 ) -> Option<&'a Policy> {
     let peers = rule.peers.as_ref()?;
     let mut others: Vec<&Class<'_>> = Vec::new();
@@ -149,7 +152,7 @@ fn denying<'a>(
             let more = subject.by_ports.len().max(other.by_ports.len());
             pairs += more;
             *left = left.checked_sub(more)?;
-            if pairs > MOST_PAIRS || meets(cx, subject, other, direction, rule) {
+            if pairs > MOST_PAIRS || admitted.meets(cx, subject, other, direction, rule) {
                 return None;
             }
             some = some.or(Some(*other));
@@ -160,19 +163,45 @@ fn denying<'a>(
     of_namespaces.into_iter().next()
 }
 
-/// Whether the policies of the other end allow some of what a rule allows.
-fn meets(
-    cx: &Context<'_>,
-    subject: &Class<'_>,
-    other: &Class<'_>,
-    direction: Direction,
-    rule: &Rule,
-) -> bool {
-    let profile = cx.profile(other);
-    let from = Other::of(cx, subject.pods[0]);
-    let destinations = if direction == Direction::Ingress { subject } else { other };
-    destinations.by_ports.iter().any(|pod| {
-        let admitted = allowed(cx, &profile, direction.opposite(), from, Some(pod));
-        !admitted.intersection(&ports(rule, Some(pod))).is_none()
-    })
+/// What policies of the other ends allow, computed once for all rules that ask: many policies select the same pods.
+#[derive(Default)]
+struct Admitted(HashMap<Asked, Rc<Traffic>>);
+
+/// The policies of one end, a pod at the other, the direction of the policies, and the pod whose port names count.
+type Asked = (*const [u32], *const Pod, Direction, *const Pod);
+
+impl Admitted {
+    /// Whether the policies of the other end allow some of what a rule allows.
+    fn meets(
+        &mut self,
+        cx: &Context<'_>,
+        subject: &Class<'_>,
+        other: &Class<'_>,
+        direction: Direction,
+        rule: &Rule,
+    ) -> bool {
+        let profile = cx.profile(other);
+        let destinations = if direction == Direction::Ingress { subject } else { other };
+        destinations.by_ports.iter().any(|pod| {
+            let admitted = self.of(cx, &profile, direction.opposite(), subject.pods[0], pod);
+            !admitted.intersection(&ports(rule, Some(pod))).is_none()
+        })
+    }
+
+    /// Returns what the policies of a profile allow between their pods and another one. A profile and a pod are told by
+    /// their place: both stay where they are while the context exists.
+    fn of(
+        &mut self,
+        cx: &Context<'_>,
+        profile: &Profile,
+        direction: Direction,
+        from: &Pod,
+        destination: &Pod,
+    ) -> Rc<Traffic> {
+        let asked = (Rc::as_ptr(profile), &raw const *from, direction, &raw const *destination);
+        let known = self.0.entry(asked).or_insert_with(|| {
+            Rc::new(allowed(cx, profile, direction, Other::of(cx, from), Some(destination)))
+        });
+        Rc::clone(known)
+    }
 }

@@ -1,11 +1,11 @@
 //! `redundant-rule`: finds rules and policies without which every connection would be decided as it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::cover::{PodCover, RuleCover};
 use crate::index::ByLabel;
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Name, NamespaceMatch, Policy, Rule, Tier};
+use palisade_policy::{Direction, LabelSet, Name, NamespaceMatch, Peer, Policy, Rule, Selector, Tier};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -88,40 +88,118 @@ struct Covered<'a> {
 /// The policies of a namespace.
 struct Comparison<'a> {
     policies: Vec<Covered<'a>>,
-    by_subject: ByLabel<'a>,
+    /// For each policy the number of its subject: many policies select the same pods.
+    subjects: Vec<usize>,
+    /// For each subject the policies that select at least the same pods, in order.
+    wider: Vec<Vec<usize>>,
+    /// The rules of each direction, by the pods of their peers.
+    rules: [RuleIndex<'a>; 2],
 }
 
 /// The place of a rule: policy, direction, and number in the policy.
 type Place = (usize, usize, usize);
 
+/// Rules of one direction by the pods of their peers, so that a rule is compared only with those that may contain it.
+#[derive(Default)]
+struct RuleIndex<'a> {
+    /// Policy and number, in order.
+    all: Vec<(usize, usize)>,
+    by_peer: ByLabel<'a>,
+    /// The places in `all` of the rules that match every peer.
+    of_everything: Vec<usize>,
+}
+
+impl<'a> RuleIndex<'a> {
+    fn add(&mut self, policy: usize, rules: &'a [Rule]) {
+        for (number, rule) in rules.iter().enumerate() {
+            let at = self.all.len();
+            self.all.push((policy, number));
+            match &rule.peers {
+                None => self.of_everything.push(at),
+                Some(peers) => {
+                    for entry in peers {
+                        if let Peer::Pods(choice) = &entry.peer {
+                            self.by_peer.add_selector(&choice.pods, at);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns the rules that may contain another one, in order; `None` if that may be any.
+    fn containing(&self, rule: &Rule) -> Option<Vec<(usize, usize)>> {
+        // A rule contains all peers of another one, so also the first.
+        let Peer::Pods(first) = &rule.peers.as_ref()?.first()?.peer else { return None };
+        // A selector that matches nothing is contained in all.
+        LabelSet::of(&first.pods)?;
+        if let NamespaceMatch::Selected(selector) = &first.namespaces {
+            LabelSet::of(selector)?;
+        }
+        let mut found = self.by_peer.containing(&first.pods);
+        found.extend(&self.of_everything);
+        found.sort_unstable();
+        found.dedup();
+        Some(found.into_iter().filter_map(|at| self.all.get(at).copied()).collect())
+    }
+}
+
 impl<'a> Comparison<'a> {
     fn new(policies: &[&'a Policy]) -> Self {
-        let mut by_subject = ByLabel::default();
+        let mut rules: [RuleIndex<'a>; 2] = Default::default();
         let covered = policies.iter().enumerate().map(|(at, policy)| {
-            by_subject.add_selector(&policy.subject.pods, at);
-            let rules = |direction| policy.rules(direction).unwrap_or_default();
-            let covers =
-                |direction| rules(direction).iter().map(|rule| (rule, RuleCover::new(rule))).collect();
+            let of = |direction| policy.rules(direction).unwrap_or_default();
+            for (index, direction) in rules.iter_mut().zip(Direction::BOTH) {
+                index.add(at, of(direction));
+            }
+            let covers = |direction| of(direction).iter().map(|rule| (rule, RuleCover::new(rule))).collect();
             Covered { policy, subject: PodCover::new(&policy.subject), rules: Direction::BOTH.map(covers) }
         });
-        Self { policies: covered.collect(), by_subject }
+        let policies: Vec<Covered<'a>> = covered.collect();
+        let (subjects, wider) = Self::wider(&policies);
+        Self { policies, subjects, wider, rules }
+    }
+
+    /// Returns the number of each policy's subject, and for each subject the policies that select at least the same pods.
+    fn wider(policies: &[Covered<'a>]) -> (Vec<usize>, Vec<Vec<usize>>) {
+        let mut numbers: HashMap<&Selector, usize> = HashMap::new();
+        let mut members: Vec<Vec<usize>> = Vec::new();
+        let mut by_subject = ByLabel::default();
+        let mut subjects = Vec::new();
+        for (at, covered) in policies.iter().enumerate() {
+            let pods = &covered.policy.subject.pods;
+            let number = *numbers.entry(pods).or_insert_with(|| {
+                by_subject.add_selector(pods, members.len());
+                members.push(Vec::new());
+                members.len() - 1
+            });
+            subjects.push(number);
+            members[number].push(at);
+        }
+        let of = |number: usize| &policies[members[number][0]];
+        let wider = (0..members.len()).map(|own| {
+            let candidates = by_subject.containing(&of(own).policy.subject.pods).into_iter();
+            let wider = candidates.filter(|other| of(own).subject.is_within(&of(*other).subject));
+            let mut wider: Vec<usize> = wider.flat_map(|other| &members[other]).copied().collect();
+            wider.sort_unstable();
+            wider
+        });
+        let wider = wider.collect();
+        (subjects, wider)
     }
 
     fn run(&self, pairs: &mut usize, out: &mut Vec<Found>) {
         for (at, own) in self.policies.iter().enumerate() {
-            // Those that select at least the same pods.
-            let candidates = self.by_subject.containing(&own.policy.subject.pods);
-            let wider = |other: &usize| own.subject.is_within(&self.policies[*other].subject);
-            let wider: Vec<usize> = candidates.into_iter().filter(wider).collect();
+            let wider = &self.wider[self.subjects[at]];
             let mut found: Vec<(Place, Option<Place>)> = Vec::new();
             for direction in 0..2 {
                 for number in 0..own.rules[direction].len() {
                     let place = (at, direction, number);
-                    let Some(container) = self.container(place, &wider, pairs) else { return };
+                    let Some(container) = self.container(place, wider, pairs) else { return };
                     found.push((place, container));
                 }
             }
-            self.report(at, &wider, &found, out);
+            self.report(at, wider, &found, out);
         }
     }
 
@@ -129,19 +207,27 @@ impl<'a> Comparison<'a> {
     #[expect(clippy::option_option, reason = "not looked for, and not found")]
     fn container(&self, place: Place, wider: &[usize], pairs: &mut usize) -> Option<Option<Place>> {
         let (at, direction, number) = place;
-        let own = &self.policies[at].rules[direction][number].1;
-        for other in wider {
-            for (n, (_, rule)) in self.policies[*other].rules[direction].iter().enumerate() {
-                let there = (*other, direction, n);
-                if there == place {
-                    continue;
-                }
-                *pairs = pairs.checked_sub(1)?;
-                // Of two that contain each other, the first stays.
-                let is_first = || there < place || !self.contains_back(place, there);
-                if own.is_within(rule) && is_first() {
-                    return Some(Some(there));
-                }
+        let (rule, own) = &self.policies[at].rules[direction][number];
+        let candidates = self.rules[direction].containing(rule);
+        let (few, all): (Vec<_>, _) = match candidates {
+            Some(few) => (few, None),
+            None => (Vec::new(), Some(wider)),
+        };
+        let few = few.into_iter().filter(|(other, _)| wider.binary_search(other).is_ok());
+        let all = all
+            .into_iter()
+            .flatten()
+            .flat_map(|other| (0..self.policies[*other].rules[direction].len()).map(move |n| (*other, n)));
+        for (other, n) in few.chain(all) {
+            let there = (other, direction, n);
+            if there == place {
+                continue;
+            }
+            *pairs = pairs.checked_sub(1)?;
+            // Of two that contain each other, the first stays.
+            let is_first = || there < place || !self.contains_back(place, there);
+            if own.is_within(&self.policies[other].rules[direction][n].1) && is_first() {
+                return Some(Some(there));
             }
         }
         Some(None)
@@ -199,5 +285,54 @@ impl<'a> Comparison<'a> {
             isolating = isolating.or(Some(other));
         }
         isolating.map(|other| self.policies[other].policy.key.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_testkit::{Rng, Shape, cluster, seeds};
+
+    use super::*;
+
+    /// The indexes leave out nothing that a comparison of all pairs finds.
+    #[test]
+    fn no_container_is_left_out() {
+        let (mut containers, mut skipped) = (0, 0);
+        for seed in seeds(0..200) {
+            let cluster = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+            let mut namespaces: BTreeMap<&NamespaceMatch, Vec<&Policy>> = BTreeMap::new();
+            for policy in cluster.policies.values().filter(|p| p.tier == Tier::Developer) {
+                namespaces.entry(&policy.subject.namespaces).or_default().push(policy);
+            }
+            for policies in namespaces.values() {
+                let all = Comparison::new(policies);
+                for (at, own) in all.policies.iter().enumerate() {
+                    // What selects no pod is within all; other rules find it.
+                    if LabelSet::of(&own.policy.subject.pods).is_none() {
+                        continue;
+                    }
+                    let wider: Vec<usize> = (0..policies.len())
+                        .filter(|other| own.subject.is_within(&all.policies[*other].subject))
+                        .collect();
+                    assert_eq!(all.wider[all.subjects[at]], wider, "seed {seed}: {}", own.policy.key);
+                    for (direction, rules) in own.rules.iter().enumerate() {
+                        for (rule, cover) in rules {
+                            let Some(found) = all.rules[direction].containing(rule) else { continue };
+                            for (other, that) in all.policies.iter().enumerate() {
+                                for (n, (_, containing)) in that.rules[direction].iter().enumerate() {
+                                    let is_found = found.contains(&(other, n));
+                                    skipped += usize::from(!is_found);
+                                    if cover.is_within(containing) {
+                                        containers += 1;
+                                        assert!(is_found, "seed {seed}: {rule:?}");
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(containers > 100 && skipped > 100, "{containers} {skipped}");
     }
 }
