@@ -9,6 +9,7 @@ mod document;
 mod ends;
 mod html;
 mod links;
+mod live;
 mod policies;
 mod sources;
 
@@ -26,6 +27,8 @@ use crate::{
 };
 
 pub(crate) use document::Question;
+#[cfg(feature = "ui")]
+pub(crate) use live::LiveText;
 
 pub(crate) const HELP: &str = "\
 The report has an overview by namespace, the workloads with the unprotected ones first and with what they are exposed to, a matrix of all connections with the rules that decide each cell, what each policy contributes, and what `palisade lint` finds.

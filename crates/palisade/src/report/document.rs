@@ -118,7 +118,7 @@ impl<'a> Document<'a> {
         let (allowed, denied) =
             (Connections::new(cluster, &options(false)), Connections::new(cluster, &options(true)));
         let overview = palisade_analysis::overview(cluster);
-        let mut sources = Sources::new(question.texts);
+        let mut sources = Sources::new(question.texts, world.live.as_ref());
         let mut links = Links::default();
         let reasoner = Reasoner::new(cluster, &allowed, false);
         let allowed_links = links.add(&allowed, loaded, &reasoner, &mut sources);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::world::World;
-use crate::explain::manifest;
+use crate::{explain::manifest, report::LiveText};
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
 const SCHEMA: &str = "palisade.ui.policy/v1";
@@ -95,7 +95,7 @@ impl Document<'_> {
 fn live(world: &World, key: &PolicyKey) -> Option<String> {
     let object = world.inputs.live.as_ref()?.object(&key.kind, &key.namespace, &key.name)?;
     let value: Value = serde_json::from_str(&object.json).ok()?;
-    Some(manifest::yaml(&value))
+    Some(LiveText::new(&value).text)
 }
 
 /// Returns a policy as it was understood.

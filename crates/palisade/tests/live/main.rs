@@ -16,6 +16,12 @@ mod snapshot;
 #[path = "../support/mod.rs"]
 mod support;
 mod tls;
+#[cfg(feature = "ui")]
+mod ui;
+#[cfg(feature = "ui")]
+#[expect(dead_code, reason = "the tests of `ui` need more of it")]
+#[path = "../ui/client.rs"]
+mod ui_client;
 mod verbs;
 
 use std::{path::Path, process::Command};
