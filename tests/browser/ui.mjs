@@ -9,6 +9,7 @@ import path from "node:path";
 import { chromium } from "playwright-core";
 import { accessible, check, finish } from "./checks.mjs";
 import { large, odd } from "./clusters.mjs";
+import * as flows from "./flows.mjs";
 import * as attempt from "./try.mjs";
 
 const [folder, palisade, root] = process.argv.slice(2).map((name) => path.resolve(name));
@@ -79,7 +80,7 @@ const shown = async (page, from, to) => {
   return found;
 };
 
-const shop = await serve("-f", "examples/shop");
+const shop = await serve("-f", "examples/shop", "--flows", write("flows.json", flows.recorded()));
 await inspect(shop, "overview", "", async (page, place) => {
   check(`${place}: there is a card for each namespace`, (await page.locator(".card").count()) === 4);
   check(`${place}: unprotected ones are counted`, (await page.textContent("main")).includes("4 of 5 workloads are unprotected"));
@@ -158,6 +159,12 @@ await inspect(shop, "why-nobody", "/why?from=nobody&to=shop%2Fdeployment%2Fbacke
 });
 await inspect(shop, "try-new", "/try", attempt.adds);
 await inspect(shop, "try-edit", "/try?policy=NetworkPolicy+shop%2Fbackend-from-frontend", attempt.edits);
+await inspect(shop, "flows", "/flows", flows.shows);
+{
+  const { page, close } = await open(shop, { hash: "/flows?port=nothing" });
+  await flows.refuses(page);
+  await close();
+}
 {
   const { page, close } = await open({ url: shop.url, token: "x" }).catch((error) => ({ error }));
   check("with a wrong token, there is nothing", page === undefined);

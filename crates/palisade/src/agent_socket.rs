@@ -14,7 +14,7 @@ use palisade_agent::{
 };
 
 /// `--socket`.
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub(crate) struct SocketArguments {
     /// Path of the agent's socket [default: /run/palisade/agent.sock]
     #[arg(long, env = "PALISADE_SOCKET", value_name = "FILE", hide_env_values = true, global = true)]

@@ -76,6 +76,20 @@ impl AgentsArguments {
         Ok(Reach::Cluster(self))
     }
 
+    /// All agents of a cluster.
+    #[cfg(feature = "ui")]
+    pub(crate) fn of_cluster(cluster: &cluster::ClusterArguments, namespace: Option<String>) -> Self {
+        Self {
+            node: Vec::new(),
+            namespace_of_agents: namespace,
+            context: cluster.context.clone(),
+            kubeconfig: cluster.kubeconfig.clone(),
+            request_timeout: cluster.request_timeout,
+            #[cfg(all(target_os = "linux", feature = "agent"))]
+            socket: SocketArguments::default(),
+        }
+    }
+
     fn namespace(&self) -> &str {
         self.namespace_of_agents.as_deref().unwrap_or("palisade-system")
     }
@@ -116,6 +130,31 @@ impl AgentsArguments {
         })
     }
 
+    /// Checks which agents of all nodes were found. Returns what is missing, if anything is.
+    ///
+    /// # Errors
+    /// If there are none.
+    #[cfg(feature = "ui")]
+    pub(crate) fn missing(
+        &self,
+        server: &str,
+        pods: &[Arc<ExecPod>],
+        desired: &Result<usize, ApiError>,
+    ) -> Result<Option<String>> {
+        if pods.is_empty() {
+            bail!(self.none(server));
+        }
+        let nodes: BTreeSet<&str> = pods.iter().map(|pod| &*pod.node).collect();
+        Ok(missing(nodes.len(), desired))
+    }
+
+    fn none(&self, server: &str) -> String {
+        format!(
+            "no agents in namespace {} of {server}: is Palisade installed there? --namespace-of-agents names another namespace",
+            self.namespace()
+        )
+    }
+
     /// Checks which agents were found, and says what is missing. Returns whether nothing is.
     ///
     /// # Errors
@@ -133,32 +172,30 @@ impl AgentsArguments {
             bail!("no agent on {unknown} in namespace {} of {server}", self.namespace());
         }
         if pods.is_empty() {
-            bail!(
-                "no agents in namespace {} of {server}: is Palisade installed there? --namespace-of-agents names another namespace",
-                self.namespace()
-            );
+            bail!(self.none(server));
         }
         if !self.node.is_empty() {
             return Ok(true);
         }
-        match desired {
-            Ok(desired) if *desired > nodes.len() => {
-                let missing = desired - nodes.len();
-                output::note(&format!(
-                    "{missing} of {desired} {} no agent yet\n",
-                    if *desired == 1 { "node has" } else { "nodes have" }
-                ));
-                Ok(false)
-            }
-            Ok(_) => Ok(true),
-            Err(error) => {
-                output::note(&format!(
-                    "can't tell whether every node has an agent, because the DaemonSet can't be read: {}\n",
-                    error.with_advice()
-                ));
-                Ok(false)
-            }
+        let missing = missing(nodes.len(), desired);
+        missing.iter().for_each(|text| output::note(&format!("{text}\n")));
+        Ok(missing.is_none())
+    }
+}
+
+/// Says on how many nodes there is no agent, if any should have one.
+fn missing(nodes: usize, desired: &Result<usize, ApiError>) -> Option<String> {
+    match desired {
+        Ok(desired) if *desired > nodes => {
+            let missing = desired - nodes;
+            let have = if *desired == 1 { "node has" } else { "nodes have" };
+            Some(format!("{missing} of {desired} {have} no agent yet"))
         }
+        Ok(_) => None,
+        Err(error) => Some(format!(
+            "can't tell whether every node has an agent, because the DaemonSet can't be read: {}",
+            error.with_advice()
+        )),
     }
 }
 

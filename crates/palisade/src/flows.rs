@@ -12,6 +12,9 @@ use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
 use palisade_flow::{Filter, Peer, PolicyName, Port, Record, Verdict};
 
+#[cfg(feature = "ui")]
+pub(crate) use cluster::follow_words;
+
 use crate::{
     agents::{AgentsArguments, Reach},
     exit::Outcome,

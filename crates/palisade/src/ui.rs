@@ -13,6 +13,7 @@ mod answers;
 mod api;
 mod assets;
 mod body;
+mod flows;
 mod follow;
 mod labels;
 mod policy_text;
@@ -25,7 +26,7 @@ mod trial;
 mod turns;
 mod world;
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
@@ -33,6 +34,7 @@ use tokio::net::TcpListener;
 
 use crate::{cluster, entrances::ControllerArguments, exit::Outcome, inputs::InputArguments, output};
 use access::Gate;
+use flows::Flows;
 use state::Board;
 use token::Token;
 use world::Source;
@@ -42,6 +44,8 @@ The pages are served on 127.0.0.1 only, and answer only to the address that is p
 
 Files are followed: pages show what changes. If a file is broken, or the cluster can't be reached, the pages say so and go on showing what was read last. A cluster is read again every 60 seconds (--interval) while a page is open. From standard input and from a rendered chart it is read once.
 
+The page Flows shows what agents saw: of a file (--flows), or of the agents of the cluster, which are queried as by `palisade flows` while the page is open.
+
 For more than 2,000 workloads the pages show namespaces instead of workloads.
 
 Examples:
@@ -49,6 +53,7 @@ Examples:
   palisade ui                          the cluster of the kubeconfig's current context
   palisade ui -f deploy --live         that cluster with deploy applied to it
   palisade ui -f examples/shop --port 8080
+  palisade flows -o json > flows.json && palisade ui -f deploy --flows flows.json
 
 Exit codes: 2 error. It runs until it is interrupted.";
 
@@ -65,6 +70,13 @@ pub(crate) struct UiArguments {
     /// Include nodes and their host-network pods
     #[arg(long)]
     nodes: bool,
+    /// Show recorded flows: what `palisade flows -o json` wrote
+    #[arg(long, value_name = "FILE")]
+    flows: Option<PathBuf>,
+    /// The namespace of the agents whose flows are shown [default: palisade-system]
+    #[cfg(feature = "live")]
+    #[arg(long, value_name = "NAME", help_heading = cluster::HEADING)]
+    namespace_of_agents: Option<String>,
     /// The port to listen on, on 127.0.0.1 [default: one that is free]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -73,10 +85,19 @@ pub(crate) struct UiArguments {
     interval: Duration,
 }
 
+#[cfg(feature = "live")]
+impl UiArguments {
+    /// The agents of the cluster that is shown.
+    fn agents(&self) -> crate::agents::AgentsArguments {
+        let namespace = self.namespace_of_agents.clone();
+        crate::agents::AgentsArguments::of_cluster(&self.sources.cluster, namespace)
+    }
+}
+
 /// Serves the pages until the process is interrupted.
 ///
 /// # Errors
-/// When the input can't be read at the start, or the port can't be used.
+/// When the input or the flows can't be read at the start, or the port can't be used.
 pub(crate) fn run(mut arguments: UiArguments) -> Result<Outcome> {
     // With other verbs, --live applies manifests; without any, the cluster alone is meant.
     if arguments.sources.files.is_empty() && arguments.sources.render.is_empty() {
@@ -84,6 +105,7 @@ pub(crate) fn run(mut arguments: UiArguments) -> Result<Outcome> {
     }
     let port = arguments.port.unwrap_or(0);
     let source = Arc::new(Source::new(arguments));
+    let flows = Flows::start(&source)?;
     let first = source.read()?;
     let token = Token::new()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -101,7 +123,7 @@ pub(crate) fn run(mut arguments: UiArguments) -> Result<Outcome> {
         output::print(&format!("{url}\n")).context("can't print the address")?;
         output::note("open this address in a browser of this machine; Ctrl-C ends\n");
         let gate = Gate::new(address, token);
-        server::serve(listener, Arc::new(api::Api::new(gate, source, board))).await;
+        server::serve(listener, Arc::new(api::Api::new(gate, source, board, flows))).await;
         Ok(Outcome::Yes)
     })
 }

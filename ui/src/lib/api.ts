@@ -1,6 +1,6 @@
 // Questions to the server. docs/ui.md describes them; the schemas of the answers are those of the verbs.
 import { takeToken } from "./token";
-import type { Describe, Explain, Labels, PolicyText, Report, State, Trial } from "./schema";
+import type { Describe, Explain, Flows, Labels, PolicyText, Report, State, Trial } from "./schema";
 
 const token = takeToken();
 
@@ -48,3 +48,4 @@ export const getLabels = async (signal: AbortSignal): Promise<Labels> => (await 
 export const getPolicy = async (name: string, signal: AbortSignal): Promise<PolicyText> => (await ask("policy", { name }, signal)).json();
 export const postTry = async (page: string, text: string, replaces: string, signal: AbortSignal): Promise<Trial> =>
   (await ask("try", {}, signal, { page, text, ...(replaces ? { replaces } : {}) })).json();
+export const getFlows = async (parameters: Record<string, string>, signal: AbortSignal): Promise<Flows> => (await ask("flows", parameters, signal)).json();

@@ -224,3 +224,35 @@ export interface Trial {
   consequences: Consequences | null;
   patch: { file: string; text: string } | null;
 }
+
+export interface FlowEnd {
+  address: string;
+  pod?: { namespace: string; name: string };
+  workload?: { kind: string; name: string };
+  node?: string;
+}
+
+// A connection that an agent recorded.
+export interface FlowRecord {
+  id: number;
+  time: string;
+  node: string;
+  verdict: "dropped" | "audited";
+  direction: "ingress" | "egress";
+  source: FlowEnd;
+  destination: FlowEnd;
+  protocol: string;
+  port?: number;
+  reason: string[];
+  count: number;
+}
+
+export interface Flows {
+  from: "agents" | "file" | "nowhere";
+  number: number;
+  records: FlowRecord[];
+  more: number;
+  left_out: number;
+  problem: string | null;
+  nodes: { name: string; problem: string | null; unrecorded: number; evicted: number }[];
+}

@@ -236,6 +236,13 @@ fn words(arguments: &Flows) -> Words {
     Words { filter, since, last: arguments.last }
 }
 
+/// Returns the words that follow all records of an agent, from so many of the latest on.
+#[cfg(feature = "ui")]
+pub(crate) fn follow_words(last: usize) -> palisade_api::pod_command::CommandWords {
+    let words = Words { filter: Vec::new(), since: None, last: Some(last) };
+    Arc::new(move |since| words.of(since, true))
+}
+
 impl Words {
     /// The words of an attempt: `since` is how long ago the last line of an earlier one was received.
     fn of(&self, since: Option<Duration>, follow: bool) -> Vec<String> {

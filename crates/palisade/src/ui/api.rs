@@ -16,6 +16,7 @@ use super::{
     answers::{Answers, NoAnswer},
     assets,
     body::{BadBody, json_body},
+    flows::Flows,
     labels::JsonLabels,
     policy_text::policy_text,
     query::Query,
@@ -54,6 +55,7 @@ pub(super) struct Api {
     gate: Gate,
     source: Arc<Source>,
     board: Arc<Board>,
+    flows: Arc<Flows>,
     answers: Answers,
     turns: Turns,
 }
@@ -73,8 +75,8 @@ struct JsonSource<'a> {
 }
 
 impl Api {
-    pub(super) fn new(gate: Gate, source: Arc<Source>, board: Arc<Board>) -> Self {
-        Self { gate, source, board, answers: Answers::new(), turns: Turns::default() }
+    pub(super) fn new(gate: Gate, source: Arc<Source>, board: Arc<Board>, flows: Arc<Flows>) -> Self {
+        Self { gate, source, board, flows, answers: Answers::new(), turns: Turns::default() }
     }
 
     /// Answers a request.
@@ -118,6 +120,9 @@ impl Api {
             "overview" => self.overview(&query).await,
             "explain" => self.explain(&query).await,
             "describe" => self.describe(&query).await,
+            "flows" => {
+                self.flows.answer(&query).await.map(|text| Reply::new(StatusCode::OK, JSON, text.into()))
+            }
             "labels" => self.labels(&query).await,
             "policy" => self.policy(&query).await,
             "source" => self.source(&query).await,

@@ -129,7 +129,16 @@ impl Shared {
                 }
                 None => refuse(&mut stream, 403, "daemonsets.apps is forbidden"),
             },
-            _ => reply(&mut stream, 200, &json!({"items": []})),
+            // A cluster with one object.
+            ["api", "v1", "namespaces"] => {
+                reply(&mut stream, 200, &json!({"kind": "List", "items": [{"metadata": {"name": "shop"}}]}));
+            }
+            ["apis"] => {
+                let groups = ["apps", "batch", "networking.k8s.io", "discovery.k8s.io"]
+                    .map(|name| json!({"name": name, "versions": [{"version": "v1"}]}));
+                reply(&mut stream, 200, &json!({"kind": "APIGroupList", "groups": groups}));
+            }
+            _ => reply(&mut stream, 200, &json!({"kind": "List", "items": []})),
         }
     }
 

@@ -1,4 +1,4 @@
-//! `palisade ui` of a cluster: YAML of its objects, and a cluster that goes away.
+//! `palisade ui` of a cluster: YAML of its objects, a cluster that goes away, and flows of its agents.
 
 use std::sync::{
     Arc,
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     ask,
+    exec_server::{Act, ExecServer},
     server::{Reply, Server, shop},
     ui_client,
 };
@@ -64,4 +65,49 @@ fn a_cluster_that_goes_away_is_said_and_what_was_read_stays() {
     is_away.store(false, Ordering::Relaxed);
     let back = ui.wait("the cluster that is back", |state| state["problem"].is_null());
     assert!(back["world"].as_u64() > gone["world"].as_u64(), "{back:#}");
+}
+
+#[test]
+fn flows_of_agents_are_followed_and_nodes_that_fail_are_named() {
+    let server = ExecServer::of(&["n1", "n2"], Some(3), |node, _| match node {
+        "n1" => vec![Act::Line(page(node)), Act::Stay],
+        _ => vec![Act::Error("error: flow-buffer is 0\n".to_owned()), Act::Exit(2)],
+    });
+    let ui = started(&server.kubeconfig(), "-f examples/shop --namespace-of-agents palisade-system");
+    // Agents are queried when a page first asks.
+    assert!(server.commands("n1").is_empty());
+    let mut answer = ui.get("/api/v1/flows").json();
+    let failed = |answer: &Value| {
+        let nodes = answer["nodes"].as_array().unwrap();
+        nodes
+            .iter()
+            .find(|node| node["name"] == "n2")
+            .and_then(|node| node["problem"].as_str())
+            .map(str::to_owned)
+    };
+    let mut records: Vec<Value> = Vec::new();
+    for _ in 0..50 {
+        records.extend(answer["records"].as_array().unwrap().iter().cloned());
+        if !records.is_empty() && failed(&answer).is_some() {
+            break;
+        }
+        answer = ui.get(&format!("/api/v1/flows?after={}", answer["number"])).json();
+    }
+    assert_eq!((&answer["from"], records.len()), (&json!("agents"), 1), "{answer:#}");
+    assert_eq!(records[0]["node"], "n1");
+    assert!(failed(&answer).unwrap().contains("flow-buffer is 0"), "{answer:#}");
+    assert!(answer["problem"].as_str().unwrap().contains("1 of 3 nodes have no agent yet"), "{answer:#}");
+    let words = server.commands("n1")[0].join(" ");
+    assert_eq!(words, "/usr/local/bin/palisade flows --output=pages --follow --last=1000");
+}
+
+/// A page of one record.
+fn page(node: &str) -> Value {
+    let end = json!({"address": "10.0.0.1"});
+    json!({
+        "records": [{"id": 1, "time": "2026-11-28T10:00:00Z", "node": node, "verdict": "dropped",
+            "direction": "ingress", "source": end, "destination": end, "protocol": "TCP", "port": 5432,
+            "reason": ["isolated by NetworkPolicy shop/closed"], "generation": 1, "count": 1}],
+        "next": 2, "more": false, "evicted": 0, "unrecorded": 0, "started": "2026-11-28T09:00:00Z",
+    })
 }

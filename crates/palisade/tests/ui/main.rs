@@ -5,6 +5,7 @@
 )]
 
 mod client;
+mod flows;
 #[path = "../support/mod.rs"]
 mod support;
 mod trial;
