@@ -118,3 +118,20 @@ fn the_channel_decides_which_fields_there_are() {
     assert_eq!(code, 2);
     assert!(err.contains("standard, experimental"), "{err}");
 }
+
+/// Files beside the manifests are read to a limit, too, whatever size they report: a device has no end.
+#[test]
+fn no_file_is_read_without_end() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("in.yaml"), POD).unwrap();
+    for words in ["test /dev/zero -f in.yaml", "lint -f in.yaml --baseline /dev/zero", "lint -f /dev/zero"] {
+        let (code, out, err) = run(palisade(words).current_dir(dir.path()));
+        assert_eq!(code, 2, "{words}: {out}{err}");
+        assert!(format!("{out}{err}").contains("larger than the limit of"), "{words}: {out}{err}");
+    }
+    let mut command = palisade("diff - in.yaml");
+    command.current_dir(dir.path()).stdin(fs::File::open("/dev/zero").unwrap());
+    let (code, out, err) = run(&mut command);
+    assert_eq!((code, &*out), (2, ""), "{err}");
+    assert!(err.contains("standard input is larger than the limit of 64 MiB"), "{err}");
+}

@@ -1,8 +1,8 @@
 //! Reads files of assertions, with the position of everything that is said about them.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{collections::BTreeSet, path::Path};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use ipnet::IpNet;
 use palisade_analysis::assertion::{AskedTraffic, Expectation};
 use palisade_manifest::{
@@ -13,9 +13,13 @@ use palisade_manifest::{
 use palisade_policy::{Name, PortSet, Protocol, Selector, Traffic};
 
 use super::selector;
+use crate::inputs::texts::bounded;
 
 /// The version of the format.
 pub(super) const SCHEMA: &str = "palisade.test/v1";
+
+/// The largest file.
+const LARGEST: u64 = 16 << 20;
 
 /// An assertion as written.
 #[derive(Clone, Debug)]
@@ -106,8 +110,7 @@ pub(super) fn traffic(ports: &[WrittenPort]) -> AskedTraffic {
 /// When it can't be read, is no YAML, or has a field or value that is none of the format's.
 pub(super) fn read(path: &Path) -> Result<Vec<Written>> {
     let name = path.display().to_string();
-    let text = fs::read_to_string(path).with_context(|| format!("can't read {name}"))?;
-    parse(&name, &text)
+    parse(&name, &bounded(path, LARGEST)?)
 }
 
 /// Reads the text of a file.

@@ -1,12 +1,14 @@
 //! Parses the file.
 
-use std::{fs, io::Read as _, path::Path};
+use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
+
+use crate::inputs::texts::bounded;
 
 /// The largest file that is read, in bytes.
 const LARGEST: u64 = 1 << 20;
@@ -35,15 +37,7 @@ pub(super) enum Value {
 /// # Errors
 /// When it can't be read, is no TOML, or has a value that no option takes.
 pub(super) fn read(file: &Path) -> Result<Vec<Entry>> {
-    let mut text = String::new();
-    let opened = fs::File::open(file).with_context(|| format!("can't read {}", file.display()))?;
-    opened
-        .take(LARGEST + 1)
-        .read_to_string(&mut text)
-        .with_context(|| format!("can't read {}", file.display()))?;
-    if text.len() as u64 > LARGEST {
-        bail!("{} is larger than the limit of 1 MiB", file.display());
-    }
+    let text = bounded(file, LARGEST)?;
     let place = |at: usize| {
         let line = 1 + text.get(..at).unwrap_or(&text).bytes().filter(|b| *b == b'\n').count();
         format!("{}:{line}", file.display())

@@ -1,7 +1,5 @@
 //! Reads the two sides of a comparison.
 
-use std::io::Read as _;
-
 use anyhow::{Context as _, Result, bail};
 use palisade_api::{Missing, ResourceKind};
 use palisade_manifest::{Input, LoadOptions, Loaded, Note, assign_addresses, files};
@@ -10,7 +8,7 @@ use super::{Diff, git};
 use crate::{
     addresses::{self, AddressArguments},
     cluster::{self, Need},
-    inputs::{self, ReadingArguments},
+    inputs::{self, ReadingArguments, texts::bounded_from},
 };
 
 /// The two sides of a comparison.
@@ -148,8 +146,8 @@ fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
         let input = match Input::of_argument(path) {
             // Whether it is empty has to be known before it is read as manifests.
             Input::Stdin => {
-                let mut text = String::new();
-                std::io::stdin().read_to_string(&mut text).context("can't read standard input")?;
+                let limit = arguments.reading.options(LoadOptions::default()).max_file_bytes;
+                let text = bounded_from(std::io::stdin().lock(), "standard input", limit)?;
                 Input::Text { name: "-".to_owned(), text }
             }
             input => input,

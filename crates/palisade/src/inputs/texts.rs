@@ -68,3 +68,26 @@ pub(crate) fn of_file(file: &str, limit: u64) -> Option<String> {
     // Positions don't count a byte order mark.
     Some(text.strip_prefix('\u{feff}').map_or_else(|| text.clone(), str::to_owned))
 }
+
+/// Reads a text of at most so many bytes, from whatever the path is: a device has no end.
+///
+/// # Errors
+/// When it can't be read, is larger, or is not UTF-8.
+pub(crate) fn bounded(path: &Path, most: u64) -> Result<String> {
+    let name = path.display().to_string();
+    let file = fs::File::open(path).with_context(|| format!("can't read {name}"))?;
+    bounded_from(file, &name, most)
+}
+
+/// As [`bounded`], from an open file or a stream, which is called `name` in messages.
+///
+/// # Errors
+/// As [`bounded`].
+pub(crate) fn bounded_from(from: impl io::Read, name: &str, most: u64) -> Result<String> {
+    let mut bytes = Vec::new();
+    let length = from.take(most + 1).read_to_end(&mut bytes).with_context(|| format!("can't read {name}"))?;
+    if length as u64 > most {
+        bail!("{name} is larger than the limit of {} MiB", most >> 20);
+    }
+    String::from_utf8(bytes).with_context(|| format!("can't read {name}"))
+}

@@ -10,8 +10,13 @@ use anyhow::{Context as _, Result, bail};
 use palisade_lint::Finding;
 use serde::{Deserialize, Serialize};
 
+use crate::inputs::texts::bounded;
+
 /// The schema of the file.
 const SCHEMA: &str = "palisade.lint-baseline/v1";
+
+/// The largest file. A finding takes some hundred bytes.
+const LARGEST: u64 = 64 << 20;
 
 #[derive(Serialize, Deserialize)]
 struct Baseline {
@@ -27,7 +32,7 @@ struct Baseline {
 /// When the file can't be read or is no baseline of this version.
 pub(super) fn read(file: &Path) -> Result<BTreeSet<String>> {
     let shown = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("can't read the baseline {shown}"))?;
+    let text = bounded(file, LARGEST).context("can't use the baseline")?;
     let read: Baseline = serde_json::from_str(&text)
         .with_context(|| format!("{shown} is not a baseline; make one with --write-baseline"))?;
     if read.schema != SCHEMA {
