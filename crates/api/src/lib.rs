@@ -7,6 +7,7 @@
 //! * [`report()`] writes problems with objects or with a node back to the cluster, as Events and as conditions of cluster-wide policies.
 //! * [`remove_startup_taint`] lets pods be scheduled to a node whose agent is ready.
 //! * [`pod_command`] (feature `exec`) runs a command in many pods at once.
+//! * [`ephemeral`] runs a command in ephemeral containers of pods.
 //! * [`Rights`] queries which requests of the agent the server would allow, and which policy kinds it serves.
 //!
 //! This crate moves objects and decides nothing. `palisade_manifest` decodes them, and `palisade_policy` decides what they mean. No
@@ -25,6 +26,8 @@ mod api_groups;
 mod backoff;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "client")]
+pub mod ephemeral;
 mod error;
 mod event;
 #[cfg(feature = "client")]

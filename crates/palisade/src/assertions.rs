@@ -13,6 +13,8 @@ mod file;
 mod formats;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
+#[cfg(feature = "live")]
+mod probe;
 mod resolve;
 mod selector;
 mod text;
@@ -53,6 +55,7 @@ Examples:
   palisade test tests.yaml                      against the cluster of the current context
   palisade test tests.yaml -f deploy --live     with deploy applied to that cluster
   palisade test tests.yaml -f deploy --lab      with packets too, in namespaces of this machine
+  palisade test tests.yaml --live --probe       with connections between the cluster's own pods
   palisade test tests.yaml -f deploy --watch    again whenever a file changes
   palisade test tests.yaml -f deploy -o junit > report.xml
   palisade test --init -f deploy > tests.yaml   a first file, from what is so today
@@ -80,6 +83,9 @@ pub(crate) struct Test {
     /// Try every connection that an assertion is about with packets, too, in a lab of the manifests
     #[arg(long, conflicts_with_all = ["live", "watch", "init", "schema"])]
     lab: bool,
+    #[cfg(feature = "live")]
+    #[command(flatten)]
+    probe: probe::ProbeArguments,
     /// Check again whenever a file changes, until interrupted
     #[arg(long, conflicts_with_all = ["init", "schema"])]
     watch: bool,
@@ -150,8 +156,17 @@ fn once(arguments: &Test) -> Result<Outcome> {
         // What holds for a part of the manifests need not hold for them.
         return Ok(if errors && outcome == Outcome::Yes { Outcome::Incomplete } else { outcome });
     }
+    #[cfg(feature = "live")]
+    if arguments.probe.probe && !(arguments.sources.files.is_empty() && arguments.sources.render.is_empty()) {
+        bail!("--probe tries connections of the cluster as it is: leave out -f, -k and --helm");
+    }
     let world = load(arguments)?;
-    let results = check::all(&world.loaded.cluster, written, &world.namespace);
+    #[cfg_attr(not(feature = "live"), expect(unused_mut, reason = "probes add to results"))]
+    let mut results = check::all(&world.loaded.cluster, written, &world.namespace);
+    #[cfg(feature = "live")]
+    if arguments.probe.probe {
+        probe::probe(&arguments.probe, &arguments.sources.cluster, &world, &mut results)?;
+    }
     print(arguments, &results, &world.incomplete())?;
     Ok(world.outcome(check::outcome(&results)))
 }

@@ -30,6 +30,7 @@ mod connection_ends;
 mod connections;
 mod describe;
 mod diagram;
+mod dial;
 mod diff;
 #[cfg(all(target_os = "linux", feature = "agent"))]
 mod doctor;
@@ -89,6 +90,11 @@ fn main() -> ExitCode {
         let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
         _ = plugin::complete(&Arguments::command(), &words);
         return ExitCode::SUCCESS;
+    }
+    let mut words = std::env::args_os().skip(1);
+    if words.next().is_some_and(|word| word == dial::WORD) {
+        let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+        return dial::run(&words).map_or_else(|error| failed(&error), Into::into);
     }
     let mut command = Arguments::command();
     if called == Invocation::Plugin {

@@ -6,6 +6,7 @@ mod flows;
 mod guarded;
 mod install;
 mod liveness;
+mod probe;
 mod restart;
 
 use std::{io::Write, time::Instant};
@@ -26,7 +27,7 @@ pub struct Suite {
 }
 
 /// Our own, in the order in which `all` would run them.
-const SUITES: [Suite; 9] = [
+const SUITES: [Suite; 10] = [
     Suite {
         name: "install",
         about: "Palisade installed, upgraded under traffic and removed, by Helm and by manifests",
@@ -53,6 +54,11 @@ const SUITES: [Suite; 9] = [
         name: "flows",
         about: "flows and status of all agents through the API server, with the Role that is shipped",
         run: flows::run,
+    },
+    Suite {
+        name: "probe",
+        about: "assertions with connections from ephemeral containers in the cluster's pods",
+        run: probe::run,
     },
     Suite {
         name: "rolling-restart",

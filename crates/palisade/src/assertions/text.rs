@@ -47,6 +47,10 @@ pub(super) fn result(result: &TestResult) -> String {
     let word = styled(style, &format!("{:<9}", result.status.word()));
     let mut out = format!("{word}  {}\n", printable(&result.written.name));
     if result.status == Status::Holds {
+        // What packets said.
+        for message in &result.messages {
+            out.push_str(&format!("  {}\n", printable(message)));
+        }
         return out;
     }
     out.push_str(&explanation(result));

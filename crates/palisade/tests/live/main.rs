@@ -10,6 +10,7 @@ mod errors;
 mod exec_server;
 mod overlay;
 mod plugin;
+mod probe;
 mod rbac;
 mod server;
 mod snapshot;

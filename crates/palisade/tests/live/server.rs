@@ -17,10 +17,15 @@ use tempfile::TempDir;
 /// A request of a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
+    pub(crate) method: String,
     pub(crate) path: String,
     pub(crate) query: BTreeMap<String, String>,
     pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: String,
 }
+
+/// What a verb may send other than `GET`: a question about rights, and containers of `test --probe`.
+const CHANGES: [&str; 2] = ["/selfsubjectaccessreviews", "/ephemeralcontainers"];
 
 /// A reply set by a test.
 pub(crate) enum Reply {
@@ -140,8 +145,8 @@ fn converse(mut stream: Box<dyn Stream>, objects: &[Value], script: &Script, log
 fn request(reader: &mut impl std::io::BufRead) -> Option<Request> {
     let mut line = String::new();
     reader.read_line(&mut line).ok()?;
-    let target = line.split(' ').nth(1)?.to_owned();
-    assert!(line.starts_with("GET "), "nothing is changed in a cluster: {line}");
+    let mut words = line.split(' ').map(str::to_owned);
+    let (method, target) = (words.next()?, words.next()?);
     let mut headers = BTreeMap::new();
     loop {
         let mut line = String::new();
@@ -150,9 +155,15 @@ fn request(reader: &mut impl std::io::BufRead) -> Option<Request> {
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
     let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+    let is_expected = method == "GET" || CHANGES.iter().any(|end| path.ends_with(end));
+    assert!(is_expected, "nothing is changed in a cluster: {line}");
+    let length = headers.get("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let body = String::from_utf8(body).ok()?;
     let query = query.split('&').filter_map(|pair| pair.split_once('='));
     let query = query.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
-    Some(Request { path: path.to_owned(), query, headers })
+    Some(Request { method, path: path.to_owned(), query, headers, body })
 }
 
 /// The API's error object.
