@@ -8,6 +8,7 @@ mod ends;
 mod place;
 mod placed;
 mod record;
+mod services;
 
 use std::collections::BTreeSet;
 

@@ -4,11 +4,15 @@ use std::{collections::HashMap, net::IpAddr};
 
 use palisade_names::service_at;
 use palisade_policy::{
-    Cluster, Endpoint, Labels, NAMESPACE_NAME_LABEL, Name, Namespace, NamespaceMatch, ObjectKey, Peer, Phase,
-    Pod, PodMatch, Policy, Selector, Service, Workload,
+    Cluster, Endpoint, IpRange, Labels, NAMESPACE_NAME_LABEL, Name, Namespace, NamespaceMatch, ObjectKey,
+    Peer, Phase, Pod, PodMatch, Policy, Selector, Service, Workload,
 };
 
-use super::record::{NotJudged, RecordedEnd, RecordedOwner, RecordedPod};
+use super::{
+    record::{NotJudged, RecordedEnd, RecordedOwner, RecordedPod},
+    services,
+};
+use crate::edit::stable_labels;
 
 /// An end that was placed.
 #[derive(Clone, Debug)]
@@ -33,6 +37,10 @@ pub(super) struct Stage<'c> {
     pub(super) cluster: Cluster,
     /// A running pod of each workload, by namespace.
     of_workload: HashMap<(&'c Name, &'c Workload), &'c Pod>,
+    /// The workload of the running pods with these labels, apart from those that differ between pods of a workload; `None` if there are several.
+    alike: HashMap<(&'c Name, Labels), Option<&'c Workload>>,
+    /// For each family the lowest and the highest address of services.
+    services: Vec<IpRange>,
     /// What was placed already.
     placed: HashMap<RecordedEnd, Result<Placed, NotJudged>>,
     /// Whether policies distinguish namespaces by other labels than the name.
@@ -45,16 +53,24 @@ pub(super) struct Stage<'c> {
 
 impl<'c> Stage<'c> {
     pub(super) fn new(today: &'c Cluster) -> Self {
-        let mut of_workload = HashMap::new();
+        let (mut of_workload, mut alike) = (HashMap::new(), HashMap::new());
         for pod in today.pods.values().filter(|pod| pod.is_running()) {
             if let Some(workload) = &pod.workload {
                 of_workload.entry((&pod.key.namespace, workload)).or_insert(pod);
+                alike
+                    .entry((&pod.key.namespace, stable_labels(&pod.labels)))
+                    .and_modify(|known: &mut Option<&Workload>| {
+                        *known = known.filter(|other| *other == workload);
+                    })
+                    .or_insert(Some(workload));
             }
         }
         Self {
             today,
             cluster: today.clone(),
             of_workload,
+            alike,
+            services: services::spans(today),
             placed: HashMap::new(),
             by_namespace_labels: today.policies.values().any(|policy| matches(policy).any(asks_for_labels)),
             by_nodes: today
@@ -116,7 +132,10 @@ impl<'c> Stage<'c> {
             let namespace = Namespace::new(key.namespace.clone(), &Labels::default());
             self.cluster.namespaces.insert(namespace.name.clone(), namespace);
         }
-        let pod = Pod { workload: recorded.workload.clone(), ..Pod::new(key.clone(), labels, vec![address]) };
+        // Pods that selectors can't tell apart are one workload, whatever its name was.
+        let alike = self.alike.get(&(&key.namespace, stable_labels(&labels))).copied().flatten();
+        let workload = alike.or(workload).cloned();
+        let pod = Pod { workload, ..Pod::new(key.clone(), labels, vec![address]) };
         let endpoint = at(self.add(pod));
         Ok(Placed { endpoint, by_recorded_labels: true, ports_unknown: true })
     }
@@ -169,6 +188,10 @@ impl<'c> Stage<'c> {
             // Manifests without ranges: any address may be one of their pods.
             false if addressing.has_placeholders() && addressing.pod_ranges.is_empty() => {
                 Err(NotJudged::AddressUnknown(address))
+            }
+            // Outside, it would be allowed by a CIDR, and the pods behind the service by nothing.
+            false if self.services.iter().any(|span| span.contains(address)) => {
+                Err(NotJudged::ServiceGone(address))
             }
             false => Ok(endpoint),
         }

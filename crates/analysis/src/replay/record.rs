@@ -61,6 +61,8 @@ pub enum NotJudged {
     NamespaceGone(Name),
     /// The address is one of a pod, and no pod has it.
     AddressGone(IpAddr),
+    /// The address lies between those of services, and no service has it.
+    ServiceGone(IpAddr),
     /// The address is one of a pod or outside: the addresses of pods are not known.
     AddressUnknown(IpAddr),
     /// Neither address belongs to a pod or a node of the cluster.

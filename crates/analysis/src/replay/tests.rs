@@ -157,6 +157,59 @@ fn addresses_without_a_pod_are_not_guessed() {
     assert_eq!(verdict(&cluster, &outside), Err(NotJudged::AddressUnknown([8, 8, 8, 8].into())));
 }
 
+/// Else `suggest` writes two policies with one selector.
+#[test]
+fn a_gone_pod_with_the_labels_of_a_workload_is_one_of_its_pods() {
+    let mut cluster = cluster(None, shop());
+    let workloads = |cluster: &Cluster| {
+        let hashed = [("app", "web"), ("pod-template-hash", "5d8c")];
+        let records = [
+            to_db(end([10, 0, 0, 9], pod("shop/web-old", None, Some(&hashed)))),
+            to_db(end([10, 0, 0, 10], pod("shop/web-older", Some("renamed"), Some(&hashed)))),
+            to_db(end([10, 0, 0, 11], pod("shop/cron-1", Some("cron"), Some(&[("app", "cron")])))),
+        ];
+        let placed = place_all(cluster, &records).cluster;
+        let of = |name: &str| placed.pods[&ObjectKey::new("shop", name)].workload.clone();
+        ["web-old", "web-older", "cron-1"].map(of)
+    };
+    let (web, cron) = (Some(deployment("web")), Some(deployment("cron")));
+    assert_eq!(workloads(&cluster), [web.clone(), web, cron.clone()]);
+    // Two workloads with these labels: it may be of either.
+    let other = Pod {
+        workload: Some(deployment("canary")),
+        ..Pod::new(ObjectKey::new("shop", "canary"), labels(&[("app", "web")]), vec![[10, 0, 0, 5].into()])
+    };
+    cluster.pods.insert(other);
+    assert_eq!(workloads(&cluster), [None, Some(deployment("renamed")), cron]);
+}
+
+/// A CIDR would allow it, and nothing the pods behind the service.
+#[test]
+fn the_address_of_a_service_that_is_gone_is_not_outside() {
+    let mut cluster = cluster(None, shop());
+    let to = |last| RecordedFlow {
+        source: end([10, 0, 0, 2], RecordedOwner::Unknown),
+        destination: end([10, 96, 0, last], RecordedOwner::Unknown),
+        protocol: Protocol::Tcp,
+        port: 443,
+    };
+    assert_eq!(verdict(&cluster, &to(9)), Ok(Verdict::Allow), "nothing is known of services");
+    let mut add = |name: &str, address: [u8; 4]| {
+        let service = Service::new(ObjectKey::new("shop", name));
+        let service = Service { addresses: vec![address.into()], ..service };
+        cluster.services.insert(service.key.clone(), service);
+    };
+    add("first", [10, 96, 0, 1]);
+    add("last", [10, 96, 0, 20]);
+    assert_eq!(verdict(&cluster, &to(9)), Err(NotJudged::ServiceGone([10, 96, 0, 9].into())));
+    assert_eq!(verdict(&cluster, &to(21)), Ok(Verdict::Allow), "it may be outside");
+    // Two ranges of services: what lies between may be anything.
+    let other = Service::new(ObjectKey::new("shop", "other"));
+    let other = Service { addresses: vec![[172, 20, 0, 1].into()], ..other };
+    cluster.services.insert(other.key.clone(), other);
+    assert_eq!(verdict(&cluster, &to(9)), Ok(Verdict::Allow));
+}
+
 #[test]
 fn a_namespace_that_is_gone_counts_by_its_name_alone() {
     let monitor = || to_db(end([10, 0, 0, 9], pod("ops/prometheus", None, Some(&[("app", "web")]))));

@@ -116,6 +116,9 @@ pub(crate) fn why_not(why: &NotJudged) -> String {
             format!("namespace {name} is not in the input, and policies select namespaces by labels")
         }
         NotJudged::AddressGone(address) => format!("{address} is an address of a pod that is gone"),
+        NotJudged::ServiceGone(address) => {
+            format!("{address} is an address of a service that is not in the input")
+        }
         NotJudged::AddressUnknown(address) => {
             format!("{address} may belong to a pod, and the manifests don't have the addresses of pods")
         }
