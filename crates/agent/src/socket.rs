@@ -189,6 +189,10 @@ pub struct Status {
     /// Packets that policies dropped in the last minute, by the kernel's exact counters. `None` if drops are not counted.
     #[serde(default)]
     pub drops_last_minute: Option<u64>,
+    /// Connections that passed in the last minute and that policies in audit mode would have denied, by the same counters. `None` if they
+    /// are not counted.
+    #[serde(default)]
+    pub audited_last_minute: Option<u64>,
     /// The number of errors in the last hour, of the latest 100.
     #[serde(default)]
     pub errors_last_hour: usize,

@@ -8,8 +8,8 @@ use std::{
 
 use palisade_manifest::Loaded;
 use palisade_policy::{
-    Direction, Labels, Name, NamespaceMatch, Origin, Peer, Pod, PodMatch, Policy, PolicyKey, Rule, Selector,
-    Service,
+    Direction, Labels, Mode, Name, NamespaceMatch, Origin, Peer, Pod, PodMatch, Policy, PolicyKey, Rule,
+    Selector, Service,
 };
 
 use crate::{
@@ -139,6 +139,12 @@ impl<'a> Context<'a> {
             }
         };
         headers.get(&at).cloned()
+    }
+
+    /// Returns whether a policy is in audit mode.
+    pub(crate) fn is_audited(&self, key: &PolicyKey) -> bool {
+        let cluster = &self.loaded.cluster;
+        cluster.policies.get(key).is_some_and(|policy| cluster.mode_of(policy) == Mode::Audit)
     }
 
     /// Iterates over the policies.

@@ -81,6 +81,9 @@ impl LintReport {
     }
 }
 
+/// What a message about a policy in audit mode ends with: rules describe what happens once it is enforced.
+const AUDITED: &str = " (the policy is in audit mode: this is how it would be if it were enforced)";
+
 fn finding(cx: &Context<'_>, rule: &'static LintRule, found: Found) -> Finding {
     let Found { level, origin, policy, object, message, fix } = found;
     let lines = origin.as_ref().and_then(|o| Some((cx.lines.get(&*o.file)?, o.line)));
@@ -91,7 +94,11 @@ fn finding(cx: &Context<'_>, rule: &'static LintRule, found: Found) -> Finding {
         object: object.or_else(|| policy.as_ref().map(ToString::to_string)),
         affected: policy.as_ref().map_or_else(Affected::default, |key| cx.affected(key)),
         origin: origin.filter(|o| o.line > 0),
-        message,
+        message: if policy.as_ref().is_some_and(|key| cx.is_audited(key)) {
+            message + AUDITED
+        } else {
+            message
+        },
         fix,
         fingerprint: String::new(),
     }

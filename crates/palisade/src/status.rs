@@ -19,7 +19,7 @@ use crate::{
 pub(crate) const HELP: &str = "\
 On a machine with an agent, that agent is queried over its socket, which accepts root and the agent's own user only. Elsewhere, and with --node, --namespace-of-agents, --context or --kubeconfig, the agents of a cluster are: `palisade node status` runs in their pods through the API server, as with `kubectl exec`. This requires what the Role palisade-flow-reader grants.
 
-ERRORS are those of the last hour, DROPS the packets that policies dropped in the last minute. PODS WAIT tells what holds pods until they are isolated.
+ERRORS are those of the last hour, DROPS the packets that policies dropped in the last minute, and AUDITED the connections that policies in audit mode would have denied in it. PODS WAIT tells what holds pods until they are isolated.
 
 Examples:
   palisade status
@@ -79,6 +79,7 @@ struct Summary {
     policies: Vec<(String, usize)>,
     errors_last_hour: Option<usize>,
     drops_last_minute: Option<u64>,
+    audited_last_minute: Option<u64>,
     unusable_objects: usize,
     held_by: Vec<String>,
     source_check: Option<String>,
@@ -205,6 +206,7 @@ fn table(answer: &Answer) -> String {
         "POLICIES",
         "ERRORS",
         "DROPS",
+        "AUDITED",
         "VERSION",
         "PODS WAIT",
         "SOURCE CHECK",
@@ -223,7 +225,7 @@ fn row(agent: &Agent) -> Vec<String> {
     let Summary { version, generation, policies, errors_last_hour, drops_last_minute, .. } = &agent.summary;
     let node = escape::plain(&agent.node).into_owned();
     let Some(ready) = agent.ready else {
-        let unknown = std::iter::repeat_n("-".to_owned(), 7);
+        let unknown = std::iter::repeat_n("-".to_owned(), 8);
         return [node, "unknown".to_owned()].into_iter().chain(unknown).collect();
     };
     let number = |n: Option<u64>| n.map_or_else(|| "-".to_owned(), |n| n.to_string());
@@ -238,6 +240,7 @@ fn row(agent: &Agent) -> Vec<String> {
         policies.iter().map(|(_, count)| count).sum::<usize>().to_string(),
         number(errors_last_hour.map(|n| n as u64)),
         number(*drops_last_minute),
+        number(agent.summary.audited_last_minute),
         escape::plain(version).into_owned(),
         held_by,
         escape::plain(agent.summary.source_check.as_deref().unwrap_or("-")).into_owned(),
@@ -295,7 +298,7 @@ mod tests {
 
     fn ready() -> Value {
         serde_json::json!({"version": "0.1.0", "ready": true, "generation": 7, "policies": [["NetworkPolicy", 2], ["X", 1]],
-            "errors_last_hour": 4, "drops_last_minute": 60, "held_by": ["nri"], "source_check": "strict"})
+            "errors_last_hour": 4, "drops_last_minute": 60, "audited_last_minute": 7, "held_by": ["nri"], "source_check": "strict"})
     }
 
     #[test]
@@ -305,10 +308,10 @@ mod tests {
         let answer = answer(vec![agent("n1", &ready()), agent("n2", &waits), lost]);
         let text = anstream::adapter::strip_str(&table(&answer)).to_string();
         let expected = [
-            "NODE  READY    GENERATION  POLICIES  ERRORS  DROPS  VERSION         PODS WAIT  SOURCE CHECK",
-            "n1    yes      7           3         4       60     0.1.0           NRI        strict",
-            "n2    no       0           0         -       -      0.1.0\\u{1b}[2J  no         -",
-            "n3    unknown  -           -         -       -      -               -          -",
+            "NODE  READY    GENERATION  POLICIES  ERRORS  DROPS  AUDITED  VERSION         PODS WAIT  SOURCE CHECK",
+            "n1    yes      7           3         4       60     7        0.1.0           NRI        strict",
+            "n2    no       0           0         -       -      -        0.1.0\\u{1b}[2J  no         -",
+            "n3    unknown  -           -         -       -      -        -               -          -",
             "",
             "n2: not ready: no snapshot\\u{a}yet",
             "n2: NOT ENFORCED: the policies of 1 pod addresses",

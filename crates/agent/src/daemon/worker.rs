@@ -127,6 +127,8 @@ pub(super) struct Worker {
     state: Option<Keeper>,
     drop_tally: drops::Tally,
     drop_rate: DropRate,
+    /// The same for first packets of connections that passed because of audit mode.
+    audit_rate: DropRate,
     source_check: SourceCheck,
     runtime: RuntimeState,
     /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction and by whether they passed.
@@ -174,6 +176,7 @@ impl Worker {
             drop_tally: drops::Tally::default(),
             drop_rate: DropRate::default(),
             source_check: config.source_check,
+            audit_rate: DropRate::default(),
             runtime: RuntimeState::new(config, &shared.node, &shared.inbox),
             drop_counts: BTreeMap::new(),
         }

@@ -186,6 +186,9 @@ fn status(status: &Status) -> String {
         .drops_last_minute
         .map_or_else(|| "not counted".to_owned(), |n| format!("{n} packets in the last minute"));
     line("drops", drops);
+    if let Some(audited) = status.audited_last_minute.filter(|n| *n > 0 || status.audited_policies > 0) {
+        line("would deny", format!("{audited} connections in the last minute, by policies in audit mode"));
+    }
     line("source check", status.source_check.clone());
     line("pods wait", held_by(&status.held_by));
     if let Some(review) = &status.unreviewed {

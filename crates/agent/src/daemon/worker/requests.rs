@@ -110,6 +110,7 @@ impl Worker {
             held_by: self.held_by(),
             source_check,
             drops_last_minute: self.drop_rate.last_minute(),
+            audited_last_minute: self.audit_rate.last_minute(),
             errors_last_hour: self.errors.in_last_hour(),
             unbound_ports,
             watches: self.errors.watch_views(),
@@ -180,7 +181,9 @@ impl Worker {
     /// were counted by the last call and have not been logged since never will be.
     pub(super) fn count_unlogged_drops(&mut self) {
         let Some(counts) = self.agent.data_plane().count_drops(&mut self.drop_tally) else { return };
-        self.drop_rate.add(Instant::now(), counts.egress + counts.ingress);
+        let now = Instant::now();
+        self.drop_rate.add(now, counts.egress + counts.ingress);
+        self.audit_rate.add(now, counts.audited_egress + counts.audited_ingress);
         for (direction, audited, now) in [
             (Direction::Egress, false, counts.egress),
             (Direction::Ingress, false, counts.ingress),
