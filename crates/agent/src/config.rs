@@ -133,6 +133,13 @@ settings! {
         pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
         /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits
         pod_start_timeout: u64, "PALISADE_POD_START_TIMEOUT", "MILLISECONDS" [default_value_t = 1750];
+        /// File to which records of flows are written as JSON lines [default: none]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        flow_file: Option<PathBuf>, "PALISADE_FLOW_FILE", "FILE" [];
+        /// Size at which the flow file is rotated, in bytes
+        flow_file_size: u64, "PALISADE_FLOW_FILE_SIZE", "BYTES" [default_value_t = 10_485_760];
+        /// How many older flow files are kept, as FILE.1 and so on
+        flow_file_count: u8, "PALISADE_FLOW_FILE_COUNT", "N" [default_value_t = 4];
     }
     switches {
         /// Count and log denied packets

@@ -54,7 +54,6 @@ pub use shared::{Explain, VERSION, Wording};
 
 use crate::{
     config::{Config, Listen, PolicyMode, SourceChoice, StartupTaint},
-    flows::FlowStore,
     metrics::Metrics,
     source::{Delivery, directory},
 };
@@ -97,7 +96,7 @@ pub fn run(config: &Config, explain: Explain, wording: Wording) -> Result<(), Da
         node,
         metrics: Arc::clone(&metrics),
         inbox: Arc::default(),
-        flows: Arc::new(FlowStore::new(usize::try_from(config.flow_buffer).unwrap_or(usize::MAX), metrics)),
+        flows: Arc::new(setup::flow_store(config, metrics)?),
         health: Arc::default(),
         reporter: Arc::default(),
     };

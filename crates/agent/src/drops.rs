@@ -347,7 +347,7 @@ pub(crate) mod tests {
     use crate::flows::FlowRequest;
 
     fn drop_log(now: Instant) -> (DropLog, Arc<FlowStore>) {
-        let records = Arc::new(FlowStore::new(1 << 20, Arc::new(Metrics::new("1", "n1"))));
+        let records = Arc::new(FlowStore::new(1 << 20, None, Arc::new(Metrics::new("1", "n1"))));
         (DropLog::new("n1".into(), Arc::clone(&records), Arc::new(explained::no_words), now), records)
     }
 

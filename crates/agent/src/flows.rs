@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::metrics::Metrics;
+use crate::{flow_file::FlowFile, metrics::Metrics};
 
 /// The most records of a page.
 const MAX_PAGE: usize = 500;
@@ -33,6 +33,8 @@ const MAX_WAITING: usize = 4;
 #[derive(Debug)]
 pub(crate) struct FlowStore {
     capacity: usize,
+    /// Where records are written too.
+    file: Option<FlowFile>,
     started: Timestamp,
     metrics: Arc<Metrics>,
     buffer: Mutex<Buffer>,
@@ -64,10 +66,11 @@ struct Held {
 }
 
 impl FlowStore {
-    /// Makes a buffer of `capacity` bytes; of 0, it records nothing.
-    pub(crate) fn new(capacity: usize, metrics: Arc<Metrics>) -> Self {
+    /// Makes a buffer of `capacity` bytes; of 0, it keeps nothing.
+    pub(crate) fn new(capacity: usize, file: Option<FlowFile>, metrics: Arc<Metrics>) -> Self {
         Self {
             capacity,
+            file,
             started: Timestamp::now(),
             metrics,
             buffer: Mutex::default(),
@@ -78,7 +81,7 @@ impl FlowStore {
 
     /// Adds a record, whose id is set here. `O(log records)`.
     pub(crate) fn add(&self, mut record: Record) {
-        if self.capacity == 0 {
+        if !self.is_on() {
             return;
         }
         let share = share(&record);
@@ -87,17 +90,28 @@ impl FlowStore {
         record.id = buffer.last_id;
         let id = record.id;
         // What it takes as text: in memory, a record takes about as much again.
-        let bytes = serde_json::to_vec(&record).map_or(0, |text| text.len());
-        let evicted = buffer.insert(record, &share, bytes, self.capacity);
+        let text = serde_json::to_vec(&record).unwrap_or_default();
+        let evicted = match self.capacity {
+            0 => 0,
+            capacity => buffer.insert(record, &share, text.len(), capacity),
+        };
         drop(buffer);
+        if let Some(file) = &self.file {
+            file.add(text);
+        }
         self.metrics.flow_records.inc();
         self.metrics.flow_records_evicted.inc_by(evicted);
         self.last.send_replace(id);
     }
 
+    /// Returns whether records go anywhere.
+    fn is_on(&self) -> bool {
+        self.capacity > 0 || self.file.is_some()
+    }
+
     /// Counts packets that get no record.
     pub(crate) fn lose(&self, packets: u64) {
-        if self.capacity > 0 && packets > 0 {
+        if self.is_on() && packets > 0 {
             self.lock().unrecorded += packets;
             self.metrics.flow_packets_unrecorded.inc_by(packets);
         }
@@ -221,7 +235,7 @@ mod tests {
     use super::*;
 
     fn store(capacity: usize) -> FlowStore {
-        FlowStore::new(capacity, Arc::new(Metrics::new("1", "n1")))
+        FlowStore::new(capacity, None, Arc::new(Metrics::new("1", "n1")))
     }
 
     fn end(pod: Option<&str>) -> End {

@@ -31,6 +31,8 @@ pub mod drops;
 mod error_chain;
 pub mod fallback;
 #[cfg(feature = "daemon")]
+mod flow_file;
+#[cfg(feature = "daemon")]
 pub mod flows;
 #[cfg(all(fuzzing, feature = "daemon"))]
 pub mod fuzzing;

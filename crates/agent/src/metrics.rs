@@ -149,6 +149,8 @@ metrics! {
         "Records of flows that made room for later ones of the same sender";
     flow_packets_unrecorded: Counter, "palisade_flow_packets_unrecorded",
         "Dropped or audited packets without a record of their flow, because there were too many at once";
+    flow_file_records_lost: Counter, "palisade_flow_file_records_lost",
+        "Records of flows that were not written to the flow file, because it could not be written or not fast enough";
     errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";
     unusable_objects: Family<KindLabel, Gauge>, "palisade_unusable_objects", "Objects with a part that can't be used";
     watch_up: Family<KindLabel, Gauge>, "palisade_watch_up",

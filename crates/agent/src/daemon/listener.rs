@@ -161,7 +161,7 @@ async fn serve_connection(stream: UnixStream, doors: &Doors) -> io::Result<()> {
 fn idle_doors() -> Doors {
     let metrics = Arc::new(crate::metrics::Metrics::new("", &palisade_policy::Name::from("n1")));
     let gate = PodGate::new(&Config::default(), &Arc::default(), &metrics);
-    Doors { gate, flows: Arc::new(FlowStore::new(1 << 20, metrics)) }
+    Doors { gate, flows: Arc::new(FlowStore::new(1 << 20, None, metrics)) }
 }
 
 /// Serves one connection, for [`crate::fuzzing`]. Every request is answered at once.

@@ -1,6 +1,6 @@
 //! What the daemon and the one-shot commands open: lock, data plane, runtime, watches.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use palisade_api::{Client, Event, WatchOptions, watch};
 use palisade_nft::EnforcerOptions;
@@ -10,7 +10,10 @@ use super::error::DaemonError;
 use crate::{
     DataPlaneError, NftDataPlane,
     config::{Config, EgressToOwnNode, SourceCheck},
+    flow_file::{FlowFile, FlowFileOptions},
+    flows::FlowStore,
     lock::{Lock, LockError},
+    metrics::Metrics,
 };
 
 /// Watches the API server with the configured credentials.
@@ -22,6 +25,13 @@ pub(super) fn watch_cluster(client: Client, config: &Config) -> mpsc::Receiver<E
 
 pub(super) fn runtime() -> Result<Runtime, DaemonError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)
+}
+
+/// Makes the buffer of records, and starts what writes them to a file if the settings name one.
+pub(super) fn flow_store(config: &Config, metrics: Arc<Metrics>) -> Result<FlowStore, DaemonError> {
+    let start = |options| FlowFile::start(options, Arc::clone(&metrics));
+    let file = FlowFileOptions::of(config).map(start).transpose().map_err(DaemonError::Start)?;
+    Ok(FlowStore::new(usize::try_from(config.flow_buffer).unwrap_or(usize::MAX), file, metrics))
 }
 
 /// Takes the node's lock, waiting for another agent to end for at most `lock-timeout`.
