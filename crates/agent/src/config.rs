@@ -4,6 +4,7 @@
 //! file (`log-level`). Flags take precedence over the environment, the environment over the file, and the file over the default.
 
 mod allowed_sources;
+mod deny_by;
 mod source;
 
 use std::{
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use allowed_sources::{AllowedSources, AllowedSourcesError};
+pub use deny_by::DenyBy;
 pub use source::{SourceChoice, SourceError};
 
 /// The settings file that is read if it exists and no other is given.
@@ -107,6 +109,8 @@ settings! {
         log_level: LogLevel, "PALISADE_LOG_LEVEL", "LEVEL" [value_enum, default_value_t];
         /// Whether policies are enforced, or only recorded what they would deny, unless an annotation or the label of their namespace says so
         mode: PolicyMode, "PALISADE_MODE", "MODE" [value_enum, default_value_t];
+        /// What happens to packets that policies deny, unless the annotation palisade.dev/deny of the pod's namespace says so
+        deny: DenyBy, "PALISADE_DENY", "MODE" [value_enum, default_value_t];
         /// Whether egress policies apply to traffic from a pod to its own node
         egress_to_own_node: EgressToOwnNode, "PALISADE_EGRESS_TO_OWN_NODE", "MODE" [value_enum, default_value_t];
         /// Whether packets from pods with a forged source address are dropped
@@ -129,10 +133,6 @@ settings! {
         cni_bin_dir: PathBuf, "PALISADE_CNI_BIN_DIR", "DIR" [default_value = DEFAULT_CNI_BIN_DIR];
         /// Bytes of the latest flows that are kept for `palisade flows`; 0 keeps none
         flow_buffer: u64, "PALISADE_FLOW_BUFFER", "BYTES" [default_value_t = 4_194_304];
-        /// How a pod starts whose policies are not programmed in time
-        pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
-        /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits
-        pod_start_timeout: u64, "PALISADE_POD_START_TIMEOUT", "MILLISECONDS" [default_value_t = 1750];
         /// File to which records of flows are written as JSON lines [default: none]
         #[serde(skip_serializing_if = "Option::is_none")]
         flow_file: Option<PathBuf>, "PALISADE_FLOW_FILE", "FILE" [];
@@ -140,6 +140,10 @@ settings! {
         flow_file_size: u64, "PALISADE_FLOW_FILE_SIZE", "BYTES" [default_value_t = 10_485_760];
         /// How many older flow files are kept, as FILE.1 and so on
         flow_file_count: u8, "PALISADE_FLOW_FILE_COUNT", "N" [default_value_t = 4];
+        /// How a pod starts whose policies are not programmed in time
+        pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
+        /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits
+        pod_start_timeout: u64, "PALISADE_POD_START_TIMEOUT", "MILLISECONDS" [default_value_t = 1750];
     }
     switches {
         /// Count and log denied packets

@@ -287,6 +287,11 @@ impl MissingFeature {
                 consequence: "frames with a VLAN tag pass between bridged pods regardless of policies",
                 is_source_check: false,
             },
+            Feature::Refusals => Self {
+                feature: "reject in nftables of the family inet (CONFIG_NFT_REJECT_INET)",
+                consequence: "packets that pods would refuse by deny: reject are dropped",
+                is_source_check: false,
+            },
         }
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_policy::{Change, Cluster, Delta, Interner, Mode, Name, NodePlan};
+use palisade_policy::{Change, Cluster, Delta, Deny, Interner, Mode, Name, NodePlan};
 
 pub use report::Report;
 pub use review::ReviewState;
@@ -63,6 +63,12 @@ impl<D: DataPlane> NodeAgent<D> {
             reviews: Reviews::default(),
             degraded: Degraded::default(),
         }
+    }
+
+    /// Sets what happens to what policies deny where the namespace doesn't ([`Reconciler::denying_by`]).
+    #[must_use]
+    pub fn denying_by(self, deny: Deny) -> Self {
+        Self { reconciler: self.reconciler.denying_by(deny), ..self }
     }
 
     /// Applies a snapshot of the whole cluster.

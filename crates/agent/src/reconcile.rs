@@ -7,7 +7,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Change, Cluster, Compiler, Delta, Endpoint, Interner, Mode, Name, NodePlan, ObjectKey, OverBudget, Pod,
+    Change, Cluster, Compiler, Delta, Deny, Endpoint, Interner, Mode, Name, NodePlan, ObjectKey, OverBudget,
+    Pod,
 };
 
 /// The first pause before a rejected plan is retried. It doubles up to [`MAX_RETRY`].
@@ -95,6 +96,12 @@ impl Reconciler {
     #[must_use]
     pub fn in_mode(node: Name, mode: Mode) -> Self {
         Self { compiler: Compiler::new(node).in_mode(mode), state: State::Waiting }
+    }
+
+    /// Sets what happens to what policies deny where the namespace doesn't ([`Cluster::deny`]). Only before the first snapshot.
+    #[must_use]
+    pub fn denying_by(self, deny: Deny) -> Self {
+        Self { compiler: self.compiler.denying_by(deny), ..self }
     }
 
     /// The plan that the kernel must hold.

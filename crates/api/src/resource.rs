@@ -107,8 +107,11 @@ impl Resource {
 
 const POLICY_FIELDS: &[&str] = &["metadata.labels", MODE_ANNOTATION, "metadata.creationTimestamp", "spec"];
 
-/// The only annotation that is kept: it sets the mode of a policy ([`palisade_policy::MODE_KEY`]).
+/// The only annotation of policies that is kept: it sets the mode of a policy ([`palisade_policy::MODE_KEY`]).
 const MODE_ANNOTATION: &str = "metadata.annotations.palisade.dev/mode";
+
+/// The only annotation of namespaces that is kept: it sets what happens to what policies deny ([`palisade_policy::DENY_KEY`]).
+const DENY_ANNOTATION: &str = "metadata.annotations.palisade.dev/deny";
 
 const OWNER_FIELDS: &[&str] = &[
     "metadata.ownerReferences.apiVersion",
@@ -154,7 +157,7 @@ macro_rules! catalogue {
 // variables, arguments, annotations but that for the mode of policies, keys, or headers that a route adds.
 catalogue! {
     /// Namespaces: their labels.
-    Namespace = Resource::watched("namespaces", "").cluster_scoped().fields(&["metadata.labels"]).if_missing(
+    Namespace = Resource::watched("namespaces", "").cluster_scoped().fields(&["metadata.labels", DENY_ANNOTATION]).if_missing(
         "labels of namespaces are unknown: rules that select namespaces may match more or fewer than shown",
     );
     /// Pods: addresses, labels, node, declared ports, and those of the node that stand for them.
@@ -394,7 +397,9 @@ mod tests {
             assert_eq!(ResourceKind::from_name(never), None);
         }
         for kind in ResourceKind::all() {
-            for path in kind.fields().iter().filter(|path| **path != MODE_ANNOTATION) {
+            for path in
+                kind.fields().iter().filter(|path| ![MODE_ANNOTATION, DENY_ANNOTATION].contains(*path))
+            {
                 let secret = ["annotations", "managedFields", "env", "args", "command", "key", "volumes"];
                 assert!(path.split('.').all(|step| !secret.contains(&step)), "{kind} {path}");
             }

@@ -32,7 +32,9 @@ impl Enforce for Agent {
     fn start(&mut self, cluster: &Cluster) -> Result<(), EnforceError> {
         // Opened here because sockets belong to the namespace of the thread that opens them.
         let plane = NftDataPlane::open_with(self.options.clone())?;
-        let agent = self.running.insert(NodeAgent::in_mode(self.node.clone(), plane, cluster.mode));
+        let agent = self
+            .running
+            .insert(NodeAgent::in_mode(self.node.clone(), plane, cluster.mode).denying_by(cluster.deny));
         let report = agent.snapshot(cluster.clone());
         enforced(agent, report)
     }

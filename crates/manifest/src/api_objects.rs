@@ -10,11 +10,12 @@
 use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
-    ContainerPort, Interner, Labels, MODE_KEY, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy,
+    ContainerPort, Deny, Interner, Labels, MODE_KEY, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy,
     Protocol, Uid, Workload,
 };
 
 use crate::{
+    deny,
     diagnostic::{Code, Diagnostic, Severity},
     meta::{self, Owner},
     mode, names,
@@ -118,7 +119,14 @@ impl ObjectDecoder {
         {
             found.warn("metadata.labels", Code::Ambiguous, message);
         }
-        let namespace = Namespace::new(self.names.name(&object.name), &labels);
+        let deny = object.annotations.as_ref().and_then(|all| all.deny.as_deref());
+        if let Some(message) = deny.and_then(deny::problem) {
+            found.warn("metadata.annotations", Code::Ambiguous, message);
+        }
+        let namespace = Namespace {
+            deny: deny.map(Deny::of_value),
+            ..Namespace::new(self.names.name(&object.name), &labels)
+        };
         Decoded { value: namespace, findings: found.list }
     }
 

@@ -51,6 +51,7 @@ mod collapse;
 mod custom_workload;
 mod declared;
 mod decode;
+mod deny;
 mod diagnostic;
 mod embedded;
 mod endpoints;

@@ -9,6 +9,7 @@ use crate::{
     cidr::{Cidr, parse_ip},
     declared::{Declaration, DeclaredNode},
     decode::Context,
+    deny,
     meta::Object,
     mode, other_networks,
 };
@@ -70,6 +71,8 @@ pub(crate) fn add_address(text: &str, out: &mut Vec<IpAddr>) {
 pub(crate) fn namespace(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
     other_networks::warn(cx, object.get("metadata").as_ref());
     mode::check_label(cx, object);
+    let deny = deny::of_annotation(cx, object);
     let meta = &object.meta;
-    Some(Declaration::Namespace(Namespace::new(meta.key.name.clone(), &meta.labels)))
+    let namespace = Namespace::new(meta.key.name.clone(), &meta.labels);
+    Some(Declaration::Namespace(Namespace { deny, ..namespace }))
 }

@@ -2,7 +2,7 @@
 
 use palisade_manifest::{Code, Input, LoadOptions, Loaded, Severity, load};
 use palisade_names::backends;
-use palisade_policy::{Family, Mode, ObjectKey, Phase, Pod, Protocol, TargetPort, Workload};
+use palisade_policy::{Deny, Family, Mode, ObjectKey, Phase, Pod, Protocol, TargetPort, Workload};
 
 fn load_text(text: &str) -> Loaded {
     load(&[Input::Text { name: "t.yaml".to_owned(), text: text.to_owned() }], &LoadOptions::default())
@@ -352,6 +352,26 @@ fn the_mode_of_policies_and_namespaces_is_read_and_an_unknown_one_enforces() {
         let found = loaded.cluster.policies.values().next().unwrap();
         assert_eq!((found.mode, codes(&loaded).len()), (mode, warnings), "{annotation} {label}");
         assert!(codes(&loaded).iter().all(|code| *code == Code::Ambiguous) && !loaded.has_errors());
+    }
+}
+
+#[test]
+fn the_annotation_of_a_namespace_sets_what_happens_to_what_is_denied() {
+    for (annotation, deny, warnings) in [
+        ("", None, 0),
+        ("palisade.dev/deny: reject", Some(Deny::Reject), 0),
+        ("palisade.dev/deny: drop", Some(Deny::Drop), 0),
+        ("palisade.dev/deny: Reject", Some(Deny::Drop), 1),
+        ("palisade.dev/deny: ''", Some(Deny::Drop), 1),
+    ] {
+        let text = format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: shop, annotations: {{ {annotation} }}}}\n"
+        );
+        let loaded = load_text(&text);
+        let found = loaded.cluster.namespaces.values().next().unwrap();
+        assert_eq!((found.deny, codes(&loaded).len()), (deny, warnings), "{annotation}");
+        assert!(codes(&loaded).iter().all(|code| *code == Code::Ambiguous) && !loaded.has_errors());
+        assert!(found.labels.get("palisade.dev/deny").is_none(), "no selector sees it");
     }
 }
 

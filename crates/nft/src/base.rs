@@ -11,7 +11,7 @@ use crate::{
     EnforcerOptions,
     base_sets::BaseSets,
     denial::denial,
-    discovery, from_pods,
+    discovery, from_pods, refusal,
     ruleset::{
         AUDIT_CHAIN, Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet,
         Outcome, PacketType, Rule, STRANGERS_CHAIN,
@@ -40,15 +40,18 @@ pub(crate) struct Isolating {
     pub(crate) any: bool,
     /// For egress.
     pub(crate) egress: bool,
+    /// Whether any local pod refuses what its policies deny.
+    pub(crate) refusing: bool,
 }
 
-/// Returns the chains whose rules depend on whether local pods are isolated. Without rules they allow everything.
+/// Returns the chains whose rules depend on whether local pods are isolated, and refuse. Without rules they decide nothing.
 pub(crate) fn of_isolation(
     options: &EnforcerOptions,
     sets: &BaseSets,
-    Isolating { any, egress }: Isolating,
+    Isolating { any, egress, refusing }: Isolating,
 ) -> Vec<Chain> {
     let mut chains = vec![link_chain(options, any), strangers_chain(sets, any)];
+    chains.extend(refusal::chains(sets, refusing));
     if options.egress_to_own_node {
         chains.push(node_link_chain(options, egress));
     }

@@ -106,6 +106,7 @@ impl BaseSets {
 pub(crate) fn node_set(set: NodeSet) -> Set {
     let (name, key) = match set {
         NodeSet::Local(family) => (format!("local{}", family_digit(family)), Key::Address(family)),
+        NodeSet::Refusing(family) => (format!("refusing{}", family_digit(family)), Key::Address(family)),
         NodeSet::Interfaces => ("pod_interfaces".to_owned(), Key::Interface),
         NodeSet::Bridges => ("pod_bridges".to_owned(), Key::Interface),
         NodeSet::BridgePorts => ("pod_ports".to_owned(), Key::Interface),

@@ -1,9 +1,9 @@
-//! The rules that end in a denial: log, count, drop. Where policies in audit mode would deny: log, count, accept.
+//! The rules that end in a denial: log, count, refuse or drop. Where policies in audit mode would deny: log, count, accept.
 
 use palisade_policy::Direction;
 
 use crate::{
-    EnforcerOptions,
+    EnforcerOptions, refusal,
     ruleset::{Expression, Outcome, Rule},
 };
 
@@ -25,7 +25,7 @@ pub const LOG_AUDIT_EGRESS: &str = "palisade audit egress ";
 /// The nflog prefix of packets that a pod's ingress would deny if every policy were enforced.
 pub const LOG_AUDIT_INGRESS: &str = "palisade audit ingress ";
 
-/// Returns the rules that end a row: the packet is logged unless the rate limit is exceeded, then counted and dropped.
+/// Returns the rules of a denial: the packet is logged unless the rate limit is exceeded, then counted and dropped.
 ///
 /// The counter comes after no limit, so counts are exact.
 pub(crate) fn denial(options: &EnforcerOptions, direction: Direction) -> Vec<Rule> {
@@ -34,6 +34,17 @@ pub(crate) fn denial(options: &EnforcerOptions, direction: Direction) -> Vec<Rul
         Direction::Ingress => LOG_INGRESS,
     };
     logged(options, prefix, Outcome::Drop)
+}
+
+/// Returns the rules that end a row: as [`denial`], but pods that refuse what they deny answer the sender first. A missing or empty
+/// chain for that changes nothing: the last rule drops.
+pub(crate) fn refusable(options: &EnforcerOptions, direction: Direction) -> Vec<Rule> {
+    let mut rules = denial(options, direction);
+    rules.pop();
+    let refuse = Outcome::Jump(refusal::chain_name(direction).into());
+    rules.push(vec![Expression::Counter, Expression::Verdict(refuse)]);
+    rules.push(vec![Expression::Verdict(Outcome::Drop)]);
+    rules
 }
 
 /// Returns the rules that end a row of policies in audit mode: the packet is logged and counted likewise, and passes this

@@ -13,7 +13,8 @@ use crate::{
     encode::{Encoded, encode_in},
     next_plan::NextPlan,
     phases::Step,
-    ruleset::{Chain, Expression, Hook, Message, Outcome},
+    refusal,
+    ruleset::{Chain, Expression, Hook, Message, Outcome, Rule},
 };
 
 /// An optional kernel feature.
@@ -23,6 +24,8 @@ pub enum Feature {
     SourceCheck,
     /// Tables of the family `bridge`, for frames other than plain IP.
     Bridge,
+    /// Answers to senders of what pods refuse.
+    Refusals,
 }
 
 /// The features that were needed so far, and whether the kernel has them. Each is probed once.
@@ -30,6 +33,7 @@ pub enum Feature {
 pub(crate) struct Features {
     source_check: Option<bool>,
     bridge: Option<bool>,
+    refusals: Option<bool>,
 }
 
 impl Features {
@@ -39,6 +43,11 @@ impl Features {
         kernel: &mut Kernel,
         options: EnforcerOptions,
     ) -> Result<EnforcerOptions, Error> {
+        let refusals = match self.refusals {
+            Some(known) => known,
+            None => *self.refusals.insert(has_refusals(kernel)?),
+        };
+        let options = EnforcerOptions { refusals: options.refusals && refusals, ..options };
         if !options.source_check.is_on() || !options.reverse_route {
             return Ok(options);
         }
@@ -75,7 +84,11 @@ impl Features {
 
     /// Returns the features that were needed and that the kernel lacks.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Feature> {
-        let all = [(Feature::SourceCheck, self.source_check), (Feature::Bridge, self.bridge)];
+        let all = [
+            (Feature::SourceCheck, self.source_check),
+            (Feature::Bridge, self.bridge),
+            (Feature::Refusals, self.refusals),
+        ];
         all.into_iter().filter(|(_, found)| *found == Some(false)).map(|(feature, _)| feature)
     }
 }
@@ -89,9 +102,17 @@ const NO_CHAIN: &str = "palisade_no_such_chain";
 /// Returns whether the kernel has `fib saddr . iif` (`CONFIG_NFT_FIB_INET`). Whether the forward hook may use it, as Linux 5.19
 /// and later allow, is only known when a transaction is committed: see [`Features::lacks_source_check`].
 fn has_source_check(kernel: &mut Kernel) -> Result<bool, Error> {
-    let rule = vec![Expression::NoReverseRoute, Expression::Verdict(Outcome::Drop)];
-    let chain = Chain { name: "palisade_probe".into(), ..Chain::base(Hook::Forward, vec![rule]) };
-    let chain = Arc::new(chain);
+    accepts_rules(kernel, vec![vec![Expression::NoReverseRoute, Expression::Verdict(Outcome::Drop)]])
+}
+
+/// Returns whether the kernel has `reject` (`CONFIG_NFT_REJECT_INET`).
+fn has_refusals(kernel: &mut Kernel) -> Result<bool, Error> {
+    accepts_rules(kernel, refusal::answers())
+}
+
+/// Returns whether the kernel accepts these rules in a base chain.
+fn accepts_rules(kernel: &mut Kernel, rules: Vec<Rule>) -> Result<bool, Error> {
+    let chain = Arc::new(Chain { name: "palisade_probe".into(), ..Chain::base(Hook::Forward, rules) });
     let mut step = vec![Message::CreateTable];
     step.extend(Message::create_chain(&chain));
     step.push(Message::DeleteChain(NO_CHAIN.into()));

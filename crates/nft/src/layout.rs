@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     EnforcerOptions, PlanError,
-    denial::{audit, denial},
+    denial::{audit, denial, refusable},
     encode::{first_half, rules_digest},
     ruleset::{Chain, Content, Expression, JumpTarget, Key, Outcome, Rule, Set, family_digit},
 };
@@ -291,7 +291,7 @@ fn reply_row(direction: Direction, traffic: &Traffic) -> Branch {
 
 /// Returns the branch for requests of a peer with this row.
 fn row(options: &EnforcerOptions, direction: Direction, traffic: &Traffic) -> Branch {
-    ending(direction, traffic, "row", denial(options, direction))
+    ending(direction, traffic, "row", refusable(options, direction))
 }
 
 /// Returns the branch for requests of a peer with this row in a table of policies in audit mode.

@@ -99,6 +99,11 @@ impl<'a> NextPlan<'a> {
         after(&self.plan.local, &self.delta.local)
     }
 
+    /// Returns the addresses of local pods whose policies refuse what they deny.
+    pub(crate) fn refusing(&self) -> impl Iterator<Item = IpAddr> {
+        after(&self.plan.refusing, &self.delta.refusing)
+    }
+
     /// Returns the addresses of nodes.
     pub(crate) fn nodes(&self) -> impl Iterator<Item = IpAddr> {
         after(&self.plan.nodes, &self.delta.nodes)

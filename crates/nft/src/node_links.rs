@@ -77,13 +77,19 @@ impl NodeLinks {
             let of_senders = NodeSet::OF_SENDERS.map(|set| self.all_sender_elements(set, &next).len());
             of_bridge += of_senders.iter().sum::<usize>();
         }
-        plan.local.len() + links + tunnels + if self.has_tunnels() { endpoints } else { 0 } + of_bridge
+        plan.local.len()
+            + plan.refusing.len()
+            + links
+            + tunnels
+            + if self.has_tunnels() { endpoints } else { 0 }
+            + of_bridge
     }
 
     /// Returns the elements of a node set.
     pub(crate) fn elements(&self, set: NodeSet, next: &NextPlan<'_>) -> Vec<Element> {
         match set {
             NodeSet::Local(family) => addresses(next.local(), family),
+            NodeSet::Refusing(family) => addresses(next.refusing(), family),
             NodeSet::Interfaces => self.pod_interfaces.iter().copied().map(Element::Interface).collect(),
             NodeSet::Bridges => self.pod_bridges.iter().copied().map(Element::Interface).collect(),
             NodeSet::BridgePorts => self.pod_ports.iter().copied().map(Element::Interface).collect(),
@@ -125,6 +131,7 @@ impl NodeLinks {
             NodeSet::Local(family) | NodeSet::LocalPairs(family) => {
                 (family, &next.delta.local, &next.plan.local)
             }
+            NodeSet::Refusing(family) => (family, &next.delta.refusing, &next.plan.refusing),
             NodeSet::TunnelEndpoints(family) if self.has_tunnels() => {
                 (family, &next.delta.nodes, &next.plan.nodes)
             }
@@ -153,7 +160,7 @@ impl NodeLinks {
         }
         // Local addresses come from the plan alone. Comparing the sources first avoids building thousands of endpoints.
         let is_same = match node_set {
-            NodeSet::Local(_) | NodeSet::LocalPairs(_) => true,
+            NodeSet::Local(_) | NodeSet::LocalPairs(_) | NodeSet::Refusing(_) => true,
             NodeSet::Interfaces => self.pod_interfaces == to.pod_interfaces,
             NodeSet::Bridges => self.pod_bridges == to.pod_bridges,
             NodeSet::BoundInterfaces | NodeSet::InterfaceSources(_) => {

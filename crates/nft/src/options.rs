@@ -21,6 +21,8 @@ pub struct EnforcerOptions {
     pub allowed_sources: BTreeSet<IpNet>,
     /// Whether the source check may look up the route back to a packet's source. Without, it compares addresses only.
     pub reverse_route: bool,
+    /// Whether what a pod refuses may be answered. Without, it is dropped.
+    pub refusals: bool,
 }
 
 /// The most networks of [`EnforcerOptions::allowed_sources`]: some packets of pods are compared with each.
@@ -54,6 +56,7 @@ impl Default for EnforcerOptions {
             source_check: SourceCheck::Enforce,
             allowed_sources: BTreeSet::new(),
             reverse_route: true,
+            refusals: true,
         }
     }
 }

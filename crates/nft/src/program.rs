@@ -50,6 +50,8 @@ pub(crate) struct Program {
     pub(crate) sets: BaseSets,
     pub(crate) bridge: Bridge,
     pub(crate) registry: Registry,
+    /// Whether any local pod refuses what its policies deny.
+    pub(crate) refusing: bool,
     /// The chain of each local address in each dispatch map.
     pub(crate) dispatch: BTreeMap<(JumpTarget, IpAddr), Name>,
     /// The revoked connections. A new table must contain them from the start.
@@ -70,6 +72,7 @@ pub(crate) struct Undo {
     edit: Edit,
     dispatch: Vec<((JumpTarget, IpAddr), Option<Name>)>,
     counts: PreviousCounts,
+    refusing: bool,
 }
 
 impl Program {
@@ -77,6 +80,7 @@ impl Program {
     pub(crate) fn new(options: EnforcerOptions, node_links: NodeLinks) -> Self {
         Self {
             bridge: Bridge::new(&options),
+            refusing: false,
             options,
             node_links,
             sets: BaseSets::new(),
@@ -140,11 +144,20 @@ impl Program {
         let next = NextPlan { plan, delta };
         check_peer_sets(&next)?;
         let targets = self.targets(&next)?;
-        let mut undo =
-            Undo { edit: Edit::default(), dispatch: Vec::new(), counts: PreviousCounts::default() };
+        let mut undo = Undo {
+            edit: Edit::default(),
+            dispatch: Vec::new(),
+            counts: PreviousCounts::default(),
+            refusing: self.refusing,
+        };
         let mut phases = Phases::default();
         let was_isolating = self.isolating();
-        if let Err(error) = self.switch(&targets, &mut undo, &mut phases) {
+        if let Err(error) = self.switch(
+            &targets,
+            self.options.refusals && next.refusing().next().is_some(),
+            &mut undo,
+            &mut phases,
+        ) {
             self.undo(undo);
             return Err(error);
         }
@@ -185,6 +198,7 @@ impl Program {
                 None => self.dispatch.remove(&key),
             };
         }
+        self.refusing = undo.refusing;
         self.registry.undo(undo.edit);
         self.element_counts.undo(undo.counts);
     }
@@ -243,10 +257,17 @@ impl Program {
         Ok(out)
     }
 
-    fn switch(&mut self, targets: &Targets, undo: &mut Undo, phases: &mut Phases) -> Result<(), PlanError> {
+    fn switch(
+        &mut self,
+        targets: &Targets,
+        refusing: bool,
+        undo: &mut Undo,
+        phases: &mut Phases,
+    ) -> Result<(), PlanError> {
         let mut changes: BTreeMap<(JumpTarget, Family), (Vec<Element>, Vec<Element>)> = BTreeMap::new();
         let mut released = Vec::new();
         let was_isolating = self.isolating_in();
+        self.refusing = refusing;
         let paired: BTreeMap<IpAddr, bool> = targets.keys().map(|(_, a)| (*a, self.is_paired(*a))).collect();
         for (key, chain) in targets {
             let (target, address) = *key;
@@ -306,13 +327,13 @@ impl Program {
         self.dispatch.first_key_value().is_some_and(|((target, _), _)| matches!(target, JumpTarget::Table(_)))
     }
 
-    /// Returns in which directions any local pod is isolated. `O(log n)`.
+    /// Returns in which directions any local pod is isolated, and whether any refuses. `O(log n)`.
     pub(crate) fn isolating_in(&self) -> Isolating {
         const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
         let egress = JumpTarget::Table(Direction::Egress);
         let mut from = self.dispatch.range((egress, FIRST)..);
         let has_egress = from.next().is_some_and(|((target, _), _)| *target == egress);
-        Isolating { any: self.isolating(), egress: has_egress }
+        Isolating { any: self.isolating(), egress: has_egress, refusing: self.refusing }
     }
 
     fn uses(&self, peer_set: PeerSetId) -> bool {

@@ -57,6 +57,11 @@ pub(crate) const REPLIES_CHAIN: &str = "replies";
 /// The chain that evaluates what policies in audit mode would deny, see [`crate::base`].
 pub(crate) const AUDIT_CHAIN: &str = "audit";
 
+/// The chains that answer what local pods refuse, see [`crate::refusal`].
+pub(crate) const REFUSE_EGRESS_CHAIN: &str = "refuse_egress";
+pub(crate) const REFUSED_CHAIN: &str = "refused";
+pub(crate) const REFUSE_INGRESS_CHAIN: &str = "refuse_ingress";
+
 /// The chain for link-scoped traffic, see [`crate::base`].
 pub(crate) const LINK_CHAIN: &str = "link";
 
@@ -345,6 +350,15 @@ pub(crate) enum SenderField {
     Target,
 }
 
+/// What the sender of a rejected packet gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// A TCP reset. Requires [`Expression::Protocol`] 6 before it.
+    Reset,
+    /// An ICMP or ICMPv6 message: administratively prohibited.
+    Prohibited,
+}
+
 /// One match or statement of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Expression {
@@ -441,6 +455,8 @@ pub(crate) enum Expression {
         /// Packets beyond the rate.
         burst: u32,
     },
+    /// `reject`: the sender gets an answer, and the packet is dropped.
+    Reject(Answer),
     /// `log group`, with a prefix.
     Log(u16, &'static str),
     /// `counter`.

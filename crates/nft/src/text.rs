@@ -20,8 +20,8 @@ use crate::{
     phases::{Phases, Step},
     program::Program,
     ruleset::{
-        Chain, Element, Expression, HasPorts, Hook, Key, Message, Outcome, PacketType, REVOKED_SET_SIZE,
-        REVOKED_TIMEOUT, Rule, SenderField, Set, TABLE, TABLE_COMMENT,
+        Answer, Chain, Element, Expression, HasPorts, Hook, Key, Message, Outcome, PacketType,
+        REVOKED_SET_SIZE, REVOKED_TIMEOUT, Rule, SenderField, Set, TABLE, TABLE_COMMENT,
     },
 };
 
@@ -275,6 +275,8 @@ fn expression(expression: &Expression) -> String {
         Expression::Revoked => format!("ct label {REVOKED}"),
         Expression::SetRevoked => format!("ct label set {REVOKED}"),
         Expression::Limit { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),
+        Expression::Reject(Answer::Reset) => "reject with tcp reset".to_owned(),
+        Expression::Reject(Answer::Prohibited) => "reject with icmpx type admin-prohibited".to_owned(),
         Expression::Log(group, prefix) => format!("log prefix {prefix:?} group {group}"),
         Expression::Counter => "counter".to_owned(),
         Expression::Verdict(Outcome::Accept) => "accept".to_owned(),

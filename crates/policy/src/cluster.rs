@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    Addressing, DomainName, DomainPattern, IpRange, Labels, LearnedName, Mode, Name, ObjectKey, Pod, Pods,
-    Policy, PolicyKey, Service, address::union,
+    Addressing, Deny, DomainName, DomainPattern, IpRange, Labels, LearnedName, Mode, Name, ObjectKey, Pod,
+    Pods, Policy, PolicyKey, Service, address::union,
 };
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
@@ -19,6 +19,8 @@ pub struct Namespace {
     pub name: Name,
     /// The labels. The caller adds [`NAMESPACE_NAME_LABEL`], as the API server does.
     pub labels: Labels,
+    /// What happens to packets that policies of its pods deny, if its annotation [`crate::DENY_KEY`] says so.
+    pub deny: Option<Deny>,
 }
 
 impl Namespace {
@@ -26,7 +28,7 @@ impl Namespace {
     #[must_use]
     pub fn new(name: impl Into<Name>, labels: &Labels) -> Self {
         let name = name.into();
-        Self { labels: labels.with(NAMESPACE_NAME_LABEL, &name), name }
+        Self { labels: labels.with(NAMESPACE_NAME_LABEL, &name), name, deny: None }
     }
 }
 
@@ -62,6 +64,8 @@ pub struct Cluster {
     pub addressing: Addressing,
     /// The mode of policies for which neither an annotation nor the label of their namespace sets one.
     pub mode: Mode,
+    /// What happens to packets that policies of pods deny whose namespace does not say so.
+    pub deny: Deny,
 }
 
 /// One edit of a [`Cluster`]. Setting an object replaces the one with the same key. Removing an unknown object does

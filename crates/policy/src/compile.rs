@@ -78,8 +78,8 @@ use std::{
 };
 
 use crate::{
-    Change, Cluster, Delta, Direction, DomainName, Interner, LearnedName, MODE_KEY, Mode, Name, Namespace,
-    Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey,
+    Change, Cluster, Delta, Deny, Direction, DomainName, Interner, LearnedName, MODE_KEY, Mode, Name,
+    Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey,
 };
 
 use self::{
@@ -137,6 +137,8 @@ struct Dirty {
     policies: BTreeSet<PolicyKey>,
     /// Namespaces whose labels changed: other selectors match their classes.
     namespaces: BTreeSet<Name>,
+    /// Addresses of local pods whose namespace changed what happens to what their policies deny.
+    refusing: BTreeSet<IpAddr>,
 }
 
 impl Compiler {
@@ -182,10 +184,17 @@ impl Compiler {
         self
     }
 
+    /// Sets [`Cluster::deny`]. It must not be called after a change was applied.
+    #[must_use]
+    pub fn denying_by(mut self, deny: Deny) -> Self {
+        self.cluster.deny = deny;
+        self
+    }
+
     /// Makes a compiler with this cluster.
     #[must_use]
     pub fn from_cluster(node: Name, cluster: &Cluster) -> Self {
-        let mut compiler = Self::new(node).in_mode(cluster.mode);
+        let mut compiler = Self::new(node).in_mode(cluster.mode).denying_by(cluster.deny);
         compiler.apply_all(Cluster::default().changes_to(cluster));
         compiler
     }
@@ -361,6 +370,11 @@ impl Compiler {
             if self.subjects.has_cluster_wide_policies() || mode(old) != mode(new) {
                 dirty.subjects.extend(self.subjects.local_pods_in(name).cloned());
             }
+            let deny = |namespace: Option<&Namespace>| namespace?.deny;
+            if deny(old) != deny(new) {
+                let pods = self.subjects.local_pods_in(name).filter_map(|key| self.cluster.pods.get(key));
+                dirty.refusing.extend(pods.flat_map(|pod| pod.addresses.iter().copied()));
+            }
         }
     }
 
@@ -401,6 +415,10 @@ impl Compiler {
                     dispatched.extend(Direction::BOTH.map(of_none));
                 }
             }
+        }
+        for address in dirty.refusing.iter().chain(&dirty.addresses) {
+            recorder
+                .set_refusing(*address, self.subjects.is_refusing(self.book.owner(*address), &self.cluster));
         }
         for (key, definition) in dispatched {
             let namespace = self.book.owner(key.2).map(|pod| &pod.key.namespace);

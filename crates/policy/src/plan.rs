@@ -98,6 +98,9 @@ pub struct NodePlan {
     pub local: BTreeSet<IpAddr>,
     /// The addresses of all nodes of the cluster (G-18): the endpoints of tunnels between them.
     pub nodes: BTreeSet<IpAddr>,
+    /// The addresses among `local` whose policies refuse what they deny, instead of dropping it ([`crate::Deny`]). They affect no
+    /// decision.
+    pub refusing: BTreeSet<IpAddr>,
 }
 
 impl NodePlan {
@@ -187,6 +190,7 @@ impl NodePlan {
             audit: AuditChanges::between(&self.audit, &to.audit),
             local: MemberChanges::between(&self.local, &to.local),
             nodes: MemberChanges::between(&self.nodes, &to.nodes),
+            refusing: MemberChanges::between(&self.refusing, &to.refusing),
             ..Delta::default()
         };
         for (id, table) in &to.tables {
@@ -234,6 +238,7 @@ impl NodePlan {
         delta.audit.apply(&mut self.audit);
         delta.local.apply(&mut self.local);
         delta.nodes.apply(&mut self.nodes);
+        delta.refusing.apply(&mut self.refusing);
         for id in &delta.tables_removed {
             self.tables.remove(id);
         }
@@ -360,6 +365,8 @@ pub struct Delta {
     pub local: MemberChanges,
     /// Changes of the node addresses.
     pub nodes: MemberChanges,
+    /// Changes of the local addresses whose policies refuse what they deny.
+    pub refusing: MemberChanges,
 }
 
 impl Delta {

@@ -7,8 +7,8 @@ mod support;
 use std::{collections::BTreeSet, net::IpAddr};
 
 use palisade_policy::{
-    Action, Change, Cluster, Compiler, Endpoint, Family, Flow, Name, NodePlan, PeerSet, Phase, Pod, Reason,
-    Tier, reference,
+    Action, Change, Cluster, Compiler, Deny, Endpoint, Family, Flow, Name, NodePlan, PeerSet, Phase, Pod,
+    Reason, Tier, reference,
 };
 use palisade_testkit::{Rng, Shape, Style, change, cluster, endpoints, flows, hold, seeds, traffic};
 use support::{plans, unanimous};
@@ -298,6 +298,13 @@ fn well_formed(cluster: &Cluster, node: &Name, plan: &NodePlan) -> Result<(), St
     let local: BTreeSet<IpAddr> = owners.filter(is_local).copied().collect();
     if plan.local != local {
         return Err(format!("the local addresses are {local:?}"));
+    }
+    let refuses = |a: &&IpAddr| {
+        cluster.pod_at(**a).is_some_and(|pod| cluster.deny_of(&pod.key.namespace) == Deny::Reject)
+    };
+    let refusing: BTreeSet<IpAddr> = local.iter().filter(refuses).copied().collect();
+    if plan.refusing != refusing {
+        return Err(format!("the addresses that refuse are {refusing:?}"));
     }
     let nodes: BTreeSet<IpAddr> = cluster.nodes.values().flat_map(|n| &n.addresses).copied().collect();
     if plan.nodes != nodes {

@@ -112,9 +112,9 @@ fn namespace_change(rng: &mut Rng, cluster: &Cluster) -> Change {
         Some(old) if one_in(rng, 5) => Change::SetNamespace(old.clone()),
         Some(old) => {
             let labels = old.labels.project(|k| k != NAMESPACE_NAME_LABEL);
-            Change::SetNamespace(Namespace::new(name, &relabelled(rng, &labels)))
+            Change::SetNamespace(pod::denying(Namespace::new(name, &relabelled(rng, &labels))))
         }
-        None => Change::SetNamespace(Namespace::new(name, &pod::labels(rng))),
+        None => Change::SetNamespace(pod::denying(Namespace::new(name, &pod::labels(rng)))),
     }
 }
 

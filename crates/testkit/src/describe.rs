@@ -23,7 +23,8 @@ fn write(f: &mut fmt::Formatter<'_>, cluster: &Cluster) -> fmt::Result {
         writeln!(f, "mode {}", cluster.mode)?;
     }
     for n in cluster.namespaces.values() {
-        writeln!(f, "namespace {} {{{}}}", n.name, n.labels)?;
+        let deny = n.deny.map(|deny| format!(" deny {deny}")).unwrap_or_default();
+        writeln!(f, "namespace {} {{{}}}{deny}", n.name, n.labels)?;
     }
     for n in cluster.nodes.values() {
         writeln!(f, "node {} {{{}}} {}", n.name, n.labels, list(&n.addresses, " "))?;

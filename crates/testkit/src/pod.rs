@@ -13,7 +13,7 @@ use super::{
     },
 };
 use palisade_policy::{
-    Cluster, ContainerPort, Family, Labels, Namespace, Node, ObjectKey, Phase, Pod, Protocol, Service,
+    Cluster, ContainerPort, Deny, Family, Labels, Namespace, Node, ObjectKey, Phase, Pod, Protocol, Service,
     ServicePort, TargetPort, Workload,
 };
 
@@ -30,7 +30,13 @@ pub(super) fn labels(rng: &mut Rng) -> Labels {
 
 pub(super) fn namespace(rng: &mut Rng, index: usize) -> Namespace {
     let labels = if one_in(rng, 4) { Labels::default() } else { labels(rng) };
-    Namespace::new(NAMESPACES[index % NAMESPACES.len()], &labels)
+    denying(Namespace::new(NAMESPACES[index % NAMESPACES.len()], &labels))
+}
+
+/// Returns the namespace with an annotation that follows from its labels, so that it takes nothing from the random numbers.
+pub(super) fn denying(namespace: Namespace) -> Namespace {
+    let deny = [None, Some(Deny::Reject), Some(Deny::Drop)];
+    Namespace { deny: deny[namespace.labels.len() % deny.len()], ..namespace }
 }
 
 pub(super) fn node(rng: &mut Rng, index: usize) -> Node {

@@ -46,7 +46,7 @@ pub struct Planned {
 pub fn dry_run(config: &Config) -> Result<Planned, DaemonError> {
     let node = config.node()?;
     let cluster = read_cluster(config, &node)?;
-    let mut compiler = Compiler::new(node.clone()).in_mode(config.mode.into());
+    let mut compiler = Compiler::new(node.clone()).in_mode(config.mode.into()).denying_by(config.deny.into());
     compiler.apply_all(cluster.into_changes());
     let view = PlanView::of(compiler.cluster(), &node, compiler.plan());
     let nftables = palisade_nft::text(compiler.plan(), &enforcer_options(config), &NodeLinks::default())
@@ -74,7 +74,8 @@ pub fn once(config: &Config) -> Result<Once, DaemonError> {
     let _lock = take_lock(config)?;
     let plane = open_plane(config)?;
     let cluster = read_cluster(config, &node)?;
-    let mut agent = NodeAgent::in_mode(node.clone(), plane, config.mode.into());
+    let mut agent =
+        NodeAgent::in_mode(node.clone(), plane, config.mode.into()).denying_by(config.deny.into());
     let mut report = agent.snapshot(cluster);
     finish_review(&mut agent, &mut report);
     let refused = report.errors.len() - usize::from(report.review_failed);

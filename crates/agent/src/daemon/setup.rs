@@ -59,5 +59,6 @@ pub(super) fn enforcer_options(config: &Config) -> EnforcerOptions {
         },
         allowed_sources: config.allow_source.0.clone(),
         reverse_route: defaults.reverse_route,
+        refusals: defaults.refusals,
     }
 }

@@ -145,7 +145,8 @@ impl Worker {
     ) -> Self {
         let drops = DropLog::new(shared.node.clone(), Arc::clone(&shared.flows), wording, Instant::now());
         Self {
-            agent: NodeAgent::in_mode(shared.node.clone(), plane, config.mode.into()),
+            agent: NodeAgent::in_mode(shared.node.clone(), plane, config.mode.into())
+                .denying_by(config.deny.into()),
             node: shared.node.clone(),
             source: config.source.to_string(),
             inbox: Arc::clone(&shared.inbox),
@@ -175,8 +176,8 @@ impl Worker {
             state: None,
             drop_tally: drops::Tally::default(),
             drop_rate: DropRate::default(),
-            source_check: config.source_check,
             audit_rate: DropRate::default(),
+            source_check: config.source_check,
             runtime: RuntimeState::new(config, &shared.node, &shared.inbox),
             drop_counts: BTreeMap::new(),
         }

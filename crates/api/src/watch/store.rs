@@ -177,7 +177,7 @@ impl Store {
                 let plain: UndecodedObject<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&plain.metadata))?;
                 let Decoded { value, findings } = self.decoder.namespace(&plain.metadata);
-                let fingerprint = self.fingerprint(&value.labels);
+                let fingerprint = self.fingerprint((&value.labels, value.deny));
                 (identity, DecodedObject::new(fingerprint, Change::SetNamespace(value), findings))
             }
             _ => {
@@ -354,7 +354,7 @@ fn policy_text(kind: ResourceKind, version: &str, identity: &Identity, spec: Opt
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::Mode;
+    use palisade_policy::{Deny, Mode};
 
     use super::*;
 
@@ -386,6 +386,29 @@ mod tests {
         assert_eq!(modes(&mode("enforce")), (vec![Some(Mode::Enforce)], 0));
         assert_eq!(modes(&mode("Audit")), (vec![Some(Mode::Enforce)], 1), "with a warning");
         assert_eq!(modes(""), (vec![None], 0));
+    }
+
+    #[test]
+    fn the_annotation_of_a_namespace_changes_what_happens_to_what_is_denied() {
+        let mut store = Store::new(ResourceKind::Namespace);
+        let mut denies = |annotations: &str| {
+            let object = format!(r#"{{"metadata":{{"name":"shop","resourceVersion":"7"{annotations}}}}}"#);
+            let mut update = StoreUpdate::default();
+            store.apply("v1", &object, &mut update).unwrap();
+            let deny = |change: &Change| match change {
+                Change::SetNamespace(namespace) => namespace.deny,
+                other => panic!("{other:?}"),
+            };
+            let findings = update.findings.iter().map(|(_, found)| found.len()).sum::<usize>();
+            (update.changes.iter().map(deny).collect::<Vec<_>>(), findings)
+        };
+        let deny = |value: &str| format!(r#","annotations":{{"other":"x","palisade.dev/deny":"{value}"}}"#);
+        assert_eq!(denies(""), (vec![None], 0));
+        assert_eq!(denies(r#","annotations":{"other":"x"}"#), (vec![], 0));
+        assert_eq!(denies(&deny("reject")), (vec![Some(Deny::Reject)], 0));
+        assert_eq!(denies(&deny("reject")), (vec![], 0));
+        assert_eq!(denies(&deny("Reject")), (vec![Some(Deny::Drop)], 1), "with a warning");
+        assert_eq!(denies(""), (vec![None], 0));
     }
 
     /// Found by the fuzz target `api-watch`.

@@ -69,5 +69,6 @@ fn plan_with_everything() -> NodePlan {
         ]),
         local: pods.into(),
         nodes: peers.into(),
+        refusing: pods.into(),
     }
 }

@@ -142,6 +142,9 @@ pub struct ApiAnnotations<'a> {
     /// The mode of a policy ([`palisade_policy::MODE_KEY`]).
     #[serde(borrow, rename = "palisade.dev/mode")]
     pub mode: Option<JsonString<'a>>,
+    /// What happens to what policies of a namespace's pods deny ([`palisade_policy::DENY_KEY`]).
+    #[serde(borrow, rename = "palisade.dev/deny")]
+    pub deny: Option<JsonString<'a>>,
 }
 
 /// `OwnerReference`.

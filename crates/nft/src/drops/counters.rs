@@ -7,7 +7,8 @@ use crate::{
     reader::{Operation, Ruleset, Target},
     ruleset::{
         ENCAPSULATED_CHAIN, FORGED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN,
-        RECEIVED_CHAIN, REVOKED_CHAIN, SOURCES_CHAIN, STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
+        RECEIVED_CHAIN, REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN, REVOKED_CHAIN, SOURCES_CHAIN,
+        STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
     },
 };
 
@@ -40,6 +41,10 @@ impl Counters {
         for (chain, operations) in Ruleset::rules(kernel)?.into_iter().chain(Ruleset::bridge_rules(kernel)?) {
             let counts = match operations.last() {
                 Some(Operation::Verdict(Target::Drop)) => true,
+                // The packet is refused there, or dropped by the next rule.
+                Some(Operation::Verdict(Target::Jump(to))) => {
+                    [REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN].contains(&&**to)
+                }
                 Some(Operation::Verdict(Target::Accept)) => chain.starts_with(AUDIT_ROW),
                 _ => false,
             };

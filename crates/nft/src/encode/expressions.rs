@@ -9,7 +9,7 @@ use super::attributes::AttributeWriter;
 use crate::{
     conntrack::label_bytes,
     octets::octets,
-    ruleset::{Expression, HasPorts, Outcome, PacketType, Rule, SenderField},
+    ruleset::{Answer, Expression, HasPorts, Outcome, PacketType, Rule, SenderField},
     uapi::{
         if_packet::{PACKET_BROADCAST, PACKET_MULTICAST},
         netfilter::{NF_ACCEPT, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
@@ -219,6 +219,14 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             d.put(NFTA_LIMIT_RATE, &rate.to_be_bytes()).put(NFTA_LIMIT_UNIT, &1u64.to_be_bytes());
             d.number(NFTA_LIMIT_BURST, *burst).number(NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
             d.number(NFTA_LIMIT_FLAGS, 0);
+        }),
+        Expression::Reject(answer) => kernel_expression(out, "reject", |d| {
+            match answer {
+                Answer::Reset => d.number(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST),
+                Answer::Prohibited => d
+                    .number(NFTA_REJECT_TYPE, NFT_REJECT_ICMPX_UNREACH)
+                    .put(NFTA_REJECT_ICMP_CODE, &[NFT_REJECT_ICMPX_ADMIN_PROHIBITED]),
+            };
         }),
         Expression::Log(group, prefix) => kernel_expression(out, "log", |d| {
             d.put(NFTA_LOG_GROUP, &group.to_be_bytes()).text(NFTA_LOG_PREFIX, prefix);

@@ -153,6 +153,8 @@ pub struct Evaluation {
     pub rules: usize,
     /// The prefix of the last log statement.
     pub logged: Option<String>,
+    /// Whether the sender of a denied packet gets an answer.
+    pub refused: bool,
     /// Whether a rule accepted the packet that policies in audit mode would deny.
     pub audited: bool,
 }
@@ -201,8 +203,14 @@ struct Run<'a> {
 impl Ruleset {
     /// Evaluates a packet by the rules. An error describes an invalid rule.
     pub fn evaluate(&self, packet: &Packet) -> Result<Evaluation, String> {
-        let evaluation =
-            Evaluation { verdict: Verdict::Allow, lookups: 0, rules: 0, logged: None, audited: false };
+        let evaluation = Evaluation {
+            verdict: Verdict::Allow,
+            lookups: 0,
+            rules: 0,
+            logged: None,
+            refused: false,
+            audited: false,
+        };
         let mut run = Run { ruleset: self, packet, evaluation, registers: Registers([0; 80]) };
         // A dormant table is attached to no hook.
         let Some(base) = self.chains.get(packet.hook.chain()).filter(|_| !self.is_dormant()) else {
@@ -266,6 +274,11 @@ impl Run<'_> {
         self.evaluation.rules += 1;
         for operation in rule {
             match operation {
+                // No limit applies to the first packet after an idle time.
+                Operation::Reject { kind, code } => {
+                    self.evaluation.refused = self.answers(*kind, *code)?;
+                    return Ok(RuleEnd::Verdict(Target::Drop));
+                }
                 Operation::Verdict(target) => return Ok(RuleEnd::Verdict(target.clone())),
                 Operation::Lookup { set, register, into, inverted } => {
                     let found = self.lookup(set, *register)?;
@@ -346,6 +359,16 @@ impl Run<'_> {
             other => return Err(format!("unexpected {other:?}")),
         }
         Ok(true)
+    }
+
+    /// Returns whether the sender of a rejected packet gets an answer that suits its protocol.
+    fn answers(&self, kind: u32, code: u8) -> Result<bool, String> {
+        let is_tcp = self.packet.protocol == Protocol::Tcp;
+        match (kind, code) {
+            (NFT_REJECT_TCP_RST, _) => Ok(is_tcp),
+            (NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_ADMIN_PROHIBITED) => Ok(!is_tcp),
+            other => Err(format!("reject {other:?}")),
+        }
     }
 
     /// Returns the packet type that the destination address implies.

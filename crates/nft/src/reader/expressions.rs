@@ -51,6 +51,8 @@ pub enum Operation {
     Counter { packets: u64, bytes: u64 },
     /// `limit` of packets per number of seconds.
     Limit { rate: u64, seconds: u64, burst: u32, inverted: bool },
+    /// `reject`. The code is that of an ICMP message, 0 with a TCP reset.
+    Reject { kind: u32, code: u8 },
     /// `log`.
     Log { group: Option<u16>, prefix: String },
     /// `fib`.
@@ -100,6 +102,7 @@ impl fmt::Display for Operation {
                 let over = if *inverted { "over " } else { "" };
                 write!(f, "limit {over}{rate} in {seconds} s burst {burst}")
             }
+            Self::Reject { kind, code } => write!(f, "reject kind {kind} code {code}"),
             Self::Log { group, prefix } => {
                 write!(f, "log {prefix:?}")?;
                 group.map_or(Ok(()), |group| write!(f, " group {group}"))
@@ -182,6 +185,10 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             seconds: be64(data.get(NFTA_LIMIT_UNIT)?)?,
             burst: data.number(NFTA_LIMIT_BURST)?,
             inverted: data.number(NFTA_LIMIT_FLAGS).unwrap_or(0) & NFT_LIMIT_F_INV != 0,
+        },
+        "reject" => Operation::Reject {
+            kind: data.number(NFTA_REJECT_TYPE)?,
+            code: data.get(NFTA_REJECT_ICMP_CODE).and_then(|code| code.first().copied()).unwrap_or(0),
         },
         // The agent never sets these options.
         "log" if (NFTA_LOG_SNAPLEN..=NFTA_LOG_FLAGS).any(|kind| data.get(kind).is_some()) => {

@@ -131,6 +131,9 @@ impl Content {
             Self::Revoked(family, _) => format!("{family} revoked connections"),
             Self::Generation => "transaction number".to_owned(),
             Self::Node(NodeSet::Local(family)) => format!("{family} addresses of local pods"),
+            Self::Node(NodeSet::Refusing(family)) => {
+                format!("{family} addresses of local pods that refuse what is denied")
+            }
             Self::Node(NodeSet::Interfaces) => "interfaces of local pods".to_owned(),
             Self::Node(NodeSet::Bridges) => "bridges of local pods".to_owned(),
             Self::Node(NodeSet::BridgePorts) => "bridge ports of local pods".to_owned(),

@@ -7,6 +7,8 @@ use palisade_policy::Family;
 pub(crate) enum NodeSet {
     /// The addresses of local pods, isolated or not.
     Local(Family),
+    /// The addresses of local pods whose policies refuse what they deny.
+    Refusing(Family),
     /// The interfaces on which only packets of local pods arrive.
     Interfaces,
     /// The bridges among these interfaces.
@@ -49,9 +51,11 @@ pub(crate) enum NodeSet {
 
 impl NodeSet {
     /// The sets of the table `inet palisade`.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Local(Family::V4),
         Self::Local(Family::V6),
+        Self::Refusing(Family::V4),
+        Self::Refusing(Family::V6),
         Self::Interfaces,
         Self::Bridges,
         Self::TunnelPorts,

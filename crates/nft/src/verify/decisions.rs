@@ -54,10 +54,18 @@ pub(super) fn compare(
             out.flows += 1;
             let expected = decide(plan, node_links, &packet);
             let audited = expected.is_allow() && would_deny(plan, &packet);
+            let refused = options.refusals && !expected.is_allow() && refuses(plan, node_links, &packet);
             let evaluation = found.evaluate(&packet);
             let flow = || format!("{protocol} {source} to {destination} port {port} ({})", hook.chain());
             let difference = match evaluation {
-                Ok(found) if found.verdict == expected && found.audited == audited => continue,
+                Ok(found)
+                    if found.verdict == expected && found.audited == audited && found.refused == refused =>
+                {
+                    continue;
+                }
+                Ok(found) if found.verdict == expected && found.audited == audited => {
+                    Difference::Refusal { flow: flow(), plan: refused }
+                }
                 Ok(found) if found.verdict == expected => Difference::Audit { flow: flow(), plan: audited },
                 other => {
                     let kernel = other.map(|evaluation| evaluation.verdict);
@@ -162,6 +170,19 @@ fn decide(plan: &NodePlan, node_links: &NodeLinks, packet: &Packet) -> Verdict {
 /// Returns whether the plan would deny a packet if every policy were enforced.
 fn would_deny(plan: &NodePlan, packet: &Packet) -> bool {
     denies(plan, Deciding::All, packet)
+}
+
+/// Returns whether the pod whose policies deny a packet first, by its egress before the receiver's ingress, refuses it.
+fn refuses(plan: &NodePlan, node_links: &NodeLinks, packet: &Packet) -> bool {
+    let denies = |direction| {
+        let Packet { source, destination, protocol, port, .. } = *packet;
+        plan.decide(direction, source, destination, protocol, port) == Verdict::Deny
+    };
+    if packet.is_link_scoped() || is_tunnel_from_pod(plan, node_links, packet) {
+        return false;
+    }
+    let decider = if denies(Direction::Egress) { packet.source } else { packet.destination };
+    plan.refusing.contains(&decider)
 }
 
 fn denies(plan: &NodePlan, deciding: Deciding, packet: &Packet) -> bool {

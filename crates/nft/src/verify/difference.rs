@@ -140,6 +140,13 @@ pub enum Difference {
         /// The verdict of the rules, or why they are invalid.
         kernel: Result<Verdict, String>,
     },
+    /// The rules as read back answer the sender of a denied packet, and the plan only drops it, or the reverse.
+    Refusal {
+        /// The connection.
+        flow: String,
+        /// Whether the plan refuses it.
+        plan: bool,
+    },
     /// The rules as read back record a new connection as one that policies in audit mode would deny, and the plan doesn't, or
     /// the reverse.
     Audit {
@@ -171,6 +178,7 @@ impl Difference {
             Self::OtherSet { .. } => "other-set",
             Self::Elements { .. } => "elements",
             Self::Decision { .. } => "decision",
+            Self::Refusal { .. } => "refusal",
             Self::Audit { .. } => "audit",
         }
     }
@@ -263,6 +271,10 @@ impl fmt::Display for Difference {
             }
             Self::Decision { flow, plan, kernel: Ok(kernel) } => {
                 write!(f, "{flow}: {plan} by the plan, {kernel} by the kernel's rules")
+            }
+            Self::Refusal { flow, plan } => {
+                let (by_plan, by_rules) = if *plan { ("refused", "dropped") } else { ("dropped", "refused") };
+                write!(f, "{flow}: {by_plan} by the plan, {by_rules} by the kernel's rules")
             }
             Self::Audit { flow, plan } => {
                 let (by_plan, by_rules) = if *plan { ("", " not") } else { (" not", "") };

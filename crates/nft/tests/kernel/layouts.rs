@@ -315,7 +315,8 @@ fn upgraded(version: &str, image: &[u8]) {
     let (mut enforcer, commit) =
         Enforcer::start_in(Kernel::open().unwrap(), EnforcerOptions::default(), links(), &image_plan())
             .unwrap();
-    assert_eq!(commit.transactions, 1, "{version}: {commit:?}");
+    // Two if the chains of pods have other rules: new chains are sent before the elements that lead to them.
+    assert!(commit.transactions <= 2, "{version}: {commit:?}");
     for (index, stream) in denied.iter().enumerate() {
         assert_eq!(stream.after(100), 0, "{version}: packets of {} during the takeover", SILENT[index]);
     }

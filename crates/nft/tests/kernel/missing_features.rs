@@ -15,6 +15,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("without_ctnetlink_rules_are_programmed_and_the_error_names_the_module", without_ctnetlink),
+        trial("a_kernel_without_reject_drops_what_pods_refuse", without_reject),
         trial("a_kernel_that_refuses_the_source_check_at_the_commit_enforces_the_rest", late_refusal),
     ]
 }
@@ -79,6 +80,19 @@ fn without_ctnetlink() {
     }
 }
 
+/// A kernel without `reject` drops what pods refuse: no annotation keeps policies from being programmed.
+fn without_reject() {
+    let pod = [10, 0, 0, 1].into();
+    let plan = NodePlan { local: [pod].into(), refusing: [pod].into(), ..NodePlan::default() };
+    let (kernel, script) = scripted::kernel();
+    script.lock().unwrap().faults.push_back(Some(Fault::Refused(3, nix::libc::ENOENT, "")));
+    let (mut enforcer, _) = Enforcer::start(kernel, &plan).unwrap();
+    assert_eq!(enforcer.missing_features().collect::<Vec<_>>(), [Feature::Refusals]);
+    assert!(!enforcer.options().refusals);
+    assert!(enforcer.verify().unwrap().agrees());
+    enforcer.remove().unwrap();
+}
+
 /// As Linux 5.10 does: the trial passes, and the transaction with the hook is refused.
 fn late_refusal() {
     let refused = |number| Some(Fault::Refused(40, number, ""));
@@ -87,13 +101,13 @@ fn late_refusal() {
         script.lock().unwrap().faults.extend(faults.iter().cloned());
         Enforcer::start(kernel, &NodePlan::default())
     };
-    let (mut enforcer, _) = start(&[None, refused(EOPNOTSUPP)]).unwrap();
+    let (mut enforcer, _) = start(&[None, None, refused(EOPNOTSUPP)]).unwrap();
     assert_eq!(enforcer.missing_features().collect::<Vec<_>>(), [Feature::SourceCheck]);
     assert!(!enforcer.options().reverse_route);
     assert_eq!(enforcer.options().source_check, SourceCheck::Enforce);
     assert!(enforcer.verify().unwrap().agrees());
     // Whatever else it refuses is reported.
     enforcer.remove().unwrap();
-    assert!(start(&[None, refused(ENOMEM)]).is_err());
-    assert!(start(&[None, refused(EOPNOTSUPP), refused(EOPNOTSUPP)]).is_err());
+    assert!(start(&[None, None, refused(ENOMEM)]).is_err());
+    assert!(start(&[None, None, refused(EOPNOTSUPP), refused(EOPNOTSUPP)]).is_err());
 }

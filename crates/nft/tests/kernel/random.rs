@@ -186,6 +186,8 @@ impl World {
     pub(crate) fn plan(&self) -> NodePlan {
         let mut plan = NodePlan { hairpin: self.hairpin.clone(), ..NodePlan::default() };
         plan.local = self.dispatch.keys().map(|(_, pod)| *pod).collect();
+        // Every second one, from the first or the second.
+        plan.refusing = plan.local.iter().skip(self.tables.len() % 2).step_by(2).copied().collect();
         plan.nodes = self.class_of.iter().filter(|(_, class)| **class == 1).map(|(a, _)| *a).collect();
         for ((direction, pod), id) in &self.dispatch {
             let Some(table) = self.add_table(*direction, *id, &mut plan) else { continue };

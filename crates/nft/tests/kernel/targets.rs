@@ -19,6 +19,7 @@ mod missing_features;
 mod node_links;
 mod other_tables;
 mod random;
+mod refusal;
 mod restart;
 mod revocation;
 mod sandbox;
@@ -54,6 +55,7 @@ fn main() {
         link::trials(),
         listing::trials(),
         other_tables::trials(),
+        refusal::trials(),
         restart::trials(),
         revocation::trials(),
         senders::trials(),

@@ -21,13 +21,14 @@ pub(super) struct Recorder<'a> {
     /// For each address whose membership changed, whether it was initially in the set.
     local: BTreeMap<IpAddr, bool>,
     nodes: BTreeMap<IpAddr, bool>,
+    refusing: BTreeMap<IpAddr, bool>,
 }
 
 impl<'a> Recorder<'a> {
     pub(super) fn new(plan: &'a mut NodePlan) -> Self {
         let (tables, dispatch, hairpin) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let (local, nodes) = (BTreeMap::new(), BTreeMap::new());
-        Self { plan, sets: BTreeMap::new(), tables, dispatch, hairpin, local, nodes }
+        let (local, nodes, refusing) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { plan, sets: BTreeMap::new(), tables, dispatch, hairpin, local, nodes, refusing }
     }
 
     /// Returns whether the plan has this peer set.
@@ -126,6 +127,11 @@ impl<'a> Recorder<'a> {
         set_in(&mut self.plan.local, &mut self.local, address, is_local);
     }
 
+    /// Sets whether the policies of a local address refuse what they deny.
+    pub(super) fn set_refusing(&mut self, address: IpAddr, is_refusing: bool) {
+        set_in(&mut self.plan.refusing, &mut self.refusing, address, is_refusing);
+    }
+
     /// Sets whether a node has an address.
     pub(super) fn set_node(&mut self, address: IpAddr, is_node: bool) {
         set_in(&mut self.plan.nodes, &mut self.nodes, address, is_node);
@@ -137,6 +143,7 @@ impl<'a> Recorder<'a> {
         let mut delta = Delta {
             local: changes(&self.local, |a| plan.local.contains(a)),
             nodes: changes(&self.nodes, |a| plan.nodes.contains(a)),
+            refusing: changes(&self.refusing, |a| plan.refusing.contains(a)),
             ..Delta::default()
         };
         for (id, first_members) in self.sets {

@@ -14,7 +14,7 @@ use super::{
     remove_from,
 };
 use crate::{
-    Cluster, ContainerPort, Direction, Mode, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey,
+    Cluster, ContainerPort, Deny, Direction, Mode, Name, NamespaceMatch, ObjectKey, Pod, Policy, PolicyKey,
 };
 
 /// The running pods of this node, and the policies by the namespace in which they select.
@@ -59,6 +59,12 @@ impl Subjects {
 
     pub(super) fn is_local(&self, key: &ObjectKey) -> bool {
         self.local.get(&key.namespace).is_some_and(|pods| pods.contains(key))
+    }
+
+    /// Returns whether an address belongs to a local pod whose policies refuse what they deny.
+    pub(super) fn is_refusing(&self, owner: Option<&Pod>, cluster: &Cluster) -> bool {
+        owner
+            .is_some_and(|pod| self.is_local(&pod.key) && cluster.deny_of(&pod.key.namespace) == Deny::Reject)
     }
 
     pub(super) fn local_pods_in(&self, namespace: &Name) -> impl Iterator<Item = &ObjectKey> {

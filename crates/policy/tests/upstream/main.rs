@@ -277,6 +277,7 @@ fn e33_deleted_policies_are_not_enforced() {
     let without_policies = |plan: &NodePlan| NodePlan {
         local: plan.local.clone(),
         nodes: plan.nodes.clone(),
+        refusing: plan.refusing.clone(),
         ..NodePlan::default()
     };
     let plans = suite.compilers.iter().map(|c| c.plan());

@@ -1,0 +1,65 @@
+//! The chains that answer the senders of packets that a pod's policies deny, for pods whose namespace refuses instead of dropping.
+//!
+//! The last rules of a row jump here with what they deny. Which pods refuse is a set of addresses, so that rows and their chains are the same
+//! for all pods. While no local pod refuses, the chains are empty, and the row drops.
+//!
+//! An answer costs the node more than a drop, and goes to an address that may be forged. So there is a limit; beyond it packets are
+//! dropped.
+
+use palisade_policy::{Direction, Family, Protocol};
+
+use crate::{
+    base_sets::BaseSets,
+    ruleset::{
+        Answer, Chain, Expression, NodeSet, Outcome, REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN,
+        REFUSED_CHAIN, Rule,
+    },
+};
+
+/// The most answers per second of a node to TCP, and as many to other protocols.
+pub const REFUSE_RATE: u64 = 200;
+/// The most answers at once after an idle time. See [`REFUSE_RATE`].
+pub const REFUSE_BURST: u32 = 500;
+
+/// Returns the name of the chain for what one direction denies.
+pub(crate) fn chain_name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Egress => REFUSE_EGRESS_CHAIN,
+        Direction::Ingress => REFUSE_INGRESS_CHAIN,
+    }
+}
+
+/// Returns the chains, each after the chains that its rules use. Without a refusing pod those that rows jump to are empty.
+pub(crate) fn chains(sets: &BaseSets, refusing: bool) -> [Chain; 3] {
+    let by_pod = |direction: Direction| {
+        let rules = if refusing {
+            Family::BOTH.map(|family| of_pod(sets, direction, family)).into()
+        } else {
+            Vec::new()
+        };
+        Chain::regular(chain_name(direction), format!("{direction}: denied, for pods that refuse"), rules)
+    };
+    let comment = "answers the sender, within a limit";
+    let refused = Chain::regular(REFUSED_CHAIN, comment, if refusing { answers() } else { Vec::new() });
+    [refused, by_pod(Direction::Egress), by_pod(Direction::Ingress)]
+}
+
+/// The pod is the source of egress and the destination of ingress: the place of the peer of the other direction.
+fn of_pod(sets: &BaseSets, direction: Direction, family: Family) -> Rule {
+    let set = sets.node(NodeSet::Refusing(family)).name.clone();
+    vec![
+        Expression::Family(family),
+        Expression::PeerIn(direction.opposite(), family, set),
+        Expression::Verdict(Outcome::Jump(REFUSED_CHAIN.into())),
+    ]
+}
+
+/// Returns the rules that answer, within the limit.
+pub(crate) fn answers() -> Vec<Rule> {
+    let limit = || Expression::Limit { rate: REFUSE_RATE, burst: REFUSE_BURST };
+    let tcp = Protocol::Tcp.number();
+    vec![
+        vec![Expression::Protocol(tcp), limit(), Expression::Reject(Answer::Reset)],
+        vec![Expression::ProtocolNotIn(vec![tcp]), limit(), Expression::Reject(Answer::Prohibited)],
+    ]
+}
