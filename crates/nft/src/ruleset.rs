@@ -29,7 +29,8 @@ use crate::{
     port_owner::Mac,
     uapi::netfilter::{
         NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
-        NF_INET_LOCAL_OUT, NF_INET_PRE_ROUTING, NF_IP_PRI_FILTER, NF_IP_PRI_RAW,
+        NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NF_IP_PRI_FILTER, NF_IP_PRI_MANGLE,
+        NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW,
     },
 };
 
@@ -112,6 +113,10 @@ pub(crate) fn family_digit(family: Family) -> char {
 pub enum Hook {
     /// Packets that arrive, at priority `raw`: before connection tracking. Only the sources of pods' packets are checked there.
     Prerouting,
+    /// Packets that arrive, before destination NAT. Only the table of [`crate::dns_table`] has a chain there.
+    Queries,
+    /// Packets that leave, after source NAT. Only the table of [`crate::dns_table`] has a chain there.
+    Answers,
     /// Packets that the node forwards: from and to its pods.
     Forward,
     /// Packets to the node itself.
@@ -132,19 +137,19 @@ impl Hook {
     #[must_use]
     pub fn chain(self) -> &'static str {
         match self {
-            Self::Prerouting => "prerouting",
-            Self::Forward => "forward",
+            Self::Prerouting | Self::Queries | Self::BridgePrerouting => "prerouting",
+            Self::Answers => "postrouting",
+            Self::Forward | Self::BridgeForward => "forward",
             Self::Input => "input",
             Self::Output => "output",
-            Self::BridgePrerouting => "prerouting",
-            Self::BridgeForward => "forward",
         }
     }
 
     /// Returns the kernel's number of the hook.
     pub(crate) fn number(self) -> u32 {
         match self {
-            Self::Prerouting => NF_INET_PRE_ROUTING,
+            Self::Prerouting | Self::Queries => NF_INET_PRE_ROUTING,
+            Self::Answers => NF_INET_POST_ROUTING,
             Self::Forward => NF_INET_FORWARD,
             Self::Input => NF_INET_LOCAL_IN,
             Self::Output => NF_INET_LOCAL_OUT,
@@ -160,6 +165,9 @@ impl Hook {
     pub(crate) fn priority(self) -> i32 {
         match self {
             Self::Prerouting => NF_IP_PRI_RAW,
+            // As the pod sees them: a query before a Service's address is translated, an answer after that was undone.
+            Self::Queries => NF_IP_PRI_MANGLE,
+            Self::Answers => NF_IP_PRI_NAT_SRC + 50,
             Self::Forward | Self::Input | Self::Output => NF_IP_PRI_FILTER,
             Self::BridgePrerouting | Self::BridgeForward => NF_BR_PRI_FILTER_BRIDGED,
         }
@@ -461,6 +469,14 @@ pub(crate) enum Expression {
     Log(u16, &'static str),
     /// `counter`.
     Counter,
+    /// `queue`: the packet waits until the program that reads this queue decides ([`crate::packet_queue`]). Without such a program it is
+    /// dropped.
+    Queue {
+        /// The number of the queue.
+        number: u16,
+        /// By the target of iptables instead of nftables' own statement, which some kernels lack.
+        by_target: bool,
+    },
     /// The verdict.
     Verdict(Outcome),
 }

@@ -214,7 +214,8 @@ fn name_of(hook: Hook) -> &'static str {
         Hook::Forward | Hook::BridgeForward => "forward",
         Hook::Input => "input",
         Hook::Output => "output",
-        Hook::Prerouting | Hook::BridgePrerouting => "prerouting",
+        Hook::Prerouting | Hook::Queries | Hook::BridgePrerouting => "prerouting",
+        Hook::Answers => "postrouting",
     }
 }
 
@@ -281,6 +282,7 @@ fn expression(expression: &Expression) -> String {
         Expression::Counter => "counter".to_owned(),
         Expression::Verdict(Outcome::Accept) => "accept".to_owned(),
         Expression::Verdict(Outcome::Drop) => "drop".to_owned(),
+        Expression::Queue { number, .. } => format!("queue to {number}"),
         Expression::Verdict(Outcome::Return) => "return".to_owned(),
         Expression::Verdict(Outcome::Goto(chain)) => format!("goto {chain}"),
         Expression::Verdict(Outcome::Jump(chain)) => format!("jump {chain}"),

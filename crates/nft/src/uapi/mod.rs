@@ -17,4 +17,5 @@ pub mod nf_tables;
 pub mod nfnetlink;
 pub mod nfnetlink_conntrack;
 pub mod nfnetlink_log;
+pub mod nfnetlink_queue;
 pub mod nftables;

@@ -28,5 +28,8 @@ pub const NF_IP_PRI_RAW: i32 = -300;
 pub const NF_IP_PRI_NAT_DST: i32 = -100;
 pub const NF_IP_PRI_NAT_SRC: i32 = 100;
 
+/// Before destination NAT, after connection tracking (`NF_IP_PRI_MANGLE`).
+pub const NF_IP_PRI_MANGLE: i32 = -150;
+
 pub const NF_DROP: i32 = libc::NF_DROP;
 pub const NF_ACCEPT: i32 = libc::NF_ACCEPT;

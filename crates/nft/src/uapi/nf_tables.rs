@@ -233,8 +233,12 @@ pub const NFTA_GEN_ID: u16 = 1;
 pub const NFTA_GEN_PROC_PID: u16 = 2;
 pub const NFTA_GEN_PROC_NAME: u16 = 3;
 
+// Of the `queue` expression.
+pub const NFTA_QUEUE_NUM: u16 = 1;
+
 // Of the `target` expression, which wraps an iptables target.
 pub const NFTA_TARGET_NAME: u16 = 1;
+pub const NFTA_TARGET_REV: u16 = 2;
 pub const NFTA_TARGET_INFO: u16 = 3;
 
 pub const NFTA_NG_DREG: u16 = 1;

@@ -6,6 +6,7 @@ mod claim;
 mod closed_node;
 mod connections;
 mod cut_off;
+mod dns;
 mod drift;
 mod drops;
 mod entries;
@@ -46,6 +47,7 @@ fn main() {
         closed_node::trials(),
         connections::trials(),
         cut_off::trials(),
+        dns::trials(),
         drift::trials(),
         drops::trials(),
         faults::trials(),

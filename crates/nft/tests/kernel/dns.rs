@@ -1,0 +1,129 @@
+//! DNS messages of pods wait for the agent: real packets over the loopback device.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, UdpSocket},
+    time::Duration,
+};
+
+use libtest_mimic::Trial;
+use palisade_nft::{
+    Kernel,
+    dns_table::{self, DnsTable},
+    packet_queue::{Datagram, PacketQueue, QueuedPacket},
+};
+
+use crate::{
+    revocation::{PATIENCE, SILENCE, address_on_loopback, loopback_up},
+    sandbox::trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("dns_messages_wait_for_a_verdict", messages_wait),
+        trial("the_table_of_dns_follows_its_pods", table_follows),
+    ]
+}
+
+fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn next(queue: &mut PacketQueue) -> QueuedPacket {
+    assert!(queue.wait(PATIENCE).unwrap(), "no packet waits");
+    let mut packets = queue.read().unwrap();
+    assert_eq!(packets.len(), 1);
+    packets.remove(0)
+}
+
+fn heard(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
+    socket.set_read_timeout(Some(patience)).unwrap();
+    let mut buffer = [0; 9000];
+    socket.recv_from(&mut buffer).ok().map(|(length, _)| buffer[..length].to_vec())
+}
+
+fn messages_wait() {
+    loopback_up();
+    let mut kernel = Kernel::open().unwrap();
+    for (pod, server, other) in [("127.0.0.2", "127.0.0.3", "127.0.0.4"), ("fd00::2", "fd00::3", "fd00::4")] {
+        if pod.contains(':') {
+            [pod, server, other].iter().for_each(|a| address_on_loopback(a.parse().unwrap()));
+        }
+        let mut table = DnsTable::default();
+        table.set(&mut kernel, &addresses(&[pod]), &addresses(&[server])).unwrap();
+        let bind = |address: &str, port| UdpSocket::bind((address.parse::<IpAddr>().unwrap(), port)).unwrap();
+        let (client, dns, untrusted) = (bind(pod, 0), bind(server, 53), bind(other, 53));
+        let ask = |client: &UdpSocket, server: &UdpSocket, text: &[u8]| {
+            client.send_to(text, server.local_addr().unwrap()).unwrap();
+        };
+        // Without a reader, nothing passes.
+        ask(&client, &dns, b"lost");
+        assert_eq!(heard(&dns, SILENCE), None);
+
+        let mut queue = PacketQueue::open().unwrap();
+        let verdicts = queue.verdicts();
+        assert!(PacketQueue::open().is_err(), "a queue has one reader");
+        // Longer than one frame, so that fragments are put together.
+        let (question, answer) = (vec![7; 3000], vec![8; 8000]);
+        ask(&client, &dns, &question);
+        let query = next(&mut queue);
+        let datagram = Datagram::parse(&query.bytes).unwrap();
+        assert!(query.arrives);
+        assert_eq!((datagram.payload, datagram.source), (&question[..], client.local_addr().unwrap()));
+        assert_eq!(heard(&dns, SILENCE), None, "it waits");
+        verdicts.decide(query.id, true).unwrap();
+        assert_eq!(heard(&dns, PATIENCE), Some(question));
+
+        dns.send_to(&answer, client.local_addr().unwrap()).unwrap();
+        let held = next(&mut queue);
+        assert!(!held.arrives);
+        assert_eq!(Datagram::parse(&held.bytes).unwrap().payload, answer);
+        assert_eq!(heard(&client, SILENCE), None, "it waits");
+        verdicts.decide(held.id, true).unwrap();
+        assert_eq!(heard(&client, PATIENCE), Some(answer));
+
+        dns.send_to(b"no", client.local_addr().unwrap()).unwrap();
+        verdicts.decide(next(&mut queue).id, false).unwrap();
+        assert_eq!(heard(&client, SILENCE), None, "it was dropped");
+
+        // Other servers, and what isn't a pod, are none of its business.
+        ask(&client, &untrusted, b"other");
+        assert_eq!(heard(&untrusted, PATIENCE), Some(b"other".to_vec()));
+        ask(&untrusted, &dns, b"no pod");
+        assert_eq!(heard(&dns, PATIENCE), Some(b"no pod".to_vec()));
+        assert!(queue.read().unwrap().is_empty());
+
+        // What waits is dropped with the reader.
+        ask(&client, &dns, b"waits");
+        next(&mut queue);
+        drop((queue, verdicts));
+        assert_eq!(heard(&dns, SILENCE), None);
+        table.set(&mut kernel, &BTreeSet::new(), &addresses(&[server])).unwrap();
+        ask(&client, &dns, b"free");
+        assert_eq!(heard(&dns, PATIENCE), Some(b"free".to_vec()));
+    }
+}
+
+fn table_follows() {
+    let mut kernel = Kernel::open().unwrap();
+    let mut table = DnsTable::default();
+    let server = addresses(&["10.96.0.10", "fd00::a"]);
+    assert!(!dns_table::remove(&mut kernel).unwrap());
+    table.set(&mut kernel, &BTreeSet::new(), &server).unwrap();
+    assert!(!dns_table::remove(&mut kernel).unwrap(), "no pods, no table");
+    for pods in [&["10.0.0.1"][..], &["10.0.0.2", "fd00::1"], &["10.0.0.2"], &["10.0.0.2"]] {
+        let before = kernel.kernel_generation().unwrap();
+        table.set(&mut kernel, &addresses(pods), &server).unwrap();
+        assert!(kernel.kernel_generation().unwrap() <= before + 1);
+    }
+    let before = kernel.kernel_generation().unwrap();
+    table.set(&mut kernel, &addresses(&["10.0.0.2"]), &server).unwrap();
+    assert_eq!(kernel.kernel_generation().unwrap(), before, "nothing has changed");
+    // Another program removes it: an addition fails, and the next call replaces it.
+    assert!(dns_table::remove(&mut kernel).unwrap());
+    assert!(table.set(&mut kernel, &addresses(&["10.0.0.3"]), &server).is_err());
+    table.set(&mut kernel, &addresses(&["10.0.0.3"]), &server).unwrap();
+    table.set(&mut kernel, &addresses(&["10.0.0.3"]), &addresses(&["10.96.0.11"])).unwrap();
+    table.set(&mut kernel, &BTreeSet::new(), &server).unwrap();
+    assert!(!dns_table::remove(&mut kernel).unwrap());
+}
