@@ -5,15 +5,17 @@
 
 mod allowed_sources;
 mod deny_by;
+mod list;
 mod source;
 
 use std::{
     fs, io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
 };
 
 use clap::{ArgAction, ArgMatches, Args, FromArgMatches as _, ValueEnum, parser::ValueSource};
+use ipnet::IpNet;
 use palisade_api::Access;
 use palisade_policy::{Mode, Name};
 use serde::{Deserialize, Serialize};
@@ -21,6 +23,7 @@ use serde_json::{Map, Value};
 
 pub use allowed_sources::{AllowedSources, AllowedSourcesError};
 pub use deny_by::DenyBy;
+pub use list::{Item, List, ListError};
 pub use source::{SourceChoice, SourceError};
 
 /// The settings file that is read if it exists and no other is given.
@@ -140,6 +143,14 @@ settings! {
         flow_file_size: u64, "PALISADE_FLOW_FILE_SIZE", "BYTES" [default_value_t = 10_485_760];
         /// How many older flow files are kept, as FILE.1 and so on
         flow_file_count: u8, "PALISADE_FLOW_FILE_COUNT", "N" [default_value_t = 4];
+        /// Whether the agent learns addresses from answers of DNS servers for rules with domain names, which match nothing otherwise. The answers pass through packet queue 4053
+        domain_names: DomainNames, "PALISADE_DOMAIN_NAMES", "MODE" [value_enum, default_value_t];
+        /// DNS servers that are trusted, separated by commas, as pods have them in /etc/resolv.conf [default: the cluster's DNS Service and the nameservers of the node]
+        #[arg(hide_default_value = true)]
+        dns_resolver: List<IpAddr>, "PALISADE_DNS_RESOLVER", "ADDRESS,…" [default_value = ""];
+        /// Networks whose addresses are learned although they are private or of the cluster, separated by commas [default: none]
+        #[arg(hide_default_value = true)]
+        dns_allow: List<IpNet>, "PALISADE_DNS_ALLOW", "CIDR,…" [default_value = ""];
         /// How a pod starts whose policies are not programmed in time
         pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
         /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits
@@ -244,6 +255,17 @@ pub enum StartupTaint {
     Keep,
     /// The agent removes it when it is ready
     Remove,
+}
+
+/// Whether addresses are learned from DNS for rules with domain names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DomainNames {
+    /// Such rules match nothing
+    #[default]
+    Off,
+    /// DNS answers to pods with such rules wait until the kernel has their addresses; without an agent they are dropped
+    On,
 }
 
 /// Whether pods are isolated before they start, by NRI.

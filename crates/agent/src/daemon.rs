@@ -17,6 +17,7 @@ mod http;
 mod inbox;
 mod kernel_events;
 mod listener;
+mod names;
 mod node_name;
 mod once;
 mod over_budget;

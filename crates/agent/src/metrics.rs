@@ -30,7 +30,7 @@ const RESULTS: [&str; 2] = ["ok", "refused"];
 const POD_STARTS: [&str; 7] =
     ["programmed", "closed", "open", "refused", "no-address", "host-network", "invalid"];
 /// The values of the label `stage`.
-const STAGES: [&str; 11] = [
+const STAGES: [&str; 12] = [
     "source",
     "address",
     "commit",
@@ -42,7 +42,10 @@ const STAGES: [&str; 11] = [
     "budget",
     "runtime",
     "cni",
+    "dns",
 ];
+/// The values of the label `result` of DNS messages.
+const DNS_MESSAGES: [&str; 3] = ["passed", "learned", "dropped"];
 
 /// Creates a metric at zero.
 trait Zero {
@@ -135,6 +138,10 @@ metrics! {
         "Time that pods waited for their policies to be programmed before their start";
     pods_opened_unreviewed: Counter, "palisade_pods_opened_unreviewed",
         "Pods that had started closed and were opened although older connections could not be re-evaluated";
+    dns_messages: Family<ResultLabel, Counter>, "palisade_dns_messages",
+        "DNS messages of pods with rules by name: passed at once, held until learned addresses were in the kernel, or dropped";
+    learned_names: Gauge, "palisade_learned_names", "Names of which addresses were learned from DNS";
+    learned_addresses: Gauge, "palisade_learned_addresses", "Addresses that were learned from DNS, of all names";
     unbound_ports: Gauge, "palisade_unbound_ports",
         "Bridge ports that lead to pods which are not known, and whose source addresses are checked less strictly";
     drops: Family<DropLabels, Counter>, "palisade_drops",
@@ -178,6 +185,9 @@ impl Metrics {
         }
         for result in POD_STARTS {
             drop(metrics.pod_starts.get_or_create(&ResultLabel { result }));
+        }
+        for result in DNS_MESSAGES {
+            drop(metrics.dns_messages.get_or_create(&ResultLabel { result }));
         }
         for stage in STAGES {
             drop(metrics.errors.get_or_create(&StageLabel { stage }));

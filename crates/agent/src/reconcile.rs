@@ -195,6 +195,7 @@ impl Reconciler {
     pub fn handle(&mut self, input: Input, now: Duration) -> Vec<Action> {
         match (input, self.state) {
             (Input::Snapshot(cluster), State::Waiting) => {
+                let cluster = self.with_learned(cluster);
                 let mode = self.compiler.cluster().mode;
                 if *self.compiler.cluster() == (Cluster { mode, ..Cluster::default() }) {
                     self.compiler.apply_all(cluster.into_changes());
@@ -207,6 +208,7 @@ impl Reconciler {
                 vec![Action::Start]
             }
             (Input::Snapshot(cluster), _) => {
+                let cluster = self.with_learned(cluster);
                 let delta = self.compiler.apply_all(self.compiler.cluster().changes_to(&cluster));
                 self.commit(delta)
             }
@@ -239,6 +241,14 @@ impl Reconciler {
         }
     }
 
+    /// Adds the names that were learned to a snapshot: a source delivers objects, and a relist must not take back what DNS servers answered.
+    fn with_learned(&self, mut cluster: Cluster) -> Cluster {
+        for (name, learned) in &self.cluster().learned {
+            cluster.learned.entry(name.clone()).or_insert_with(|| learned.clone());
+        }
+        cluster
+    }
+
     fn commit(&mut self, delta: Delta) -> Vec<Action> {
         let owners = self.compiler.take_owner_changes();
         if self.is_behind() {
@@ -254,7 +264,7 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{Labels, Namespace};
+    use palisade_policy::{DomainName, Labels, LearnedName, Namespace};
 
     use super::*;
 
@@ -275,6 +285,24 @@ mod tests {
         let mut r = Reconciler::new("n1".into());
         r.handle(Input::Snapshot(Cluster::default()), Duration::ZERO);
         assert_eq!(r.handle(Input::Changes(vec![namespace("a")]), Duration::ZERO), []);
+    }
+
+    #[test]
+    fn a_snapshot_keeps_what_was_learned_before_and_after_the_first() {
+        let mut r = Reconciler::new("n1".into());
+        let learned = |name: &str| {
+            let name = DomainName::new(name).unwrap();
+            LearnedName { name, addresses: ["198.51.100.1".parse().unwrap()].into() }
+        };
+        let names = |r: &Reconciler| r.cluster().learned.keys().map(ToString::to_string).collect::<Vec<_>>();
+        r.handle(Input::Changes(vec![Change::SetLearned(learned("a.io"))]), Duration::ZERO);
+        r.handle(Input::Snapshot(Cluster::default()), Duration::ZERO);
+        assert_eq!(names(&r), ["a.io"]);
+        r.handle(Input::Changes(vec![Change::SetLearned(learned("b.io"))]), Duration::ZERO);
+        r.handle(Input::Snapshot(Cluster::default()), Duration::ZERO);
+        assert_eq!(names(&r), ["a.io", "b.io"]);
+        r.handle(Input::Changes(vec![Change::RemoveLearned(learned("a.io").name)]), Duration::ZERO);
+        assert_eq!(names(&r), ["b.io"], "names go when they expire");
     }
 
     #[test]

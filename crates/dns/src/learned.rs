@@ -208,6 +208,13 @@ impl LearnedNames {
         }
     }
 
+    /// Returns the addresses whose time is over: those of which [`LearnedNames::expire`] asks whether they are in use. `O(n)` in these.
+    #[must_use]
+    pub fn expiring(&self, now: Seconds) -> BTreeSet<IpAddr> {
+        let over = self.expiries.iter().take_while(|(expiry, ..)| *expiry <= now);
+        over.map(|(.., address)| *address).collect()
+    }
+
     /// Removes the names that no rule has any more. `O(names)`.
     pub fn retain(&mut self, patterns: &Patterns) {
         let gone: Vec<DomainName> =

@@ -59,6 +59,14 @@ pub fn dns_servers(cluster: &Cluster) -> Vec<DnsServer<'_>> {
     pods.map(|pod| DnsServer { pod, port: DNS_PORT }).collect()
 }
 
+/// Returns the addresses of the Services through which pods reach DNS.
+pub fn dns_service_addresses(cluster: &Cluster) -> impl Iterator<Item = std::net::IpAddr> {
+    let services = SERVICES
+        .iter()
+        .filter_map(|(namespace, name)| cluster.services.get(&ObjectKey::new(*namespace, *name)));
+    services.flat_map(|service| service.addresses.iter().copied())
+}
+
 /// Returns a DNS server as most clusters have it, without an address, for input that has none: a pod `k8s-app=kube-dns`
 /// in namespace kube-system.
 #[must_use]

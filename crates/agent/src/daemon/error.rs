@@ -46,6 +46,9 @@ pub enum DaemonError {
     /// The node's state can't be removed.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The file of learned names can't be removed.
+    #[error("cannot remove the file of learned names")]
+    LearnedNames(#[source] io::Error),
     /// The source ended, which it never should.
     #[error("the source ended unexpectedly; this is a bug")]
     SourceEnded,

@@ -51,6 +51,14 @@ pub(crate) struct TableChange {
     pub(crate) removed_table: bool,
 }
 
+/// What an answer of a DNS server, or time, changes about learned names.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct LearnedAnswer {
+    pub(crate) changes: Vec<Change>,
+    /// The packet that waits until the changes, and all before, are committed.
+    pub(crate) packet: Option<u32>,
+}
+
 /// Everything that arrived since the last [`Inbox::take`].
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
@@ -58,6 +66,8 @@ pub(crate) struct Pending {
     pub(crate) snapshot: Option<Box<Cluster>>,
     /// Changes, in order.
     pub(crate) changes: Vec<Change>,
+    /// Learned names, in order. Bounded by the packets that the kernel lets wait.
+    pub(crate) learned: Vec<LearnedAnswer>,
     /// When the first snapshot or change arrived.
     pub(crate) received: Option<Instant>,
     /// States of watches, in order.
@@ -86,6 +96,7 @@ impl Pending {
     fn is_empty(&self) -> bool {
         self.snapshot.is_none()
             && self.changes.is_empty()
+            && self.learned.is_empty()
             && self.watches.is_empty()
             && self.findings.is_empty()
             && self.denied_packets.is_empty()
@@ -122,6 +133,11 @@ impl Inbox {
     /// Adds an event from the source.
     pub(crate) fn receive(&self, delivery: Delivery) {
         self.update(|pending| pending.receive(delivery));
+    }
+
+    /// Adds what was learned.
+    pub(crate) fn add_learned(&self, changes: Vec<Change>, packet: Option<u32>) {
+        self.update(|pending| pending.learned.push(LearnedAnswer { changes, packet }));
     }
 
     /// Adds a denied packet.

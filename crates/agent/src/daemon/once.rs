@@ -14,6 +14,7 @@ use super::{
     error::DaemonError,
     error_log::log_finding,
     listener::SocketError,
+    names::NamesFile,
     node_name, restore,
     setup::{enforcer_options, open_plane, runtime, take_lock, watch_cluster},
 };
@@ -159,6 +160,7 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
     Records::beside(&config.socket).remove_all().map_err(DaemonError::Records)?;
     let mut kernel = Kernel::open()?;
     let table = palisade_nft::remove(&mut kernel)?;
+    palisade_nft::dns_table::remove(&mut kernel)?;
     // Without the table the label has no effect, but it would have one again with a later agent.
     let (connections, left) = restore_connections(&mut kernel);
     match fs::remove_file(&config.socket) {
@@ -172,6 +174,7 @@ pub fn remove(config: &Config) -> Result<Removed, DaemonError> {
         _ => {}
     }
     if let Some(directory) = &config.state_dir {
+        NamesFile::new(directory).remove().map_err(DaemonError::LearnedNames)?;
         StateFile::new(directory).remove()?;
     }
     // Removes the lock file.

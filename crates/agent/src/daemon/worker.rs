@@ -30,6 +30,7 @@ mod cleanup;
 mod closed;
 mod flows;
 mod links;
+mod names;
 mod repair;
 mod requests;
 mod runtime;
@@ -53,7 +54,9 @@ use super::{
     error_log::ErrorLog,
     health::Health,
     inbox::{Inbox, Pending, PendingRequest},
-    kernel_events, node_name,
+    kernel_events,
+    names::Names,
+    node_name,
     over_budget::OverBudgetReports,
     overrun::Overrun,
     repairs::Repairs,
@@ -123,6 +126,8 @@ pub(super) struct Worker {
     reviews: Reviews,
     /// When the pending review of established connections may begin.
     review_due: Option<Instant>,
+    /// Learns addresses of names, if that is wanted.
+    names: Option<Names>,
     /// Keeps what outlives a restart of the node, if that is wanted.
     state: Option<Keeper>,
     drop_tally: drops::Tally,
@@ -173,6 +178,7 @@ impl Worker {
             unbound_ports: UnboundPorts::default(),
             reviews: Reviews::default(),
             review_due: None,
+            names: Names::new(config, &shared.inbox),
             state: None,
             drop_tally: drops::Tally::default(),
             drop_rate: DropRate::default(),
@@ -192,6 +198,7 @@ impl Worker {
             self.health.beat();
             if pending.stop {
                 self.log_unreviewed();
+                self.save_names();
                 return;
             }
             self.process(pending);
@@ -221,6 +228,7 @@ impl Worker {
             findings,
             denied_packets,
             uncollected_packets,
+            learned,
             runtime,
             requests,
             table_change,
@@ -235,6 +243,10 @@ impl Worker {
             // Before the changes, which can only be programmed if the table exists.
             self.repairs.add(change);
             self.repair_table();
+        }
+        if !learned.is_empty() {
+            // Before a snapshot, so that the first plan has what was learned before a restart.
+            self.apply_learned(&learned);
         }
         let was_waiting = self.agent.reconciler().is_waiting();
         if let Some(mut cluster) = snapshot {
@@ -284,6 +296,7 @@ impl Worker {
         let report = self.agent.snapshot(cluster);
         self.drops.forget_policies();
         self.apply_report(report, received);
+        self.follow_names(None);
         self.check_node_name();
         if is_first {
             let Cluster { pods, policies, .. } = self.agent.reconciler().cluster();
@@ -308,8 +321,12 @@ impl Worker {
             changes.into_iter().map(|change| self.runtime.pods.api_change(change)).collect();
         let addresses = pod_addresses(&changes);
         self.forget_flows_of(&changes);
+        let for_names = self.names.is_some().then(|| changes.clone());
         let report = self.agent.apply(changes);
         self.apply_report(report, received);
+        if let Some(changes) = for_names {
+            self.follow_names(Some(&changes));
+        }
         self.log_shared_addresses(&addresses);
         if has_nodes {
             self.check_node_name();
@@ -502,6 +519,7 @@ impl Worker {
         self.follow_links();
         self.compare_after_overrun();
         self.repair_table();
+        self.keep_names();
         self.keep_state();
         if self.reminded.elapsed() >= REMINDER_INTERVAL {
             self.reminded = Instant::now();

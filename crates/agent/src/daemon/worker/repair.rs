@@ -20,6 +20,10 @@ impl Worker {
         let outcome = if change.removed_table { plane.recreate() } else { plane.repair() };
         let end = Instant::now();
         self.repairs.spend(begin, end);
+        if let Some(names) = &mut self.names {
+            // `nft flush ruleset` removes both tables.
+            names.distrust_table();
+        }
         let description = change.description.clone();
         match outcome {
             // Nothing is programmed yet.

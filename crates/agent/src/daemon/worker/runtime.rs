@@ -195,8 +195,12 @@ impl Worker {
         });
         let changes: Vec<Change> = shared.collect();
         self.forget_flows_of(&changes);
+        let for_names = self.names.is_some().then(|| changes.clone());
         let report = self.agent.apply(changes);
         self.apply_report(report, received);
+        if let Some(changes) = for_names {
+            self.follow_names(Some(&changes));
+        }
     }
 
     /// Answers for the pods whose policies are programmed or that have waited long enough, and opens those whose policies are known now.

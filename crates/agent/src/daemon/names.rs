@@ -1,0 +1,307 @@
+//! Egress by name: learns the addresses that DNS servers answer to pods that a rule with `domainNames` selects.
+//!
+//! ```text
+//!  pod ── query ──► queue ──► Core::packet: noted ──► on its way
+//!  pod ◄─ answer ◄──────────────┐
+//!                               │ released after the commit
+//!  server ─ answer ─► queue ──► Core::packet ── changes, packet ──► Inbox ──► Worker ──► kernel
+//!                                 ▲
+//!       upkeep: what expires and no connection uses; the file
+//! ```
+//!
+//! An answer is released only after its addresses are in the kernel, so that the first packet to them passes. Whatever goes wrong, an answer is
+//! dropped, or an address is not learned: then policies deny it. Nothing is allowed that no answer of a trusted server contained.
+
+mod core;
+mod file;
+mod link;
+mod threads;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    net::IpAddr,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+use palisade_dns::{Learnable, LearnedNames, Patterns};
+use palisade_nft::{
+    Kernel,
+    dns_table::{self, DnsTable},
+    packet_queue::{PacketQueue, Verdicts},
+};
+use palisade_policy::{Change, Cluster, Direction, ObjectKey, Peer, Pod, Policy};
+
+pub(super) use self::file::NamesFile;
+use self::{
+    core::{Core, Counts},
+    link::Link,
+};
+use super::inbox::{Inbox, LearnedAnswer};
+use crate::{
+    Reconciler,
+    config::{Config, DomainNames},
+    error_chain,
+};
+
+/// The pause after the queue or the table can't be had.
+const RETRY: Duration = Duration::from_secs(10);
+/// The nameservers of the node.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// The worker's part: which pods are concerned, and the release of answers.
+#[derive(Debug)]
+pub(super) struct Names {
+    link: Arc<Link>,
+    file: Option<NamesFile>,
+    resolvers: BTreeSet<IpAddr>,
+    allowed: Vec<IpNet>,
+    /// `None` until the queue is read.
+    open: Option<Open>,
+    retry: Instant,
+    /// The policies with names.
+    policies: Vec<Arc<Policy>>,
+    servers: BTreeSet<IpAddr>,
+    pods: BTreeMap<IpAddr, ObjectKey>,
+    addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
+    /// Whether the kernel may hold other pods than these.
+    is_dirty: bool,
+    last_error: Option<String>,
+}
+
+#[derive(Debug)]
+struct Open {
+    kernel: Kernel,
+    table: DnsTable,
+    verdicts: Verdicts,
+}
+
+impl Names {
+    /// Returns `None` if names are not to be learned. Then the table of an agent that did is removed: its packets would wait for nobody.
+    pub(super) fn new(config: &Config, inbox: &Arc<Inbox>) -> Option<Self> {
+        if config.domain_names == DomainNames::Off {
+            if let Err(error) = Kernel::open().and_then(|mut kernel| dns_table::remove(&mut kernel)) {
+                let err = error_chain::with_causes(&error);
+                tracing::error!(
+                    err,
+                    "cannot remove table inet palisade_dns, DNS of pods with rules by name may fail"
+                );
+            }
+            return None;
+        }
+        let started = Instant::now();
+        let file = config.state_dir.as_deref().map(NamesFile::new);
+        if file.is_none() {
+            tracing::warn!("no state directory, learned names are lost if the agent restarts");
+        }
+        let known = file.as_ref().map(|file| file.read(Core::limits(), threads::moment(started).seconds));
+        let learned = match known {
+            Some(Ok(learned)) => learned,
+            Some(Err(error)) => {
+                let err = error_chain::with_causes(&error);
+                tracing::warn!(err, "learned names unusable, pods have to ask again");
+                LearnedNames::new(Core::limits())
+            }
+            None => LearnedNames::new(Core::limits()),
+        };
+        let mut core = Core::new(learned);
+        let restored = core.restored();
+        if !restored.is_empty() {
+            // Before the first snapshot, so that connections to them are not denied in between.
+            inbox.add_learned(restored, None);
+        }
+        let link = Arc::new(Link { core: Mutex::new(core), inbox: Arc::clone(inbox), started });
+        Some(Self {
+            link,
+            file,
+            resolvers: config.dns_resolver.0.clone(),
+            allowed: config.dns_allow.0.iter().copied().collect(),
+            open: None,
+            retry: started,
+            policies: Vec::new(),
+            servers: BTreeSet::new(),
+            pods: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            is_dirty: true,
+            last_error: None,
+        })
+    }
+
+    /// Follows changes that are applied; `None` for a new snapshot. `O(pods of the change)` if only pods change, else
+    /// `O(policies + pods of this node)`.
+    pub(super) fn follow(&mut self, changes: Option<&[Change]>, reconciler: &Reconciler) {
+        let of_pod = |change: &Change| match change {
+            Change::SetPod(pod) => Some(pod.key.clone()),
+            Change::RemovePod(key) => Some(key.clone()),
+            _ => None,
+        };
+        let is_learned = |c: &&Change| !matches!(c, Change::SetLearned(_) | Change::RemoveLearned(_));
+        let keys: Option<Vec<ObjectKey>> =
+            changes.and_then(|changes| changes.iter().filter(is_learned).map(of_pod).collect());
+        match keys {
+            Some(keys) if self.policies.is_empty() || keys.is_empty() => {}
+            Some(keys) => {
+                keys.iter().for_each(|key| self.follow_pod(key, reconciler));
+                self.link.core().set_pods(self.pods.clone());
+            }
+            None => self.follow_all(reconciler),
+        }
+    }
+
+    fn follow_all(&mut self, reconciler: &Reconciler) {
+        let cluster = reconciler.cluster();
+        let has_names = |policy: &&Arc<Policy>| {
+            let rules = policy.rules(Direction::Egress).unwrap_or_default();
+            let mut peers = rules.iter().filter_map(|rule| rule.peers.as_ref()).flatten();
+            peers.any(|entry| matches!(entry.peer, Peer::DomainName(_)))
+        };
+        self.policies = cluster.policies.values().filter(has_names).cloned().collect();
+        let servers =
+            if self.resolvers.is_empty() { default_servers(cluster) } else { self.resolvers.clone() };
+        let before = std::mem::take(&mut self.pods);
+        self.addresses.clear();
+        if !self.policies.is_empty() {
+            reconciler.plan().local.iter().for_each(|address| self.follow_address(*address, reconciler));
+        }
+        self.is_dirty |= before != self.pods || servers != self.servers;
+        self.servers = servers;
+        let learnable = Learnable::new(self.allowed.clone(), ranges(cluster));
+        let mut core = self.link.core();
+        core.set_pods(self.pods.clone());
+        let changes = core.set_rules((Patterns::of(cluster), learnable), &self.servers);
+        if !changes.is_empty() {
+            self.link.inbox.add_learned(changes, None);
+        }
+    }
+
+    fn follow_pod(&mut self, key: &ObjectKey, reconciler: &Reconciler) {
+        let mut addresses = self.addresses.remove(key).unwrap_or_default();
+        if let Some(pod) = reconciler.cluster().pods.get(key) {
+            addresses.extend(&pod.addresses);
+        }
+        for address in addresses {
+            let before = self.pods.remove(&address);
+            self.follow_address(address, reconciler);
+            self.is_dirty |= before.is_some() != self.pods.contains_key(&address);
+        }
+    }
+
+    fn follow_address(&mut self, address: IpAddr, reconciler: &Reconciler) {
+        let is_here = |pod: &&Pod| pod.node.as_ref() == Some(reconciler.node());
+        let Some(pod) = reconciler.owner(address).filter(is_here) else { return };
+        let namespace = reconciler.cluster().namespaces.get(&pod.key.namespace);
+        let selects = |policy: &Arc<Policy>| {
+            policy.subject.matches(&pod.key.namespace, namespace.map(|n| &n.labels), &pod.labels)
+        };
+        if self.policies.iter().any(selects) {
+            self.pods.insert(address, pod.key.clone());
+            self.addresses.entry(pod.key.clone()).or_default().insert(address);
+        }
+    }
+
+    /// Releases answers whose addresses are committed, and drops them if the kernel refused.
+    pub(super) fn release(&mut self, answers: &[LearnedAnswer], is_current: bool) {
+        if let Some(open) = &self.open {
+            for packet in answers.iter().filter_map(|answer| answer.packet) {
+                if let Err(error) = open.verdicts.decide(packet, is_current) {
+                    let err = error_chain::with_causes(&error);
+                    tracing::warn!(err, "cannot release a DNS answer, its pod has to ask again");
+                }
+            }
+        }
+        self.link.core().settle(answers.len(), is_current);
+    }
+
+    /// Tells whether the kernel holds the plan. While it doesn't, the messages are dropped.
+    pub(super) fn set_current(&self, is_current: bool) {
+        self.link.core().settle(0, is_current);
+    }
+
+    /// Reads the queue and programs the table, if that is due. Returns an error that is new.
+    pub(super) fn tick(&mut self) -> Option<String> {
+        let is_due = self.open.is_none() || self.is_dirty;
+        if !is_due || self.retry > Instant::now() {
+            return None;
+        }
+        match self.program() {
+            Ok(()) => {
+                self.is_dirty = false;
+                self.last_error = None;
+                None
+            }
+            Err(error) => {
+                self.retry = Instant::now() + RETRY;
+                let err = error_chain::with_causes(&error);
+                let is_new = self.last_error.as_ref() != Some(&err);
+                self.last_error = Some(err.clone());
+                is_new.then_some(err)
+            }
+        }
+    }
+
+    fn program(&mut self) -> Result<(), palisade_nft::Error> {
+        let open = match &mut self.open {
+            Some(open) => open,
+            none => none.insert(start(&self.link, self.file.clone())?),
+        };
+        let pods: BTreeSet<IpAddr> = self.pods.keys().copied().collect();
+        open.table.set(&mut open.kernel, &pods, &self.servers)
+    }
+
+    /// Another program changed the agent's rules, and perhaps these.
+    pub(super) fn distrust_table(&mut self) {
+        self.is_dirty = true;
+        if let Some(open) = &mut self.open {
+            open.table.forget();
+        }
+    }
+
+    /// Takes what was counted, and returns the numbers of names and addresses.
+    pub(super) fn take_counts(&self) -> (Counts, (usize, usize)) {
+        let mut core = self.link.core();
+        (std::mem::take(&mut core.counts), core.size())
+    }
+
+    /// Saves the names before the process ends.
+    pub(super) fn save(&self) {
+        threads::save(&self.link, self.file.as_ref());
+    }
+}
+
+/// Becomes the reader of the queue, and starts the threads.
+fn start(link: &Arc<Link>, file: Option<NamesFile>) -> Result<Open, palisade_nft::Error> {
+    let (kernel, for_upkeep) = (Kernel::open()?, Kernel::open()?);
+    let queue = PacketQueue::open()?;
+    let verdicts = queue.verdicts();
+    let failed = |source: io::Error| palisade_nft::Error::Socket { doing: "starting a thread for", source };
+    let (reader, own) = (Arc::clone(link), verdicts.clone());
+    threads::spawn("palisade-dns", move || threads::read(queue, &own, &reader)).map_err(failed)?;
+    let upkeep = Arc::clone(link);
+    threads::spawn("palisade-names", move || threads::upkeep(for_upkeep, &upkeep, file.as_ref()))
+        .map_err(failed)?;
+    tracing::info!("reading DNS answers for rules with domain names");
+    Ok(Open { kernel, table: DnsTable::default(), verdicts })
+}
+
+/// The servers that are trusted if none are set: the cluster's, by its Service, and the node's.
+fn default_servers(cluster: &Cluster) -> BTreeSet<IpAddr> {
+    let mut servers: BTreeSet<IpAddr> = palisade_names::dns_service_addresses(cluster).collect();
+    // A missing file names no server.
+    let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
+    let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
+    servers.extend(named.filter(|server: &IpAddr| !server.is_loopback() && !server.is_unspecified()));
+    servers
+}
+
+/// The ranges of the cluster that aren't private anyway.
+fn ranges(cluster: &Cluster) -> Vec<IpNet> {
+    let public = Learnable::default();
+    let nodes = cluster.nodes.values();
+    let pods = nodes.clone().flat_map(|node| node.pod_cidrs.iter().copied());
+    let nodes = nodes.flat_map(|node| node.addresses.iter().copied());
+    let services = cluster.services.values().flat_map(|service| service.addresses.iter().copied());
+    let single = nodes.chain(services).map(IpNet::from);
+    pods.chain(single).filter(|range| public.check(range.addr()).is_ok()).collect()
+}

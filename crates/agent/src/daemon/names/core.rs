@@ -1,0 +1,307 @@
+//! What happens to a DNS message of a pod. No sockets, and time is an argument.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use palisade_dns::{
+    Answer, Asked, BadState, ExchangeLimits, Exchanges, LearnLimits, Learnable, LearnedNames, NotLearnable,
+    Patterns, Seconds, encode,
+};
+use palisade_nft::packet_queue::{Datagram, QueuedPacket};
+use palisade_policy::{Change, ObjectKey};
+
+/// The port of DNS.
+const PORT: u16 = 53;
+
+/// The state that the threads share.
+#[derive(Debug)]
+pub(super) struct Core {
+    exchanges: Exchanges,
+    learned: LearnedNames,
+    patterns: Patterns,
+    learnable: Learnable,
+    /// The pods of this node that a rule with names selects, by address.
+    pods: BTreeMap<IpAddr, ObjectKey>,
+    /// Whether the rules are known and the kernel holds the plan.
+    is_current: bool,
+    /// Changes that were handed to the worker and that it has not committed yet.
+    in_flight: usize,
+    /// Whether the names differ from those that were encoded last.
+    is_unsaved: bool,
+    pub(super) counts: Counts,
+}
+
+/// A moment, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    /// Of a clock that doesn't go back.
+    pub(super) milliseconds: u64,
+    /// Since 1970.
+    pub(super) seconds: Seconds,
+}
+
+/// What happens to a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// It continues.
+    Pass,
+    /// It is dropped.
+    Drop,
+    /// It waits until these changes, and all before, are in the kernel.
+    Hold(Vec<Change>),
+}
+
+/// What was counted since the last look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::daemon) struct Counts {
+    pub(in crate::daemon) passed: u64,
+    pub(in crate::daemon) learned: u64,
+    pub(in crate::daemon) dropped: u64,
+    pub(in crate::daemon) over_limit: u64,
+    /// The last address that was not learned.
+    pub(in crate::daemon) refused: Option<(IpAddr, NotLearnable)>,
+}
+
+impl Core {
+    pub(super) fn new(learned: LearnedNames) -> Self {
+        Self {
+            exchanges: Exchanges::new(ExchangeLimits::default(), []),
+            learned,
+            patterns: Patterns::default(),
+            learnable: Learnable::default(),
+            pods: BTreeMap::new(),
+            is_current: false,
+            in_flight: 0,
+            is_unsaved: false,
+            counts: Counts::default(),
+        }
+    }
+
+    pub(super) fn limits() -> LearnLimits {
+        LearnLimits::default()
+    }
+
+    /// Decides about a packet.
+    pub(super) fn packet(&mut self, packet: &QueuedPacket, now: Moment) -> Fate {
+        let fate = match Datagram::parse(&packet.bytes) {
+            // Pods ask again. What they know would else be more than what the kernel allows.
+            _ if !self.is_current => Fate::Drop,
+            None => Fate::Drop,
+            Some(datagram) if packet.arrives => self.query(datagram, now),
+            Some(datagram) => self.answer(datagram, now),
+        };
+        match &fate {
+            Fate::Pass => self.counts.passed += 1,
+            Fate::Drop => self.counts.dropped += 1,
+            Fate::Hold(_) => {
+                self.in_flight += 1;
+                self.counts.learned += 1;
+            }
+        }
+        fate
+    }
+
+    fn query(&mut self, query: Datagram<'_>, now: Moment) -> Fate {
+        let Some(pod) = self.pods.get(&query.source.ip()).cloned() else { return Fate::Pass };
+        let Datagram { source, destination, payload } = query;
+        match self.exchanges.ask(&pod, source, destination, payload, now.milliseconds) {
+            Ok(()) => Fate::Pass,
+            Err(_) => Fate::Drop,
+        }
+    }
+
+    fn answer(&mut self, answer: Datagram<'_>, now: Moment) -> Fate {
+        let Datagram { source, destination, payload } = answer;
+        if !self.pods.contains_key(&destination.ip()) {
+            return Fate::Pass;
+        }
+        match self.exchanges.answer(destination, source, payload, now.milliseconds) {
+            Ok(Some((asked, answer))) => self.learn(&asked, &answer, now.seconds),
+            Ok(None) | Err(_) => Fate::Drop,
+        }
+    }
+
+    fn learn(&mut self, asked: &Asked, answer: &Answer, now: Seconds) -> Fate {
+        let Some(name) = asked.query.name().filter(|name| self.patterns.matches(name)) else {
+            return Fate::Pass;
+        };
+        let outcome =
+            self.learned.learn(&name, &asked.pod, &answer.addresses, (&self.patterns, &self.learnable), now);
+        self.counts.over_limit += u64::from(outcome.over_limit);
+        self.counts.refused = outcome.refused.last().copied().or(self.counts.refused);
+        self.is_unsaved |= !answer.addresses.is_empty();
+        // Another answer may have had the same addresses, which are not in the kernel yet.
+        if outcome.changed || outcome.over_limit || self.in_flight > 0 {
+            Fate::Hold(self.learned.take_changes())
+        } else {
+            Fate::Pass
+        }
+    }
+
+    /// Replaces the pods of this node that a rule with names selects, by address.
+    pub(super) fn set_pods(&mut self, pods: BTreeMap<IpAddr, ObjectKey>) {
+        let kept: BTreeSet<&ObjectKey> = pods.values().collect();
+        let gone: Vec<&ObjectKey> = self.pods.values().filter(|pod| !kept.contains(pod)).collect();
+        gone.into_iter().for_each(|pod| self.exchanges.remove_pod(pod));
+        self.pods = pods;
+    }
+
+    /// Replaces the names of rules, what may be learned, and the trusted servers. Returns what is to be committed.
+    pub(super) fn set_rules(
+        &mut self,
+        (patterns, learnable): (Patterns, Learnable),
+        servers: &BTreeSet<IpAddr>,
+    ) -> Vec<Change> {
+        if patterns != self.patterns {
+            self.learned.retain(&patterns);
+        }
+        (self.patterns, self.learnable) = (patterns, learnable);
+        self.exchanges.trust(servers.iter().map(|server| SocketAddr::new(*server, PORT)));
+        self.hand_over()
+    }
+
+    /// Returns all names, for a worker that knows none.
+    pub(super) fn restored(&mut self) -> Vec<Change> {
+        let changes = self.learned.all_changes();
+        self.in_flight += usize::from(!changes.is_empty());
+        changes
+    }
+
+    pub(super) fn expiring(&self, now: Seconds) -> BTreeSet<IpAddr> {
+        self.learned.expiring(now)
+    }
+
+    /// Removes addresses whose time is over. Returns what is to be committed.
+    pub(super) fn expire(&mut self, now: Moment, is_in_use: impl Fn(IpAddr) -> bool) -> Vec<Change> {
+        self.exchanges.expire(now.milliseconds);
+        self.exchanges.forget_idle_pods(now.milliseconds);
+        self.learned.expire(now.seconds, is_in_use);
+        self.hand_over()
+    }
+
+    fn hand_over(&mut self) -> Vec<Change> {
+        let changes = self.learned.take_changes();
+        self.in_flight += usize::from(!changes.is_empty());
+        self.is_unsaved |= !changes.is_empty();
+        changes
+    }
+
+    /// So many changes that were handed over are committed, or were refused.
+    pub(super) fn settle(&mut self, changes: usize, is_current: bool) {
+        self.in_flight = self.in_flight.saturating_sub(changes);
+        self.is_current = is_current;
+    }
+
+    /// Returns the names as a file, if they have changed since the last call.
+    pub(super) fn unsaved(&mut self) -> Option<Result<Vec<u8>, BadState>> {
+        std::mem::take(&mut self.is_unsaved).then(|| encode(&self.learned))
+    }
+
+    /// The names were not saved.
+    pub(super) fn keep_unsaved(&mut self) {
+        self.is_unsaved = true;
+    }
+
+    /// The numbers of names and addresses.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.learned.names(), self.learned.addresses())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::{DomainName, DomainPattern};
+
+    use super::*;
+
+    const POD: &str = "10.244.7.2:4000";
+    const SERVER: &str = "10.96.0.10:53";
+
+    fn core() -> Core {
+        let mut core = Core::new(LearnedNames::new(Core::limits()));
+        let pod = ObjectKey::new("shop", "web");
+        core.set_pods([("10.244.7.2".parse().unwrap(), pod)].into());
+        let name = DomainName::new("a.io").unwrap();
+        let patterns: Patterns =
+            name.patterns().take(1).collect::<Vec<DomainPattern>>().into_iter().collect();
+        core.set_rules((patterns, Learnable::default()), &["10.96.0.10".parse().unwrap()].into());
+        core.settle(0, true);
+        core
+    }
+
+    /// A query for an address of `a.io`, or with `address` the answer.
+    fn message(id: u8, address: Option<[u8; 4]>) -> Vec<u8> {
+        let (flags, answers) = if address.is_some() { ([0x81, 0x80], 1) } else { ([1, 0], 0) };
+        let mut out = vec![0, id, flags[0], flags[1], 0, 1, 0, answers, 0, 0, 0, 0];
+        out.extend([1, b'a', 2, b'i', b'o', 0, 0, 1, 0, 1]);
+        if let Some(address) = address {
+            out.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4]);
+            out.extend(address);
+        }
+        out
+    }
+
+    fn packet(from: &str, to: &str, arrives: bool, payload: &[u8]) -> QueuedPacket {
+        let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (from.ip(), to.ip()) else { unreachable!() };
+        let mut bytes = vec![0x45, 0];
+        bytes.extend((28 + payload.len() as u16).to_be_bytes());
+        bytes.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+        bytes.extend([source.octets(), destination.octets()].concat());
+        bytes.extend([from.port(), to.port(), 8 + payload.len() as u16, 0].map(u16::to_be_bytes).concat());
+        bytes.extend(payload);
+        QueuedPacket { id: 7, arrives, bytes }
+    }
+
+    const NOW: Moment = Moment { milliseconds: 5, seconds: 1000 };
+
+    fn ask(core: &mut Core, id: u8) -> Fate {
+        core.packet(&packet(POD, SERVER, true, &message(id, None)), NOW)
+    }
+
+    fn hear(core: &mut Core, id: u8, address: [u8; 4]) -> Fate {
+        core.packet(&packet(SERVER, POD, false, &message(id, Some(address))), NOW)
+    }
+
+    #[test]
+    fn an_answer_waits_until_what_it_and_others_before_taught_is_committed() {
+        let mut core = core();
+        for id in 1..=4 {
+            assert_eq!(ask(&mut core, id), Fate::Pass);
+        }
+        let Fate::Hold(changes) = hear(&mut core, 1, [198, 51, 100, 1]) else { panic!("new") };
+        assert!(matches!(&changes[..], [Change::SetLearned(l)] if l.addresses.len() == 1));
+        assert_eq!(hear(&mut core, 2, [198, 51, 100, 1]), Fate::Hold(Vec::new()), "not committed yet");
+        core.settle(2, true);
+        assert_eq!(hear(&mut core, 3, [198, 51, 100, 1]), Fate::Pass, "known and committed");
+        core.settle(0, false);
+        assert_eq!(hear(&mut core, 4, [198, 51, 100, 1]), Fate::Drop, "the kernel doesn't hold the plan");
+    }
+
+    #[test]
+    fn what_nobody_asked_for_is_dropped_and_private_addresses_are_not_learned() {
+        let mut core = core();
+        assert_eq!(hear(&mut core, 1, [198, 51, 100, 1]), Fate::Drop);
+        ask(&mut core, 1);
+        assert_eq!(hear(&mut core, 1, [10, 0, 0, 1]), Fate::Pass);
+        assert_eq!((core.size(), core.counts.refused.is_some()), ((0, 0), true));
+        assert_eq!(core.packet(&QueuedPacket { id: 1, arrives: true, bytes: vec![0x45] }, NOW), Fate::Drop);
+    }
+
+    #[test]
+    fn names_go_when_they_expire_unless_they_are_in_use_and_when_no_rule_has_them() {
+        let mut core = core();
+        ask(&mut core, 1);
+        hear(&mut core, 1, [198, 51, 100, 1]);
+        core.settle(1, true);
+        let later = Moment { seconds: NOW.seconds + 36, ..NOW };
+        assert_eq!(core.expiring(later.seconds).len(), 1);
+        assert_eq!(core.expire(later, |_| true), []);
+        assert_eq!(core.size(), (1, 1));
+        let changes = core.set_rules((Patterns::default(), Learnable::default()), &BTreeSet::new());
+        assert!(matches!(&changes[..], [Change::RemoveLearned(_)]), "{changes:?}");
+        assert_eq!(core.in_flight, 1);
+    }
+}

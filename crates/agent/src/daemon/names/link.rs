@@ -1,0 +1,24 @@
+//! What the worker and the threads share.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use super::core::Core;
+use crate::daemon::inbox::Inbox;
+
+/// What the threads share.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) core: Mutex<Core>,
+    pub(super) inbox: Arc<Inbox>,
+    pub(super) started: Instant,
+}
+
+impl Link {
+    /// Ignores poisoning: a panic leaves at worst an answer that is never released.
+    pub(super) fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,112 @@
+//! The threads: one decides about DNS messages, one removes what expires and saves the rest.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use palisade_nft::{
+    Kernel,
+    conntrack::{self, ConntrackEntry},
+    packet_queue::{PacketQueue, Verdicts},
+};
+
+use super::{
+    core::{Fate, Moment},
+    file::NamesFile,
+    link::Link,
+};
+use crate::error_chain;
+
+/// How long the reader blocks if no packet arrives. The threads end with the process.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// The pause after a read failed.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often addresses that expire are looked for: each time may list all connections.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
+    thread::Builder::new().name(name.into()).spawn(run).map(drop)
+}
+
+/// Returns the time on both clocks.
+pub(super) fn moment(started: Instant) -> Moment {
+    let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
+    Moment { milliseconds: started.elapsed().as_millis() as u64, seconds }
+}
+
+/// Decides about packets as long as the process runs.
+pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Arc<Link>) {
+    loop {
+        let read = queue.wait(READ_TIMEOUT).and_then(|_| queue.read());
+        let decided = read.and_then(|packets| {
+            for packet in &packets {
+                // Into the inbox before another thread learns something: later changes of a name replace earlier ones.
+                let mut core = link.core();
+                match core.packet(packet, moment(link.started)) {
+                    Fate::Pass => verdicts.decide(packet.id, true)?,
+                    Fate::Drop => verdicts.decide(packet.id, false)?,
+                    Fate::Hold(changes) => link.inbox.add_learned(changes, Some(packet.id)),
+                }
+                drop(core);
+            }
+            Ok(())
+        });
+        if let Err(error) = decided {
+            let err = error_chain::with_causes(&error);
+            tracing::warn!(
+                err,
+                "reading DNS messages failed, retrying; those of pods with rules by name are dropped"
+            );
+            thread::sleep(RETRY);
+        }
+    }
+}
+
+/// Removes addresses whose time is over and that no connection uses, and saves the others.
+pub(super) fn upkeep(mut kernel: Kernel, link: &Arc<Link>, file: Option<&NamesFile>) {
+    loop {
+        thread::sleep(UPKEEP);
+        let now = moment(link.started);
+        let expiring = link.core().expiring(now.seconds);
+        let used = if expiring.is_empty() { Some(BTreeSet::new()) } else { in_use(&mut kernel, &expiring) };
+        let mut core = link.core();
+        // What can't be seen is taken to be in use.
+        let is_in_use = |address: IpAddr| used.as_ref().is_none_or(|used| used.contains(&address));
+        let changes = core.expire(now, is_in_use);
+        if !changes.is_empty() {
+            link.inbox.add_learned(changes, None);
+        }
+        drop(core);
+        save(link, file);
+    }
+}
+
+fn in_use(kernel: &mut Kernel, addresses: &BTreeSet<IpAddr>) -> Option<BTreeSet<IpAddr>> {
+    let entries: Vec<ConntrackEntry> = match conntrack::list(kernel, addresses) {
+        Ok(entries) => entries,
+        Err(error) => {
+            let err = error_chain::with_causes(&error);
+            tracing::warn!(err, "cannot list connections, addresses of names stay allowed");
+            return None;
+        }
+    };
+    Some(entries.iter().flat_map(|entry| [entry.source, entry.destination]).collect())
+}
+
+/// Writes the names if they have changed.
+pub(super) fn save(link: &Link, file: Option<&NamesFile>) {
+    let Some(file) = file else { return };
+    let Some(unsaved) = link.core().unsaved() else { return };
+    let error = match unsaved {
+        Ok(content) => file.write(&content).err().map(|error| error_chain::with_causes(&error)),
+        Err(error) => Some(error_chain::with_causes(&error)),
+    };
+    if let Some(err) = error {
+        link.core().keep_unsaved();
+        tracing::warn!(err, "cannot save learned names, retrying; they are lost if the agent restarts");
+    }
+}

@@ -1,0 +1,73 @@
+//! Learned names on their way to the kernel.
+
+use palisade_policy::Change;
+
+use super::Worker;
+use crate::{daemon::inbox::LearnedAnswer, metrics::ResultLabel};
+
+impl Worker {
+    /// Commits what was learned, in one transaction, and then releases the answers that wait for it.
+    pub(super) fn apply_learned(&mut self, learned: &[LearnedAnswer]) {
+        let changes: Vec<Change> = learned.iter().flat_map(|answer| answer.changes.iter().cloned()).collect();
+        if !changes.is_empty() {
+            let report = self.agent.apply(changes);
+            self.apply_report(report, None);
+        }
+        let is_current = self.holds_plan();
+        if let Some(names) = &mut self.names {
+            names.release(learned, is_current);
+        }
+    }
+
+    /// Whether the kernel holds the plan.
+    fn holds_plan(&self) -> bool {
+        let reconciler = self.agent.reconciler();
+        !reconciler.is_waiting() && !reconciler.is_behind() && self.repairs.failure().is_none()
+    }
+
+    /// Follows changes that were applied; `None` for a snapshot.
+    pub(super) fn follow_names(&mut self, changes: Option<&[Change]>) {
+        if let Some(names) = &mut self.names {
+            names.follow(changes, self.agent.reconciler());
+        }
+    }
+
+    /// Programs which pods' DNS messages are handed over, and updates the metrics.
+    pub(super) fn keep_names(&mut self) {
+        let (is_current, is_waiting) = (self.holds_plan(), self.agent.reconciler().is_waiting());
+        let Some(names) = &mut self.names else { return };
+        names.set_current(is_current);
+        if is_waiting {
+            return;
+        }
+        if let Some(err) = names.tick() {
+            tracing::error!(
+                err,
+                "cannot read DNS answers, retrying; rules with domain names match what was learned before"
+            );
+            self.errors.record("dns", err);
+        }
+        let (counts, (known, addresses)) = names.take_counts();
+        for (result, count) in
+            [("passed", counts.passed), ("learned", counts.learned), ("dropped", counts.dropped)]
+        {
+            self.metrics.dns_messages.get_or_create(&ResultLabel { result }).inc_by(count);
+        }
+        self.metrics.learned_names.set(i64::try_from(known).unwrap_or(i64::MAX));
+        self.metrics.learned_addresses.set(i64::try_from(addresses).unwrap_or(i64::MAX));
+        if counts.over_limit > 0 {
+            let answers = counts.over_limit;
+            tracing::warn!(answers, "too many names or addresses, not all of these DNS answers were learned");
+        }
+        if let Some((address, reason)) = counts.refused {
+            tracing::warn!(%address, %reason, "DNS answers contained addresses that are not learned");
+        }
+    }
+
+    /// Saves the names at the end.
+    pub(super) fn save_names(&self) {
+        if let Some(names) = &self.names {
+            names.save();
+        }
+    }
+}
