@@ -1,7 +1,12 @@
 //! Egress by name with packets: a pod, a node with the agent as a process, and an outside with a DNS server. Needs permission to create namespaces;
 //! without it the test fails.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and prints what it saw"
+)]
 
 use std::{
     fs,

@@ -99,6 +99,12 @@ pub enum Change {
 }
 
 impl Cluster {
+    /// Returns what happens to packets that the policies of pods of a namespace deny. `O(log namespaces)`.
+    #[must_use]
+    pub fn deny_of(&self, namespace: &Name) -> Deny {
+        self.namespaces.get(namespace).and_then(|namespace| namespace.deny).unwrap_or(self.deny)
+    }
+
     /// Applies one change.
     pub fn apply(&mut self, change: Change) {
         match change {

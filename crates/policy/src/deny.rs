@@ -2,8 +2,6 @@
 
 use std::fmt;
 
-use crate::{Cluster, Name};
-
 /// The annotation of a namespace that sets [`Deny`] for its pods.
 pub const DENY_KEY: &str = "palisade.dev/deny";
 
@@ -41,14 +39,6 @@ impl Deny {
             Self::Drop => "drop",
             Self::Reject => "reject",
         }
-    }
-}
-
-impl Cluster {
-    /// Returns what happens to packets that the policies of pods of a namespace deny. `O(log namespaces)`.
-    #[must_use]
-    pub fn deny_of(&self, namespace: &Name) -> Deny {
-        self.namespaces.get(namespace).and_then(|namespace| namespace.deny).unwrap_or(self.deny)
     }
 }
 
