@@ -202,8 +202,8 @@ fn domain_names_are_peers_of_rules_that_accept() {
     assert_eq!(
         headlines[..2],
         [
-            "ClusterNetworkPolicy p: spec.egress[0].to[0].domainNames: domainNames are not enforced by this version: its \
-             agents learn no addresses, so these names match nothing",
+            "ClusterNetworkPolicy p: spec.egress[0].to[0].domainNames: domainNames are enforced only by agents that \
+             learn addresses (--domain-names=on); none are known here, so these names match nothing",
             "ClusterNetworkPolicy p: spec.egress[1].to[0].domainNames: domainNames are for rules with action Accept only; \
              the rule is unusable and denies all egress of its subjects"
         ]

@@ -403,11 +403,12 @@ fn a_host_that_a_rule_names_is_denied_with_a_note_about_the_rule() {
     let dir = manifest(BY_NAME);
     let rule =
         "ClusterNetworkPolicy by-name, egress[0] \"vendor\", has api.example.com among its domainNames";
-    // Input is never decided by what no agent enforces.
+    // What agents have learned is not known here.
     let ran = run("can shop/web api.example.com:443", dir.path());
-    answered(&ran, 1, &["not enforced by this version"]);
-    assert!(ran.out.replace("\n      ", " ").contains(rule), "{}", ran.out);
-    assert!(ran.err.contains("domainNames are not enforced by this version"), "{}", ran.err);
+    answered(&ran, 1, &[]);
+    let out = ran.out.replace("\n      ", " ");
+    assert!(out.contains(rule) && out.contains("allow it once the name is resolved"), "{out}");
+    assert!(ran.err.contains("domainNames are enforced only by agents that learn addresses"), "{}", ran.err);
     answered(&run("can shop/web api.example.com:443 -o json", dir.path()), 1, &["\"domain-names\""]);
     for other in ["api.example.com:80", "example.com:443", "notexample.com:443"] {
         let ran = run(&format!("can shop/web {other}"), dir.path());

@@ -84,7 +84,8 @@ impl AdmittedReader<'_, '_> {
         self.cx.warn(
             at,
             Code::NotEnforced,
-            "domainNames are not enforced by this version: its agents learn no addresses, so these names match nothing",
+            "domainNames are enforced only by agents that learn addresses (--domain-names=on); none are known here, so these names match \
+             nothing",
         );
         names
     }

@@ -9,7 +9,7 @@ use crate::reasons::called;
 
 /// Returns a note if rules would allow denied connections to `host` once its addresses are learned.
 ///
-/// Agents of this version don't learn addresses, so the verdict doesn't depend on it.
+/// Nothing here knows what agents have learned, and by default they learn nothing, so the verdict doesn't depend on it.
 pub(super) fn note<'a>(
     cluster: &Cluster,
     host: &str,
@@ -25,8 +25,8 @@ pub(super) fn note<'a>(
     let resolved = Cluster { learned: [(name, learned)].into(), ..cluster.clone() };
     let rule = denied.iter().find_map(|asked| allowing_rule(&resolved, asked))?;
     let text = format!(
-        "{}, egress[{}]{}, has {host} among its domainNames; they are not enforced by this version: its agents learn no \
-         addresses, so the rule matches nothing",
+        "{}, egress[{}]{}, has {host} among its domainNames; agents that learn addresses (--domain-names=on) allow it \
+         once the name is resolved; no address is known here, so the rule matches nothing",
         rule.policy,
         rule.index,
         called(&rule),
