@@ -9,10 +9,10 @@ use palisade_policy::{Labels, Selector, Test};
 /// Label sets, by number. [`palisade_analysis::causes::near`] finds a requirement only in those that are returned.
 #[derive(Debug, Default)]
 pub(crate) struct NearIndex<'a> {
-    /// By a key and the digits of its value, which no typing error changes.
-    by_key: HashMap<(&'a str, Vec<u8>), Vec<usize>>,
-    /// By a value, whatever its key.
-    by_value: HashMap<&'a str, Vec<usize>>,
+    /// By a key and the digits of its value, which no typing error changes; then by the value.
+    by_key: HashMap<(&'a str, Vec<u8>), HashMap<&'a str, Vec<usize>>>,
+    /// By a value, then by its key.
+    by_value: HashMap<&'a str, HashMap<&'a str, Vec<usize>>>,
 }
 
 impl<'a> NearIndex<'a> {
@@ -20,22 +20,29 @@ impl<'a> NearIndex<'a> {
         let mut out = Self::default();
         for (at, labels) in all.enumerate() {
             for (key, value) in labels.iter() {
-                out.by_key.entry((key, digits(value).collect())).or_default().push(at);
-                out.by_value.entry(value).or_default().push(at);
+                out.by_key
+                    .entry((key, digits(value).collect()))
+                    .or_default()
+                    .entry(value)
+                    .or_default()
+                    .push(at);
+                out.by_value.entry(value).or_default().entry(key).or_default().push(at);
             }
         }
         out
     }
 
-    /// Returns the label sets that may nearly meet one of a selector's requirements: sorted, each once.
+    /// Returns the label sets that may nearly meet one of a selector's requirements, and don't meet it: sorted, each once.
     pub(crate) fn of(&self, selector: &Selector) -> Vec<usize> {
         let mut out = Vec::new();
         for requirement in selector.requirements() {
             let Test::In(values) = &requirement.test else { continue };
             for value in values {
                 let similar = self.by_key.get(&(&*requirement.key, digits(value).collect()));
+                let others = similar.into_iter().flatten().filter(|(found, _)| !values.contains(**found));
                 let same = self.by_value.get(&**value);
-                out.extend(similar.into_iter().chain(same).flatten());
+                let elsewhere = same.into_iter().flatten().filter(|(key, _)| **key != &*requirement.key);
+                out.extend(others.chain(elsewhere).flat_map(|(_, sets)| sets));
             }
         }
         out.sort_unstable();
