@@ -14,7 +14,7 @@ use std::time::Instant;
 
 pub use options::{ProbeOptions, Timeouts};
 pub use outcome::Outcome;
-pub use plan::{Expected, NotProbed, Plan, Probe, Target};
+pub use plan::{Expected, NotProbed, Plan, Probe, Target, refuses};
 pub use report::{Counts, Durations, Mismatch, ProbeResult, Report};
 
 pub(crate) use client::run_from;

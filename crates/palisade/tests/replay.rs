@@ -172,8 +172,10 @@ fn files_without_records_and_unknown_formats_are_refused() {
 fn names_in_records_are_escaped() {
     let good = fs::read_to_string(support::root().join(CASES).join("shop.jsonl")).expect("it is there");
     let third = good.lines().nth(2).expect("a line");
-    let evil =
-        third.replace("\"workload\":{\"kind\":\"Deployment\",\"name\":\"monitoring\"}", "\"labels\":{}");
+    let evil = third.replace(
+        "\"workload\":{\"kind\":\"Deployment\",\"name\":\"monitoring\"},\"labels\":{\"app\":\"monitoring\"}",
+        "\"labels\":{}",
+    );
     let evil = evil.replace("monitoring-0", "x\\u001b[31m\\u202e\\ny");
     let (code, out, err) = replayed(&format!("{evil}\n"), "-f examples/shop");
     assert_eq!(code, 1, "{out}{err}");

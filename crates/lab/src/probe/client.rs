@@ -159,6 +159,10 @@ impl ProbeRun<'_> {
         let Some(probe) = self.in_flight.get_mut(&token) else { return };
         let finished = match progress(&mut probe.connection, &self.probes[probe.index]) {
             Ok(finished) => finished,
+            // An ICMPv6 message that the connection is prohibited.
+            Err(e) if e.raw_os_error().map(Errno::from_raw) == Some(Errno::EACCES) => {
+                Some(Outcome::Unreachable(e.kind()))
+            }
             Err(e) => Some(outcome_of(&e)),
         };
         if let Some(outcome) = finished {

@@ -26,6 +26,15 @@ pub enum Outcome {
     Failed(String),
 }
 
+impl Outcome {
+    /// Returns whether it is what a sender gets of pods that refuse what their policies deny.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        use io::ErrorKind::{HostUnreachable, PermissionDenied};
+        matches!(self, Self::Refused | Self::Unreachable(HostUnreachable | PermissionDenied))
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

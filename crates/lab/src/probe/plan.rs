@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use palisade_policy::{Decision, Endpoint, Family, Flow, ObjectKey, Protocol, Verdict, reference};
+use palisade_policy::{
+    Cluster, Decision, Deny, Endpoint, Family, Flow, ObjectKey, Protocol, Verdict, reference,
+};
 use serde::Serialize;
 
 use super::{options::ProbeOptions, outcome::Outcome, sample::Sample};
@@ -51,6 +53,8 @@ pub struct Probe {
     /// The flows that the connection may become after service translation, with their verdicts: one, or one for each backend
     /// of a service.
     pub flows: Vec<(Flow, Verdict)>,
+    /// Whether the sender may be answered that a flow is denied: see [`refuses`].
+    pub refuses: bool,
 }
 
 /// The expected outcome of a probe.
@@ -59,7 +63,7 @@ pub struct Probe {
 pub enum Expected {
     /// The connection is made.
     Allowed,
-    /// The connection is dropped silently.
+    /// The connection is dropped silently, or refused if [`Probe::refuses`].
     Denied,
     /// The service has allowed and denied backends: an allowed one answers, or the connection is dropped.
     Either,
@@ -95,6 +99,8 @@ impl Probe {
             }
             (Expected::Denied | Expected::Either | Expected::NoBackend, Outcome::TimedOut)
             | (Expected::NoBackend, Outcome::Refused) => true,
+            // Beyond a limit they are dropped.
+            (Expected::Denied | Expected::Either, outcome) => self.refuses && outcome.is_refusal(),
             _ => false,
         }
     }
@@ -106,6 +112,22 @@ impl Probe {
             Some(by) => self.flows.iter().any(|(f, v)| v.is_allow() && Place::of(&f.destination) == *by),
         }
     }
+}
+
+/// Returns whether one of the flows is denied by the policies of a pod whose namespace refuses what it denies: the source's, or if those allow
+/// it, the destination's.
+#[must_use]
+pub fn refuses(cluster: &Cluster, flows: &[(Flow, Verdict)]) -> bool {
+    let rejects = |end: &Endpoint| match end {
+        Endpoint::Pod { key, .. } => cluster.deny_of(&key.namespace) == Deny::Reject,
+        _ => false,
+    };
+    let denied = flows.iter().filter(|(_, verdict)| !verdict.is_allow()).map(|(flow, _)| flow);
+    let mut of_refusing = denied.filter(|flow| rejects(&flow.source) || rejects(&flow.destination));
+    of_refusing.any(|flow| match reference::decide(cluster, flow).egress.verdict {
+        Verdict::Allow => rejects(&flow.destination),
+        Verdict::Deny => rejects(&flow.source),
+    })
 }
 
 /// Something that is not probed, and the reason.
@@ -281,7 +303,8 @@ impl Candidate<'_> {
                 (Target::Service { key: key.clone(), address }, flows)
             }
         };
-        Probe { source: source.clone(), target, protocol, port, flows }
+        let refuses = refuses(&layout.cluster, &flows);
+        Probe { source: source.clone(), target, protocol, port, flows, refuses }
     }
 }
 

@@ -116,7 +116,8 @@ fn probe_of(layout: &Layout, expectation: &Expectation) -> Probe {
             (Target::Direct(end.clone()), vec![flow(&end, *port, false)])
         }
     };
-    Probe { source, target, protocol: *protocol, port: *port, flows }
+    let refuses = probe::refuses(&layout.cluster, &flows);
+    Probe { source, target, protocol: *protocol, port: *port, flows, refuses }
 }
 
 fn only_backend<'a>(cluster: &'a Cluster, service: &'a Service, port: &ServicePort) -> (&'a Pod, u16) {

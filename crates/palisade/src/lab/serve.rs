@@ -121,13 +121,9 @@ fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
             }
             _ => {
                 let target = Target::Direct(a.flow.destination.clone());
-                out.push(Probe {
-                    source,
-                    target,
-                    protocol: a.flow.protocol,
-                    port: a.flow.port,
-                    flows: vec![(a.flow, verdict)],
-                });
+                let (protocol, port, flows) = (a.flow.protocol, a.flow.port, vec![(a.flow, verdict)]);
+                let refuses = probe::refuses(cluster, &flows);
+                out.push(Probe { source, target, protocol, port, flows, refuses });
             }
         }
     }
@@ -136,7 +132,8 @@ fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
         let addresses = cluster.services.get(&key).map(|s| &s.addresses);
         let address = addresses.into_iter().flatten().find(|a| Family::of(**a) == family);
         let address = *address.with_context(|| format!("service {key} has no {family} address"))?;
-        out.push(Probe { source, target: Target::Service { key, address }, protocol, port, flows });
+        let refuses = probe::refuses(cluster, &flows);
+        out.push(Probe { source, target: Target::Service { key, address }, protocol, port, flows, refuses });
     }
     Ok(out)
 }
