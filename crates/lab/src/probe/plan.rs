@@ -413,6 +413,36 @@ mod tests {
     }
 
     #[test]
+    fn only_the_first_end_that_denies_may_refuse() {
+        use palisade_policy::Direction::{Egress, Ingress};
+        let everyone = || Peer::Pods(all_pods());
+        for (direction, refusing, expected) in
+            [(Egress, "x", true), (Egress, "y", false), (Ingress, "x", false), (Ingress, "y", true)]
+        {
+            let mut c = cluster();
+            for name in ["x", "y"] {
+                let deny = (name == refusing).then_some(Deny::Reject);
+                c.apply(Change::SetNamespace(Namespace { deny, ..Namespace::new(name, &Labels::default()) }));
+            }
+            c.apply(Change::SetPod(running_pod("y", "c")));
+            let from_x_to_y = |c: &Cluster| {
+                let probes = plan(c, None).probes.into_iter();
+                let is_it = |end: &Endpoint, name| matches!(end, Endpoint::Pod { key, .. } if &*key.namespace == name);
+                let mut found = probes.filter(|p| {
+                    is_it(&p.source, "x") && matches!(&p.target, Target::Direct(end) if is_it(end, "y"))
+                });
+                found.next().unwrap()
+            };
+            assert!(!from_x_to_y(&c).refuses, "what is allowed is not refused");
+            c.apply(denying(direction, everyone(), None));
+            let probe = from_x_to_y(&c);
+            assert_eq!(probe.refuses, expected, "{direction}, {refusing}");
+            assert_eq!(probe.agrees(&Outcome::Refused), expected);
+            assert!(probe.agrees(&Outcome::TimedOut) && !probe.agrees(&Outcome::Failed("x".to_owned())));
+        }
+    }
+
+    #[test]
     fn a_pod_reaches_itself_through_its_service_unless_a_cluster_wide_rule_denies() {
         use palisade_policy::Direction::Ingress;
         let mut c = cluster();
