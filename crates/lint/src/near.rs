@@ -10,10 +10,13 @@ use palisade_policy::{Labels, Selector, Test};
 #[derive(Debug, Default)]
 pub(crate) struct NearIndex<'a> {
     /// By a key and the digits of its value, which no typing error changes; then by the value.
-    by_key: HashMap<(&'a str, Vec<u8>), HashMap<&'a str, Vec<usize>>>,
+    by_key: HashMap<(&'a str, Vec<u8>), ByText<'a>>,
     /// By a value, then by its key.
-    by_value: HashMap<&'a str, HashMap<&'a str, Vec<usize>>>,
+    by_value: HashMap<&'a str, ByText<'a>>,
 }
+
+/// Numbers of label sets by one of their keys or values.
+type ByText<'a> = HashMap<&'a str, Vec<usize>>;
 
 impl<'a> NearIndex<'a> {
     pub(crate) fn new(all: impl Iterator<Item = &'a Labels>) -> Self {
