@@ -122,7 +122,7 @@ fn enter() {
 fn scenario(start: &(dyn Fn() -> Agent + Sync), next: &[AtomicU16; 2]) {
     let client = UdpSocket::bind("10.244.7.2:0").unwrap();
     client.connect("203.0.113.2:53").unwrap();
-    // Nobody is ever answered this address.
+    // No answer contains this address.
     let never = server(0, LOOKUPS[0] + 99);
     until_connects(never, true);
     let running = start();

@@ -26,7 +26,7 @@ impl Deny {
         }
     }
 
-    /// Returns what a value of [`DENY_KEY`] sets. An unknown value drops, so that a typing error tells nobody anything.
+    /// Returns what a value of [`DENY_KEY`] sets. An unknown value drops, so that a typing error answers no sender.
     #[must_use]
     pub fn of_value(value: &str) -> Self {
         Self::parse(value).unwrap_or_default()

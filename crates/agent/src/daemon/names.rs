@@ -79,7 +79,8 @@ struct Open {
 }
 
 impl Names {
-    /// Returns `None` if names are not to be learned. Then the table of an agent that did is removed: its packets would wait for nobody.
+    /// Returns `None` if `domain-names` is off, and removes the table of an agent that had it on: no program reads its queue any more, so
+    /// the kernel would drop its packets.
     pub(super) fn new(config: &Config, inbox: &Arc<Inbox>) -> Option<Self> {
         if config.domain_names == DomainNames::Off {
             if let Err(error) = Kernel::open().and_then(|mut kernel| dns_table::remove(&mut kernel)) {

@@ -36,7 +36,7 @@ fn next(queue: &mut PacketQueue) -> QueuedPacket {
     packets.remove(0)
 }
 
-fn heard(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
+fn received(socket: &UdpSocket, patience: Duration) -> Option<Vec<u8>> {
     socket.set_read_timeout(Some(patience)).unwrap();
     let mut buffer = [0; 9000];
     socket.recv_from(&mut buffer).ok().map(|(length, _)| buffer[..length].to_vec())
@@ -58,7 +58,7 @@ fn messages_wait() {
         };
         // Without a reader, nothing passes.
         ask(&client, &dns, b"lost");
-        assert_eq!(heard(&dns, SILENCE), None);
+        assert_eq!(received(&dns, SILENCE), None);
 
         let mut queue = PacketQueue::open().unwrap();
         let verdicts = queue.verdicts();
@@ -70,37 +70,37 @@ fn messages_wait() {
         let datagram = Datagram::parse(&query.bytes).unwrap();
         assert!(query.arrives);
         assert_eq!((datagram.payload, datagram.source), (&question[..], client.local_addr().unwrap()));
-        assert_eq!(heard(&dns, SILENCE), None, "it waits");
+        assert_eq!(received(&dns, SILENCE), None, "it waits");
         verdicts.decide(query.id, true).unwrap();
-        assert_eq!(heard(&dns, PATIENCE), Some(question));
+        assert_eq!(received(&dns, PATIENCE), Some(question));
 
         dns.send_to(&answer, client.local_addr().unwrap()).unwrap();
         let held = next(&mut queue);
         assert!(!held.arrives);
         assert_eq!(Datagram::parse(&held.bytes).unwrap().payload, answer);
-        assert_eq!(heard(&client, SILENCE), None, "it waits");
+        assert_eq!(received(&client, SILENCE), None, "it waits");
         verdicts.decide(held.id, true).unwrap();
-        assert_eq!(heard(&client, PATIENCE), Some(answer));
+        assert_eq!(received(&client, PATIENCE), Some(answer));
 
         dns.send_to(b"no", client.local_addr().unwrap()).unwrap();
         verdicts.decide(next(&mut queue).id, false).unwrap();
-        assert_eq!(heard(&client, SILENCE), None, "it was dropped");
+        assert_eq!(received(&client, SILENCE), None, "it was dropped");
 
         // Other servers, and what isn't a pod, are none of its business.
         ask(&client, &untrusted, b"other");
-        assert_eq!(heard(&untrusted, PATIENCE), Some(b"other".to_vec()));
+        assert_eq!(received(&untrusted, PATIENCE), Some(b"other".to_vec()));
         ask(&untrusted, &dns, b"no pod");
-        assert_eq!(heard(&dns, PATIENCE), Some(b"no pod".to_vec()));
+        assert_eq!(received(&dns, PATIENCE), Some(b"no pod".to_vec()));
         assert!(queue.read().unwrap().is_empty());
 
         // What waits is dropped with the reader.
         ask(&client, &dns, b"waits");
         next(&mut queue);
         drop((queue, verdicts));
-        assert_eq!(heard(&dns, SILENCE), None);
+        assert_eq!(received(&dns, SILENCE), None);
         table.set(&mut kernel, &BTreeSet::new(), &addresses(&[server])).unwrap();
         ask(&client, &dns, b"free");
-        assert_eq!(heard(&dns, PATIENCE), Some(b"free".to_vec()));
+        assert_eq!(received(&dns, PATIENCE), Some(b"free".to_vec()));
     }
 }
 
