@@ -272,6 +272,27 @@ impl Loop {
     }
 }
 
+/// Whether `accept` failed because of the connection that it would have returned: it was closed, or the network reported an error for
+/// it. accept(2) says to try again after these.
+fn is_of_one_client(e: &io::Error) -> bool {
+    const OF_ONE: [Errno; 13] = [
+        Errno::ECONNABORTED,
+        Errno::ECONNRESET,
+        Errno::EHOSTDOWN,
+        Errno::EHOSTUNREACH,
+        Errno::EINTR,
+        Errno::ENETDOWN,
+        Errno::ENETUNREACH,
+        Errno::ENONET,
+        Errno::ENOPROTOOPT,
+        Errno::EOPNOTSUPP,
+        Errno::EPERM,
+        Errno::EPROTO,
+        Errno::ETIMEDOUT,
+    ];
+    e.raw_os_error().is_some_and(|errno| OF_ONE.contains(&Errno::from_raw(errno)))
+}
+
 /// Serves until the socket would block. Errors of single clients are ignored: the client notices them.
 fn serve(place: &Place, server: &Server, sctp: &BTreeSet<(Place, IpAddr, u16)>) {
     let line = |client: IpAddr| Answer { by: place.clone(), client: client.to_canonical() }.to_line();
@@ -281,8 +302,8 @@ fn serve(place: &Place, server: &Server, sctp: &BTreeSet<(Place, IpAddr, u16)>) 
                 // The send buffer of a new socket always has room for one line.
                 Ok((mut stream, peer)) => drop(stream.write_all(line(peer.ip()).as_bytes())),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
-                // The client closed the connection before it was accepted; accept(2) recommends to retry.
-                Err(e) if e.kind() == io::ErrorKind::ConnectionAborted => {}
+                // Other clients may wait behind this one, and there is no second event for them.
+                Err(e) if is_of_one_client(&e) => {}
                 Err(_) => return,
             }
         },

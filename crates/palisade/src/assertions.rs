@@ -15,6 +15,7 @@ mod formats;
 mod lab;
 #[cfg(feature = "live")]
 mod probe;
+mod probe_arguments;
 mod resolve;
 mod selector;
 mod text;
@@ -83,9 +84,8 @@ pub(crate) struct Test {
     /// Try every connection that an assertion is about with packets, too, in a lab of the manifests
     #[arg(long, conflicts_with_all = ["live", "watch", "init", "schema"])]
     lab: bool,
-    #[cfg(feature = "live")]
     #[command(flatten)]
-    probe: probe::ProbeArguments,
+    probe: probe_arguments::ProbeArguments,
     /// Check again whenever a file changes, until interrupted
     #[arg(long, conflicts_with_all = ["init", "schema"])]
     watch: bool,
@@ -156,7 +156,10 @@ fn once(arguments: &Test) -> Result<Outcome> {
         // What holds for a part of the manifests need not hold for them.
         return Ok(if errors && outcome == Outcome::Yes { Outcome::Incomplete } else { outcome });
     }
-    #[cfg(feature = "live")]
+    #[cfg(not(feature = "live"))]
+    if arguments.probe.probe {
+        return Err(crate::left_out::no_client("leave out --probe"));
+    }
     if arguments.probe.probe && !(arguments.sources.files.is_empty() && arguments.sources.render.is_empty()) {
         bail!("--probe tries connections of the cluster as it is: leave out -f, -k and --helm");
     }

@@ -81,6 +81,15 @@ fn without_a_client_files_are_read_and_clusters_are_not() {
         assert!(err.contains("without the feature `live`") && err.contains(EVERYTHING), "{words:?}: {err}");
         assert!(err.contains("use -f PATH"), "{words:?}: {err}");
     }
+    let probe = ["test", "examples/shop.assertions.yaml", "--probe"];
+    for words in [&probe[..], &[&probe[..], &["-f", "examples/shop"]].concat()] {
+        let (code, out, err) = palisade(words);
+        assert_eq!((code, &*out), (Some(2), ""), "{words:?}: {err}");
+        assert!(
+            err.contains("this build has no Kubernetes client") && err.contains("leave out --probe"),
+            "{err}"
+        );
+    }
     let (code, _, err) = palisade(&["diff", "--live", "examples/shop"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("this build has no Kubernetes client") && err.contains("give two paths"), "{err}");

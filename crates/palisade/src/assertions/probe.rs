@@ -13,13 +13,9 @@
 mod judge;
 mod plan;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, anyhow, bail};
-use clap::Args;
 use palisade_api::{
     Access,
     ephemeral::{EphemeralClient, EphemeralCommand},
@@ -27,9 +23,9 @@ use palisade_api::{
 use palisade_policy::ObjectKey;
 
 use self::plan::{ProbePlan, Sender};
-use super::{check::TestResult, counted};
+use super::{check::TestResult, counted, probe_arguments::ProbeArguments};
 use crate::{
-    cluster::{self, ClusterArguments},
+    cluster::ClusterArguments,
     connection_ends,
     dial::{self, Dialed},
     escape,
@@ -41,25 +37,6 @@ use crate::{
 const AGENTS_NAMESPACE: &str = "palisade-system";
 /// The labels of their DaemonSet.
 const AGENTS_SELECTOR: &str = "app.kubernetes.io/name=palisade";
-const HEADING: &str = "Probe options";
-
-/// The options of `--probe`.
-#[derive(Debug, Args)]
-pub(super) struct ProbeArguments {
-    /// Try connections between pods of the cluster, too, by a container that is added to one pod of each kind and ends by
-    /// itself; its record stays until the pod is replaced
-    #[arg(long, conflicts_with_all = ["lab", "watch", "init", "schema"], help_heading = HEADING)]
-    pub(super) probe: bool,
-    /// The image of these containers, with /usr/local/bin/palisade [default: that of Palisade's agents]
-    #[arg(long, value_name = "IMAGE", requires = "probe", help_heading = HEADING)]
-    probe_image: Option<String>,
-    /// Add containers to pods of this namespace only; may be repeated [default: wherever an assertion has sources]
-    #[arg(long, value_name = "NAME", requires = "probe", help_heading = HEADING)]
-    probe_namespace: Vec<String>,
-    /// How long a container may take from its start to its end
-    #[arg(long, value_name = "TIME", requires = "probe", default_value = "90s", value_parser = cluster::time, help_heading = HEADING)]
-    probe_timeout: Duration,
-}
 
 /// What came of the connections of one pod, or why nothing did.
 type Outcomes = BTreeMap<ObjectKey, Result<Vec<Dialed>, String>>;
