@@ -7,7 +7,8 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_analysis::{
-    ConnectionEnd, Connections, ConnectionsOptions, EdgeLabels, FoldSelection, GroupBy, Reasoner, explain,
+    ConnectionEnd, Connections, ConnectionsOptions, EdgeLabels, FoldSelection, GroupBy, NodeAddresses,
+    Reasoner, explain,
 };
 use palisade_policy::{Cluster, Direction, Endpoint, Family, Traffic, Verdict, walk::Decider};
 use palisade_testkit::{Shape, endpoints};
@@ -39,24 +40,66 @@ fn explained(
     [of(Direction::Egress), of(Direction::Ingress)]
 }
 
+/// Which endpoints have the addresses of each end, by family: of a pod one, of other ends all.
+type ByEnd = BTreeMap<(usize, Family), Vec<Endpoint>>;
+
+fn by_end(cluster: &Cluster, answer: &Connections) -> ByEnd {
+    let mut found = ByEnd::new();
+    for endpoint in endpoints(cluster) {
+        for number in 0..answer.ends().len() {
+            let end = answer.end(number);
+            let (holds, alone) = match &endpoint {
+                Endpoint::Pod { key, .. } => (end.holds_pod(key), true),
+                Endpoint::External(address) => (end.holds_external(*address), false),
+                Endpoint::Node { name, address } => match end {
+                    ConnectionEnd::OwnNode(nodes) | ConnectionEnd::Nodes(nodes) => {
+                        let is = |n: &NodeAddresses| n.name == *name && n.addresses.contains(address);
+                        (nodes.iter().any(is), false)
+                    }
+                    _ => (false, false),
+                },
+            };
+            let known = found.entry((number, Family::of(endpoint.address()))).or_default();
+            if holds && (!alone || known.is_empty()) {
+                known.push(endpoint.clone());
+            }
+        }
+    }
+    found
+}
+
+/// Returns the pairs of endpoints that two ends describe: between a node and a pod on it only if the source is the pod's
+/// own node.
+fn pairs_of<'a>(
+    cluster: &'a Cluster,
+    answer: &'a Connections,
+    by_end: &'a ByEnd,
+    [from, to]: [usize; 2],
+    family: Family,
+) -> Vec<(&'a Endpoint, &'a Endpoint)> {
+    let of = |end| by_end.get(&(end, family)).into_iter().flatten();
+    let own = matches!(answer.end(from), ConnectionEnd::OwnNode(_));
+    let fits = |source: &Endpoint, target: &Endpoint| match (source, target) {
+        (Endpoint::Node { name, .. }, Endpoint::Pod { key, .. }) => {
+            (cluster.pods.get(key).is_some_and(|pod| pod.node.as_ref() == Some(name))) == own
+        }
+        _ => true,
+    };
+    of(from)
+        .flat_map(|source| of(to).map(move |target| (source, target)))
+        .filter(|(source, target)| fits(source, target))
+        .collect()
+}
+
 fn agrees(cluster: &Cluster, denied: bool) -> Result<(), String> {
-    let options = ConnectionsOptions { group_by: GroupBy::Pod, only_denied: denied, ..Default::default() };
+    let options =
+        ConnectionsOptions { group_by: GroupBy::Pod, only_denied: denied, nodes: true, ..Default::default() };
     let answer = Connections::new(cluster, &options);
     let reasoner = Reasoner::new(cluster, &answer, denied);
     let selection = FoldSelection { labels: Some(&reasoner as &dyn EdgeLabels), ..FoldSelection::default() };
     let folded = answer.folded(&selection);
     let verdict = if denied { Verdict::Deny } else { Verdict::Allow };
-    let mut by_end: BTreeMap<(usize, Family), Endpoint> = BTreeMap::new();
-    for endpoint in endpoints(cluster) {
-        let holds = |number: &usize| match &endpoint {
-            Endpoint::Pod { key, .. } => answer.end(*number).holds_pod(key),
-            Endpoint::External(address) => answer.end(*number).holds_external(*address),
-            Endpoint::Node { .. } => false,
-        };
-        if let Some(end) = (0..answer.ends().len()).find(holds) {
-            by_end.entry((end, Family::of(endpoint.address()))).or_insert(endpoint);
-        }
-    }
+    let by_end = by_end(cluster, &answer);
     for edge in &folded.edges {
         let reasons = reasoner.reasons(edge.label);
         let given = [deciders(reasons.egress.iter()), deciders(reasons.ingress.iter())];
@@ -65,13 +108,12 @@ fn agrees(cluster: &Cluster, denied: bool) -> Result<(), String> {
             // The addresses of an external end may have different reasons, and not all are among the endpoints.
             let mut is_complete = true;
             for family in Family::BOTH.into_iter().filter(|f| families.contains(*f)) {
-                let (Some(source), Some(target)) = (by_end.get(&(from, family)), by_end.get(&(to, family)))
-                else {
-                    is_complete = false;
-                    continue;
-                };
-                let found = explained(cluster, source, target, edge.traffic, verdict);
-                expected.iter_mut().zip(found).for_each(|(all, own)| all.extend(own));
+                let pairs = pairs_of(cluster, &answer, &by_end, [from, to], family);
+                is_complete &= !pairs.is_empty();
+                for (source, target) in pairs {
+                    let found = explained(cluster, source, target, edge.traffic, verdict);
+                    expected.iter_mut().zip(found).for_each(|(all, own)| all.extend(own));
+                }
             }
             let external =
                 [from, to].iter().any(|end| matches!(answer.end(*end), ConnectionEnd::External(_)));
