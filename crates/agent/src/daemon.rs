@@ -24,6 +24,7 @@ mod over_budget;
 mod overrun;
 mod pod_addresses;
 mod pod_gate;
+mod refused_sources;
 mod repairs;
 mod restore;
 mod reviews;

@@ -5,6 +5,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 pub use palisade_nft::{RevocationSummary, conntrack::FiveTuple};
 use palisade_policy::{Delta, Direction, Name, NodePlan, ObjectKey};
 
@@ -98,6 +99,11 @@ pub trait DataPlane {
     /// Tells in which namespaces the source addresses of pods are not checked. Replaces those of an earlier call.
     fn set_unchecked_namespaces(&mut self, namespaces: BTreeSet<Name>) {
         drop(namespaces);
+    }
+
+    /// Tells which networks pods may use as a source beside their own addresses. Replaces those of an earlier call.
+    fn set_allowed_sources(&mut self, sources: &BTreeMap<ObjectKey, BTreeSet<IpNet>>) {
+        _ = sources;
     }
 
     /// Reads the kernel and returns whether it holds [`DataPlane::programmed`]. `O(plan)`: used only after a rejection.

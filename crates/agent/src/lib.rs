@@ -45,6 +45,7 @@ pub mod log;
 pub mod metrics;
 mod nftables;
 mod node;
+mod pod_sources;
 mod reconcile;
 #[cfg(feature = "daemon")]
 mod replace;

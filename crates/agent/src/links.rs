@@ -18,6 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use palisade_nft::{Mac, NodeLinks, SourceCheck};
 use palisade_policy::{Name, ObjectKey};
@@ -64,6 +65,8 @@ pub(crate) struct LinkMonitor {
     unbound: BTreeMap<u32, String>,
     /// The namespaces in which source addresses are not checked.
     unchecked: BTreeSet<Name>,
+    /// The networks that pods may use as a source beside their own addresses.
+    allowed: BTreeMap<ObjectKey, BTreeSet<IpNet>>,
     /// Which senders are checked, and so which interfaces are bound to pods.
     source_check: SourceCheck,
     /// Whether links or routes changed, or a reading failed, since the last full reading.
@@ -88,6 +91,7 @@ impl LinkMonitor {
             named: NamedNamespaces::default(),
             unbound: BTreeMap::new(),
             unchecked: BTreeSet::new(),
+            allowed: BTreeMap::new(),
             source_check,
             stale: true,
             read: None,
@@ -98,6 +102,17 @@ impl LinkMonitor {
     pub(crate) fn set_unchecked_namespaces(&mut self, namespaces: BTreeSet<Name>) {
         self.stale |= self.unchecked != namespaces;
         self.unchecked = namespaces;
+    }
+
+    /// Tells which networks pods may use as a source beside their own addresses.
+    pub(crate) fn set_allowed_sources(&mut self, allowed: &BTreeMap<ObjectKey, BTreeSet<IpNet>>) {
+        self.stale |= self.allowed != *allowed;
+        self.allowed.clone_from(allowed);
+    }
+
+    /// Whether it must be known which pods routed interfaces lead to.
+    fn binds_interfaces(&self) -> bool {
+        self.source_check == SourceCheck::Strict || !self.allowed.is_empty()
     }
 
     /// Tells which pods local addresses belong to, before the addresses are added. The owners of other addresses stay.
@@ -229,7 +244,7 @@ impl LinkMonitor {
                 out.pod_interfaces.insert(index);
                 if is_bridge {
                     out.pod_bridges.insert(index);
-                } else if self.source_check == SourceCheck::Strict {
+                } else if self.binds_interfaces() {
                     ends.extend(links.iter().find(|link| link.index == index).and_then(Link::port));
                 }
             }
@@ -258,13 +273,17 @@ impl LinkMonitor {
         for (index, owner) in bindings.owners() {
             if out.pod_ports.contains(&index) {
                 out.owners.insert(index, owner);
-            } else if !is_unchecked(&index) {
+            } else if self.source_check == SourceCheck::Strict && !is_unchecked(&index) {
                 out.interface_owners.insert(index, owner.addresses);
             }
+            if let Some(networks) = bindings.pod(index).and_then(|pod| self.allowed.get(pod)) {
+                out.allowed_sources.insert(index, networks.clone());
+            }
         }
+        let is_strict = self.source_check == SourceCheck::Strict;
         let is_unbound = |link: &&Link| {
-            let leads_to_pod =
-                out.pod_ports.contains(&link.index) || ends.iter().any(|end| end.index == link.index);
+            let leads_to_pod = out.pod_ports.contains(&link.index)
+                || is_strict && ends.iter().any(|end| end.index == link.index);
             leads_to_pod && bindings.pod(link.index).is_none()
         };
         self.unbound.extend(links.iter().filter(is_unbound).map(|link| (link.index, link.name.clone())));

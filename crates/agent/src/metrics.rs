@@ -144,6 +144,8 @@ metrics! {
     learned_addresses: Gauge, "palisade_learned_addresses", "Addresses that were learned from DNS, of all names";
     unbound_ports: Gauge, "palisade_unbound_ports",
         "Bridge ports that lead to pods which are not known, and whose source addresses are checked less strictly";
+    refused_source_pods: Gauge, "palisade_refused_source_pods",
+        "Pods of this node that may not use a source which they ask for by annotation";
     drops: Family<DropLabels, Counter>, "palisade_drops",
         "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
     audited: Family<DropLabels, Counter>, "palisade_audited_packets",

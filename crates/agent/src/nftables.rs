@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
 };
 
+use ipnet::IpNet;
 use palisade_nft::{
     Commit, Enforcer, EnforcerOptions, ExistingTable, Feature, Kernel, NodeLinks, Verification, conntrack,
     cut_off, drift, drops,
@@ -372,6 +373,12 @@ impl DataPlane for NftDataPlane {
     fn set_unchecked_namespaces(&mut self, namespaces: BTreeSet<Name>) {
         if let Some(links) = &mut self.links {
             links.set_unchecked_namespaces(namespaces);
+        }
+    }
+
+    fn set_allowed_sources(&mut self, sources: &BTreeMap<ObjectKey, BTreeSet<IpNet>>) {
+        if let Some(links) = &mut self.links {
+            links.set_allowed_sources(sources);
         }
     }
 

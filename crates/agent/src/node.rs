@@ -35,6 +35,8 @@ pub struct NodeAgent<D: DataPlane> {
     clock: Clock,
     reviews: Reviews<D::ConntrackEntry>,
     degraded: Degraded,
+    /// The version of [`Reconciler::pod_sources`] that the data plane has.
+    sources: u64,
 }
 
 /// The time since the agent was created.
@@ -62,6 +64,7 @@ impl<D: DataPlane> NodeAgent<D> {
             clock: Clock(Box::new(move || started.elapsed())),
             reviews: Reviews::default(),
             degraded: Degraded::default(),
+            sources: 0,
         }
     }
 
@@ -131,6 +134,11 @@ impl<D: DataPlane> NodeAgent<D> {
         report.compile = self.now() - begin;
         if may_change_checks {
             self.plane.set_unchecked_namespaces(self.reconciler.unchecked_namespaces());
+        }
+        let (sources, version) = self.reconciler.pod_sources();
+        if self.sources != version {
+            self.plane.set_allowed_sources(&sources.allowed);
+            self.sources = version;
         }
         while !actions.is_empty() {
             let mut next = Vec::new();

@@ -110,8 +110,18 @@ const POLICY_FIELDS: &[&str] = &["metadata.labels", MODE_ANNOTATION, "metadata.c
 /// The only annotation of policies that is kept: it sets the mode of a policy ([`palisade_policy::MODE_KEY`]).
 const MODE_ANNOTATION: &str = "metadata.annotations.palisade.dev/mode";
 
-/// The only annotation of namespaces that is kept: it sets what happens to what policies deny ([`palisade_policy::DENY_KEY`]).
+/// The annotations of namespaces that are kept: what happens to what policies deny ([`palisade_policy::DENY_KEY`]), and within which networks
+/// pods may set sources ([`palisade_policy::ALLOW_SOURCE_WITHIN_KEY`]).
 const DENY_ANNOTATION: &str = "metadata.annotations.palisade.dev/deny";
+const ALLOW_SOURCE_WITHIN_ANNOTATION: &str = "metadata.annotations.palisade.dev/allow-source-within";
+
+/// The only annotation of pods that is kept: the sources that it asks for ([`palisade_policy::ALLOW_SOURCE_KEY`]).
+const ALLOW_SOURCE_ANNOTATION: &str = "metadata.annotations.palisade.dev/allow-source";
+
+/// All annotations that are kept.
+#[cfg(all(test, feature = "client"))]
+const ANNOTATIONS: [&str; 4] =
+    [MODE_ANNOTATION, DENY_ANNOTATION, ALLOW_SOURCE_ANNOTATION, ALLOW_SOURCE_WITHIN_ANNOTATION];
 
 const OWNER_FIELDS: &[&str] = &[
     "metadata.ownerReferences.apiVersion",
@@ -154,16 +164,17 @@ macro_rules! catalogue {
 }
 
 // Secrets, ConfigMaps and the like are not read. Of the kinds that are, only what decisions and names need is kept: no environment
-// variables, arguments, annotations but that for the mode of policies, keys, or headers that a route adds.
+// variables, arguments, annotations but those of Palisade itself, keys, or headers that a route adds.
 catalogue! {
     /// Namespaces: their labels.
-    Namespace = Resource::watched("namespaces", "").cluster_scoped().fields(&["metadata.labels", DENY_ANNOTATION]).if_missing(
+    Namespace = Resource::watched("namespaces", "").cluster_scoped().fields(&["metadata.labels", DENY_ANNOTATION, ALLOW_SOURCE_WITHIN_ANNOTATION]).if_missing(
         "labels of namespaces are unknown: rules that select namespaces may match more or fewer than shown",
     );
     /// Pods: addresses, labels, node, declared ports, and those of the node that stand for them.
     Pod = Resource::watched("pods", "")
         .fields(&[
             "metadata.labels",
+            ALLOW_SOURCE_ANNOTATION,
             "metadata.creationTimestamp",
             "metadata.ownerReferences.apiVersion",
             "metadata.ownerReferences.kind",
@@ -397,9 +408,7 @@ mod tests {
             assert_eq!(ResourceKind::from_name(never), None);
         }
         for kind in ResourceKind::all() {
-            for path in
-                kind.fields().iter().filter(|path| ![MODE_ANNOTATION, DENY_ANNOTATION].contains(*path))
-            {
+            for path in kind.fields().iter().filter(|path| !ANNOTATIONS.contains(*path)) {
                 let secret = ["annotations", "managedFields", "env", "args", "command", "key", "volumes"];
                 assert!(path.split('.').all(|step| !secret.contains(&step)), "{kind} {path}");
             }

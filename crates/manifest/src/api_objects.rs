@@ -10,12 +10,12 @@
 use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
-    ContainerPort, Deny, Interner, Labels, MODE_KEY, Name, Namespace, Node, ObjectKey, Phase, Pod, Policy,
-    Protocol, Uid, Workload,
+    AnnotatedSources, ContainerPort, Deny, Interner, Labels, MODE_KEY, Name, Namespace, Node, ObjectKey,
+    Phase, Pod, Policy, Protocol, Uid, Workload,
 };
 
 use crate::{
-    deny,
+    allow_source, deny,
     diagnostic::{Code, Diagnostic, Severity},
     meta::{self, Owner},
     mode, names,
@@ -68,6 +68,7 @@ impl ObjectDecoder {
         };
         let spec = object.spec.as_ref();
         let status = object.status.as_ref();
+        let annotations = object.metadata.annotations.as_ref();
         let phase = match pod::phase_named(status.map_or("", |s| &s.phase)) {
             Ok(phase) => phase.unwrap_or_default(),
             Err(message) => {
@@ -84,6 +85,8 @@ impl ObjectDecoder {
             created: meta::epoch_seconds(&object.metadata.creation_timestamp).unwrap_or(0),
             uid: uid(&object.metadata),
             workload: Some(self.workload(object, &labels, &key.name)),
+            allow_source: found
+                .sources(annotations.and_then(|all| all.allow_source.as_deref()), allow_source::POD),
             labels,
             key,
         };
@@ -125,6 +128,10 @@ impl ObjectDecoder {
         }
         let namespace = Namespace {
             deny: deny.map(Deny::of_value),
+            allow_source_within: found.sources(
+                object.annotations.as_ref().and_then(|all| all.allow_source_within.as_deref()),
+                allow_source::NAMESPACE,
+            ),
             ..Namespace::new(self.names.name(&object.name), &labels)
         };
         Decoded { value: namespace, findings: found.list }
@@ -226,6 +233,14 @@ struct Findings<'f> {
 impl<'f> Findings<'f> {
     fn of(kind: &'static str, metadata: &'f ApiObjectMeta<'f>) -> Self {
         Self { kind, metadata, list: Vec::new() }
+    }
+
+    /// Parses an annotation that lists sources. A wrong one allows none.
+    fn sources(&mut self, value: Option<&str>, annotation: allow_source::Annotation) -> AnnotatedSources {
+        allow_source::parse(value.unwrap_or_default(), annotation).unwrap_or_else(|message| {
+            self.warn("metadata.annotations", Code::Ambiguous, message);
+            AnnotatedSources::default()
+        })
     }
 
     fn warn(&mut self, path: &str, code: Code, message: String) {

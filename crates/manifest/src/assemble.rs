@@ -288,6 +288,7 @@ impl PodMaker<'_> {
             created: workload.created,
             uid: palisade_policy::Uid::UNKNOWN,
             workload: Some(root.clone()),
+            allow_source: palisade_policy::AnnotatedSources::default(),
         };
         self.cluster.pods.insert(pod);
     }

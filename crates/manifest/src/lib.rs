@@ -42,6 +42,7 @@
 #![forbid(unsafe_code)]
 
 mod addresses;
+mod allow_source;
 pub mod api_objects;
 mod assemble;
 mod callers;

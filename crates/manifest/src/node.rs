@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use palisade_policy::{Namespace, Node};
 
 use crate::{
+    allow_source,
     cidr::{Cidr, parse_ip},
     declared::{Declaration, DeclaredNode},
     decode::Context,
@@ -74,5 +75,6 @@ pub(crate) fn namespace(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Dec
     let deny = deny::of_annotation(cx, object);
     let meta = &object.meta;
     let namespace = Namespace::new(meta.key.name.clone(), &meta.labels);
-    Some(Declaration::Namespace(Namespace { deny, ..namespace }))
+    let allow_source_within = allow_source::of_namespace(cx, object);
+    Some(Declaration::Namespace(Namespace { deny, allow_source_within, ..namespace }))
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use palisade_policy::{ContainerPort, Family, Labels, Phase, Pod};
 
 use crate::{
+    allow_source,
     cidr::parse_ip,
     declared::{Declaration, DeclaredPod, PodTemplate, TemplatePlaces},
     decode::{Context, Fields},
@@ -107,6 +108,7 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declarati
     let has_none = from_cluster || phase.is_some_and(|p| p != Phase::Running && p != Phase::Unknown);
     let awaits_address = addresses.is_empty() && has_none;
     let pod = Pod {
+        allow_source: allow_source::of_pod(cx, object),
         key: meta.key.clone(),
         labels: template.labels,
         addresses,

@@ -116,6 +116,13 @@ pub(crate) fn node_set(set: NodeSet) -> Set {
         NodeSet::InterfaceSources(family) => {
             (format!("interface_sources{}", family_digit(family)), Key::InterfaceAddress(family))
         }
+        NodeSet::AllowedSources(family) => {
+            (format!("allowed_sources{}", family_digit(family)), Key::InterfaceAddress(family))
+        }
+        NodeSet::PortAllowed(family) => {
+            (format!("allowed{}", family_digit(family)), Key::InterfaceAddress(family))
+        }
+        NodeSet::PortAllowedTargets => ("allowed_targets".to_owned(), Key::InterfaceTarget),
         NodeSet::CheckedPorts => ("checked_ports".to_owned(), Key::Interface),
         NodeSet::BoundPorts => ("bound_ports".to_owned(), Key::Interface),
         NodeSet::HardwarePorts => ("mac_ports".to_owned(), Key::Interface),
@@ -133,5 +140,5 @@ pub(crate) fn node_set(set: NodeSet) -> Set {
             (format!("tunnel_ends{}", family_digit(family)), Key::Address(family))
         }
     };
-    Set::plain(name, key, Content::Node(set))
+    Set { intervals: set.has_ranges(), ..Set::plain(name, key, Content::Node(set)) }
 }

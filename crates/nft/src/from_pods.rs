@@ -112,6 +112,7 @@ fn forged(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
         Expression::Verdict(Outcome::Return),
     ]];
     rules.extend(options.allowed_sources.iter().map(|network| allowed(*network, sets)));
+    rules.extend(Family::BOTH.map(|family| allowed_by_annotation(family, sets)));
     if is_strict {
         rules.extend(Family::BOTH.map(|family| not_the_pods(family, sets)));
     }
@@ -129,6 +130,22 @@ fn allowed(network: IpNet, sets: &BaseSets) -> Rule {
         Expression::Family(family),
         Expression::SenderInNetwork(source, network),
         Expression::SenderIn { field: source, by_port: false, set: local, inverted: true },
+        Expression::Verdict(Outcome::Return),
+    ]
+}
+
+/// Accepts a source that the pod of this interface may use, unless it is the address of a pod of this node.
+fn allowed_by_annotation(family: Family, sets: &BaseSets) -> Rule {
+    let source_in = |by_port, set, inverted| Expression::SenderIn {
+        field: SenderField::Source(family),
+        by_port,
+        set: sets.node(set).name.clone(),
+        inverted,
+    };
+    vec![
+        Expression::Family(family),
+        source_in(true, NodeSet::AllowedSources(family), false),
+        source_in(false, NodeSet::Local(family), true),
         Expression::Verdict(Outcome::Return),
     ]
 }

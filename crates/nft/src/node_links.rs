@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
 use palisade_policy::{Delta, Family, NodePlan, Protocol};
 
 use crate::{
@@ -31,6 +32,9 @@ pub struct NodeLinks {
     pub interface_owners: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The pods that these ports lead to, of those ports whose pods are known.
     pub owners: BTreeMap<u32, PortOwner>,
+    /// Networks whose addresses a pod may use as a source beside its own, by the interface or bridge port that leads to it. Addresses of local
+    /// pods in them stay theirs.
+    pub allowed_sources: BTreeMap<u32, BTreeSet<IpNet>>,
     /// The ports whose senders are not checked.
     pub unchecked_ports: BTreeSet<u32>,
     /// The hardware addresses of the bridges that lead to local pods.
@@ -77,7 +81,9 @@ impl NodeLinks {
             let of_senders = NodeSet::OF_SENDERS.map(|set| self.all_sender_elements(set, &next).len());
             of_bridge += of_senders.iter().sum::<usize>();
         }
+        let of_interfaces = Family::BOTH.map(|family| self.allowed_elements(false, family).count());
         plan.local.len()
+            + of_interfaces.iter().sum::<usize>()
             + plan.refusing.len()
             + links
             + tunnels
@@ -103,12 +109,15 @@ impl NodeLinks {
                 let of_family = all.filter(|(_, address)| Family::of(*address) == family);
                 of_family.map(|(index, address)| Element::InterfaceAddress(index, address)).collect()
             }
+            NodeSet::AllowedSources(family) => self.allowed_elements(false, family).collect(),
             NodeSet::CheckedPorts
             | NodeSet::BoundPorts
             | NodeSet::HardwarePorts
             | NodeSet::PortHardware
             | NodeSet::Hardware
             | NodeSet::PortSources(_)
+            | NodeSet::PortAllowed(_)
+            | NodeSet::PortAllowedTargets
             | NodeSet::PortTargets => self.sender_elements(set).into_iter().collect(),
             NodeSet::Taken(_) | NodeSet::TakenTargets => self.all_sender_elements(set, next),
             NodeSet::TunnelPorts => self.tunnel_ports.iter().copied().map(Element::Port).collect(),
@@ -166,6 +175,9 @@ impl NodeLinks {
             NodeSet::BoundInterfaces | NodeSet::InterfaceSources(_) => {
                 self.interface_owners == to.interface_owners
             }
+            NodeSet::AllowedSources(_) => {
+                self.allowed_sources == to.allowed_sources && self.pod_ports == to.pod_ports
+            }
             NodeSet::BridgePorts | NodeSet::BridgePortPairs => self.pod_ports == to.pod_ports,
             NodeSet::TunnelPorts => self.tunnel_ports == to.tunnel_ports,
             NodeSet::TunnelProtocols => self.tunnel_protocols == to.tunnel_protocols,
@@ -179,8 +191,9 @@ impl NodeLinks {
         }
         let of = |links: &Self| links.elements(node_set, next).into_iter().collect::<BTreeSet<Element>>();
         let (before, after) = (of(self), of(to));
-        phases.join.extend(add(set, after.difference(&before).cloned().collect()));
-        phases.leave.extend(remove(set, before.difference(&after).cloned().collect()));
+        let (added, removed) =
+            (after.difference(&before).cloned().collect(), before.difference(&after).cloned().collect());
+        phases.change_elements(set, added, removed);
     }
 }
 

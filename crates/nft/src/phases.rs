@@ -49,6 +49,18 @@ impl Phases {
         }
     }
 
+    /// Adds the changes of a set's elements: additions, then removals. Ranges of keys with several parts must not overlap, so those are
+    /// removed before others are added, in one step.
+    pub(crate) fn change_elements(&mut self, set: &Arc<Set>, added: Vec<Element>, removed: Vec<Element>) {
+        let is_ranged = |elements: &[Element]| matches!(elements.first(), Some(Element::InterfaceRange(..)));
+        if is_ranged(&added) && is_ranged(&removed) {
+            self.join.push(remove(set, removed).chain(add(set, added)).flatten().collect());
+            return;
+        }
+        self.join.extend(add(set, added));
+        self.leave.extend(remove(set, removed));
+    }
+
     /// Returns whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { create, join, hairpin, bridge, switch, leave, delete, moves_addresses: _, atomic: _ } =

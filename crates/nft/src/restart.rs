@@ -277,6 +277,12 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
         let port = |key: &[u8]| Some(u16::from_be_bytes(key.try_into().ok()?));
         return Some(Element::Ports(port(first)?, port(last)?));
     }
+    if let Key::InterfaceAddress(_) | Key::InterfaceTarget = set.key {
+        let ((port, first), (same, last)) = (first.split_at_checked(4)?, last.split_at_checked(4)?);
+        let range = IpRange { first: address(first)?, last: address(last)? };
+        let port = (port == same).then_some(port)?;
+        return Some(Element::InterfaceRange(u32::from_ne_bytes(port.try_into().ok()?), range));
+    }
     Some(Element::Range(IpRange { first: address(first)?, last: address(last)? }))
 }
 

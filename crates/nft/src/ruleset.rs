@@ -223,7 +223,7 @@ pub(crate) struct Set {
     pub(crate) name: Name,
     /// The type of its keys.
     pub(crate) key: Key,
-    /// Whether its elements are ranges.
+    /// Whether its elements are ranges. Of a key with several parts, the last one.
     pub(crate) intervals: bool,
     /// Whether it is a verdict map, whose elements jump to chains.
     pub(crate) verdicts: bool,
@@ -320,6 +320,8 @@ pub(crate) enum Element {
     InterfaceHardware(u32, Mac),
     /// An interface index and an IPv6 address in a message of neighbor discovery.
     InterfaceTarget(u32, Ipv6Addr),
+    /// An interface index and a range of addresses, also as targets of neighbor discovery.
+    InterfaceRange(u32, IpRange),
     /// The address of a local pod and the chain that decides for it.
     Jump(IpAddr, Name),
     /// The address of a local pod as both source and destination, and the chain that decides what it may use of itself.

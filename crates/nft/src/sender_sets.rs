@@ -6,7 +6,8 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::Family;
+use ipnet::IpNet;
+use palisade_policy::{Family, IpRange};
 
 use crate::{
     NodeLinks,
@@ -42,6 +43,8 @@ impl NodeLinks {
             NodeSet::PortTargets => {
                 addresses().filter_map(|(port, a)| Some(Element::InterfaceTarget(port, v6(a)?))).collect()
             }
+            NodeSet::PortAllowed(family) => self.allowed_elements(true, family).collect(),
+            NodeSet::PortAllowedTargets => self.allowed_elements(true, Family::V6).collect(),
             NodeSet::Taken(_) | NodeSet::TakenTargets => {
                 self.taken().into_iter().filter_map(|address| taken(set, address)).collect()
             }
@@ -97,13 +100,26 @@ impl NodeLinks {
         let differs = |a: &BTreeSet<Element>, b: &BTreeSet<Element>| -> Vec<Element> {
             a.difference(b).filter(|e| !of_nodes(e)).cloned().collect()
         };
-        phases.join.extend(add(set, differs(&after, &before)));
-        phases.leave.extend(remove(set, differs(&before, &after)));
+        phases.change_elements(set, differs(&after, &before), differs(&before, &after));
+    }
+
+    /// Returns the further sources of pods behind bridge ports, or behind other interfaces, as disjoint ranges.
+    pub(crate) fn allowed_elements(&self, of_ports: bool, family: Family) -> impl Iterator<Item = Element> {
+        let chosen = self.allowed_sources.iter().filter(move |(i, _)| self.pod_ports.contains(i) == of_ports);
+        chosen.flat_map(move |(index, networks)| {
+            let of_family = networks.iter().filter(|network| Family::of(network.addr()) == family);
+            let disjoint = IpNet::aggregate(&of_family.copied().collect());
+            disjoint.into_iter().map(|network| {
+                let range = IpRange { first: network.network(), last: network.broadcast() };
+                Element::InterfaceRange(*index, range)
+            })
+        })
     }
 
     /// Returns whether all that the check of senders uses is the same.
     fn has_senders_of(&self, other: &Self) -> bool {
         self.pod_ports == other.pod_ports
+            && self.allowed_sources == other.allowed_sources
             && self.unchecked_ports == other.unchecked_ports
             && self.owners == other.owners
             && self.host_addresses == other.host_addresses

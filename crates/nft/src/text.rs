@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use palisade_policy::{Delta, Direction, Family, NodePlan};
+use palisade_policy::{Delta, Direction, Family, IpRange, NodePlan};
 
 use crate::{
     EnforcerOptions, Mac, NodeLinks, PlanError,
@@ -139,9 +139,9 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         _ = writeln!(out, "\t\ttimeout {}s\n\t\tgc-interval 60s", REVOKED_TIMEOUT.as_secs());
     }
     if let [first, rest @ ..] = elements {
-        _ = write!(out, "\t\telements = {{ {}", element(first));
+        _ = write!(out, "\t\telements = {{ {}", element_of(set, first));
         for e in rest {
-            _ = write!(out, ",\n\t\t\t     {}", element(e));
+            _ = write!(out, ",\n\t\t\t     {}", element_of(set, e));
         }
         out.push_str(" }\n");
     }
@@ -152,7 +152,20 @@ fn address_type(family: Family) -> &'static str {
     if family == Family::V4 { "ipv4_addr" } else { "ipv6_addr" }
 }
 
-/// Formats an element as `nft` reads it.
+/// Formats an element of a set as `nft` reads it.
+fn element_of(set: &Set, one: &Element) -> String {
+    match (set.key, one) {
+        (
+            Key::InterfaceTarget,
+            Element::InterfaceRange(port, IpRange { first: IpAddr::V6(first), last: IpAddr::V6(last) }),
+        ) => {
+            format!("{port} . {}", span(&target(*first), &target(*last)))
+        }
+        _ => element(one),
+    }
+}
+
+/// Formats an element, as `nft` reads it but for ranges of targets of neighbor discovery.
 pub(crate) fn element(element: &Element) -> String {
     match element {
         Element::Address(a) => a.to_string(),
@@ -176,6 +189,7 @@ pub(crate) fn element(element: &Element) -> String {
         Element::InterfaceAddress(port, a) => format!("{port} . {a}"),
         Element::InterfaceHardware(port, mac) => format!("{port} . {}", hardware(*mac)),
         Element::InterfaceTarget(port, a) => format!("{port} . {}", target(*a)),
+        Element::InterfaceRange(port, range) => format!("{port} . {}", span(&range.first, &range.last)),
     }
 }
 

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    Addressing, Deny, DomainName, DomainPattern, IpRange, Labels, LearnedName, Mode, Name, ObjectKey, Pod,
-    Pods, Policy, PolicyKey, Service, address::union,
+    Addressing, AnnotatedSources, Deny, DomainName, DomainPattern, IpRange, Labels, LearnedName, Mode, Name,
+    ObjectKey, Pod, Pods, Policy, PolicyKey, Service, address::union,
 };
 
 /// The label of every namespace whose value is the namespace's name (SEMANTICS A13).
@@ -21,6 +21,8 @@ pub struct Namespace {
     pub labels: Labels,
     /// What happens to packets that policies of its pods deny, if its annotation [`crate::DENY_KEY`] says so.
     pub deny: Option<Deny>,
+    /// Within which networks its pods may set sources, by [`crate::ALLOW_SOURCE_WITHIN_KEY`].
+    pub allow_source_within: AnnotatedSources,
 }
 
 impl Namespace {
@@ -28,7 +30,12 @@ impl Namespace {
     #[must_use]
     pub fn new(name: impl Into<Name>, labels: &Labels) -> Self {
         let name = name.into();
-        Self { labels: labels.with(NAMESPACE_NAME_LABEL, &name), name, deny: None }
+        Self {
+            labels: labels.with(NAMESPACE_NAME_LABEL, &name),
+            name,
+            deny: None,
+            allow_source_within: AnnotatedSources::default(),
+        }
     }
 }
 

@@ -77,9 +77,11 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use crate::{
-    Change, Cluster, Delta, Deny, Direction, DomainName, Interner, LearnedName, MODE_KEY, Mode, Name,
-    Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey,
+    Change, Cluster, Delta, Deny, Direction, DomainName, Endpoint, Interner, LearnedName, MODE_KEY, Mode,
+    Name, Namespace, Node, NodePlan, ObjectKey, Pod, Policy, PolicyKey,
 };
 
 use self::{
@@ -241,6 +243,13 @@ impl Compiler {
     #[must_use]
     pub fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
         self.book.owner(address)
+    }
+
+    /// Returns an address of a network that another running pod or a node has, with its holder, if there is one.
+    /// `O(log addresses)`, plus the network's addresses that this pod has.
+    #[must_use]
+    pub fn other_holder_in(&self, network: IpNet, pod: &ObjectKey) -> Option<Endpoint> {
+        self.book.other_holder_in(network, pod)
     }
 
     /// Returns the local addresses that another pod owns than at the previous call, or that were not local then, with the pods that own

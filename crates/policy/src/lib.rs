@@ -18,6 +18,7 @@ use std::sync::Arc;
 pub mod address;
 mod address_set;
 mod addressing;
+mod allow_source;
 mod cluster;
 mod compile;
 mod deciding;
@@ -46,6 +47,9 @@ pub mod walk;
 pub use address::{Family, IpRange};
 pub use address_set::AddressSet;
 pub use addressing::Addressing;
+pub use allow_source::{
+    ALLOW_SOURCE_KEY, ALLOW_SOURCE_WITHIN_KEY, AnnotatedSources, AnnotatedSourcesError, MAX_ANNOTATED_SOURCES,
+};
 pub use cluster::{Change, Cluster, NAMESPACE_NAME_LABEL, Namespace, Node};
 pub use compile::{Budget, Compiler, EffectiveRules, Limit, OverBudget};
 pub use deciding::Deciding;

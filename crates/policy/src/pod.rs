@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{Family, Labels, Name, ObjectKey, Protocol, Uid};
+use crate::{AnnotatedSources, Family, Labels, Name, ObjectKey, Protocol, Uid};
 
 /// The phase of a pod (SEMANTICS A48, G-10).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -71,6 +71,8 @@ pub struct Pod {
     pub uid: Uid,
     /// The workload.
     pub workload: Option<Workload>,
+    /// Which sources it asks for beside its addresses, by [`crate::ALLOW_SOURCE_KEY`]. No decision depends on it.
+    pub allow_source: AnnotatedSources,
 }
 
 impl Pod {
@@ -88,6 +90,7 @@ impl Pod {
             created: 0,
             uid: Uid::UNKNOWN,
             workload: None,
+            allow_source: AnnotatedSources::default(),
         }
     }
 

@@ -84,6 +84,7 @@ pub(super) fn pod(rng: &mut Rng, style: Style, cluster: &Cluster, index: usize) 
     let name = format!("p{index}");
     let workload = rng.bool().then(|| Workload { kind: "Deployment".into(), name: "web".into() });
     Pod {
+        allow_source: Default::default(),
         key: ObjectKey::new(namespace_name(rng, cluster.namespaces.len()), name),
         labels: labels(rng),
         addresses: if host_network {

@@ -104,6 +104,7 @@ fn pod(workload: usize, index: usize, node: usize, namespaces: usize) -> Pod {
             .into();
     let number = index as u32 + 1;
     Pod {
+        allow_source: Default::default(),
         key: ObjectKey::new(namespace_name(namespace_of(workload, namespaces)), format!("{app}-{index}")),
         labels: labels.into_iter().collect(),
         addresses: vec![IpAddr::from((u32::from_be_bytes([10, 0, 0, 0]) + number).to_be_bytes())],

@@ -59,6 +59,7 @@ use super::{
     node_name,
     over_budget::OverBudgetReports,
     overrun::Overrun,
+    refused_sources::RefusedSources,
     repairs::Repairs,
     reviews::Reviews,
     shared::{Explain, Shared, Wording},
@@ -106,6 +107,7 @@ pub(super) struct Worker {
     explain: Explain,
     shortfall: Shortfall,
     over_budget: OverBudgetReports,
+    refused_sources: RefusedSources,
     /// The last generation of the table that was written.
     generation: u64,
     /// Whether the cluster has this node. `None` before the first snapshot.
@@ -166,6 +168,7 @@ impl Worker {
             explain,
             shortfall: Shortfall::default(),
             over_budget: OverBudgetReports::default(),
+            refused_sources: RefusedSources::default(),
             generation: 0,
             node_is_known: None,
             has_logged_takeover: false,
@@ -414,6 +417,7 @@ impl Worker {
         self.update_shortfall(&mut report, rejections);
         let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());
         self.over_budget.update(&self.node, reconciler, &self.metrics, reporter, &mut self.errors);
+        self.refused_sources.update(&self.node, reconciler, &self.metrics, reporter, &mut self.errors);
     }
 
     /// Checks whether the cluster has this node, and logs when that changes.

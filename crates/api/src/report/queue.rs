@@ -23,6 +23,8 @@ const DEBOUNCE: Duration = Duration::from_millis(500);
 const POD_START_REPORTED: Duration = Duration::from_secs(45);
 /// The most starts that wait to be reported.
 const MAX_POD_STARTS: usize = 100;
+/// The most pods with sources that are not allowed: a tenant may have many.
+const MAX_REFUSED_SOURCES: usize = 20;
 
 /// An object in whatever version.
 type Key = (ResourceKind, Option<Name>, Name);
@@ -49,6 +51,8 @@ pub(super) struct ReportQueue {
     over_budget: BTreeMap<ObjectRef, (String, Instant)>,
     /// Pods that started without their policies: the description, and until when it is reported.
     pod_starts: VecDeque<(ObjectRef, String, Instant)>,
+    /// Pods that may not use all sources that they ask for: why.
+    refused_sources: Vec<(ObjectRef, String)>,
     events: EventLog,
 }
 
@@ -76,6 +80,7 @@ impl ReportQueue {
             node_problem: None,
             over_budget: BTreeMap::new(),
             pod_starts: VecDeque::new(),
+            refused_sources: Vec::new(),
             events: EventLog::new(now),
         }
     }
@@ -125,6 +130,11 @@ impl ReportQueue {
     }
 
     /// Adds a pod that started without its policies. Of many, the oldest are not reported.
+    pub(super) fn refused_sources(&mut self, mut pods: Vec<(ObjectRef, String)>) {
+        pods.truncate(MAX_REFUSED_SOURCES);
+        self.refused_sources = pods;
+    }
+
     pub(super) fn pod_start(&mut self, pod: ObjectRef, why: String, now: Instant) {
         self.pod_starts.push_back((pod, why, now + POD_START_REPORTED));
         if self.pod_starts.len() > MAX_POD_STARTS {
@@ -189,6 +199,11 @@ impl ReportQueue {
         problems.extend(self.pod_starts.iter().map(|(pod, why, _)| Problem {
             about: pod.clone(),
             reason: "StartedWithoutPolicies",
+            note: truncate(why, MAX_NOTE),
+        }));
+        problems.extend(self.refused_sources.iter().map(|(pod, why)| Problem {
+            about: pod.clone(),
+            reason: "SourceNotAllowed",
             note: truncate(why, MAX_NOTE),
         }));
         if is_leader {

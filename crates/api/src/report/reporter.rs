@@ -69,6 +69,12 @@ impl Reporter {
         self.shared.queue().over_budget(policies, Instant::now(), self.delay());
     }
 
+    /// Reports all pods of this node that may not use the sources that they ask for, each with the reason, as an Event about the pod while it is
+    /// among them. Only the first 20 get one.
+    pub fn refused_sources(&self, pods: Vec<(ObjectRef, String)>) {
+        self.shared.queue().refused_sources(pods);
+    }
+
     /// Reports that a pod of this node started before its policies were programmed, or closed, once, as an Event about the pod.
     pub fn pod_start(&self, pod: ObjectRef, note: String) {
         self.shared.queue().pod_start(pod, note, Instant::now());

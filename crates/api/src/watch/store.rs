@@ -162,6 +162,7 @@ impl Store {
                     p.created,
                     p.uid,
                     &p.workload,
+                    &p.allow_source,
                 );
                 let fingerprint = self.fingerprint(facts);
                 (identity, DecodedObject::new(fingerprint, Change::SetPod(value), findings))
@@ -177,7 +178,7 @@ impl Store {
                 let plain: UndecodedObject<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&plain.metadata))?;
                 let Decoded { value, findings } = self.decoder.namespace(&plain.metadata);
-                let fingerprint = self.fingerprint((&value.labels, value.deny));
+                let fingerprint = self.fingerprint((&value.labels, value.deny, &value.allow_source_within));
                 (identity, DecodedObject::new(fingerprint, Change::SetNamespace(value), findings))
             }
             _ => {

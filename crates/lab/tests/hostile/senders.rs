@@ -2,6 +2,7 @@
 //!
 //! Each case is a frame with a unique mark from the pod `bad` to the pod `open`, or to all. Policies play no part: there are none.
 
+mod annotated;
 mod connections;
 
 use std::{
@@ -42,6 +43,14 @@ pub(crate) const TESTS: &[Test] = &[
     ("senders::routed_pods_have_no_address_but_their_own", routed),
     ("senders::sources_that_are_allowed_pass_on_bridges", allowed_on_a_bridge),
     ("senders::sources_that_are_allowed_pass_between_routes", allowed_when_routed),
+    ("senders::annotated_sources_pass_for_one_pod_on_a_bridge", annotated::on_a_bridge),
+    ("senders::annotated_sources_pass_for_one_pod_between_routes", annotated::when_routed),
+    ("senders::an_annotation_takes_no_address_of_others_on_bridges", |s| {
+        annotated::refused(s, PodNetwork::Bridged)
+    }),
+    ("senders::an_annotation_takes_no_address_of_others_when_routed", |s| {
+        annotated::refused(s, PodNetwork::Routed)
+    }),
     ("senders::pods_of_a_namespace_are_not_checked", exempt),
     ("senders::a_pod_that_takes_anothers_address_gains_nothing", taken),
     ("senders::pods_that_exchange_addresses_keep_only_their_new_ones", exchanged),

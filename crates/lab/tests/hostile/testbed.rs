@@ -54,6 +54,8 @@ pub(crate) struct Testbed {
     hidden: Vec<String>,
     revision: usize,
     labels: BTreeMap<String, String>,
+    /// Annotations of pods, and of the namespace of all pods, whose name is empty.
+    annotations: BTreeMap<String, BTreeMap<String, String>>,
     /// Two pods that have each other's addresses in the manifests.
     exchanged: Option<[String; 2]>,
 }
@@ -114,6 +116,7 @@ impl Testbed {
             hidden: Vec::new(),
             revision: 0,
             labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             exchanged: None,
         };
         testbed.write()?;
@@ -229,6 +232,13 @@ impl Testbed {
         self.await_agents()
     }
 
+    /// Sets an annotation of a pod, or of the namespace of all pods if `pod` is empty. Waits until every running agent has applied it.
+    pub(crate) fn annotate(&mut self, pod: &str, key: &str, value: &str) -> Result<(), Failed> {
+        self.annotations.entry(pod.to_owned()).or_default().insert(key.to_owned(), value.to_owned());
+        self.write()?;
+        self.await_agents()
+    }
+
     /// Exchanges the addresses of two pods, in their namespaces and in the manifests, and waits until every running agent has applied it.
     pub(crate) fn exchange_addresses(&mut self, pods: [&str; 2]) -> Result<(), Failed> {
         let layout = self.lab.layout();
@@ -264,9 +274,8 @@ impl Testbed {
         for (key, value) in &self.labels {
             labels[key] = json!(value);
         }
-        let mut items = vec![
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}),
-        ];
+        let mut items = vec![json!({"apiVersion": "v1", "kind": "Namespace",
+                "metadata": {"name": NAMESPACE, "labels": labels, "annotations": self.annotations.get("")}})];
         for (name, addresses) in &layout.nodes {
             let addresses: Vec<Value> =
                 addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
@@ -278,7 +287,8 @@ impl Testbed {
         for (key, at) in layout.pods.iter().filter(|(key, _)| !self.hidden.iter().any(|h| **h == *key.name)) {
             let addresses = &layout.pods[&self::key(self.exchanged(&key.name))].addresses;
             let ips: Vec<Value> = addresses.iter().map(|a| json!({"ip": a})).collect();
-            let metadata = json!({"name": *key.name, "namespace": NAMESPACE, "labels": {"app": *key.name}});
+            let metadata = json!({"name": *key.name, "namespace": NAMESPACE, "labels": {"app": *key.name},
+                "annotations": self.annotations.get(&*key.name)});
             items.push(json!({
                 "apiVersion": "v1", "kind": "Pod", "metadata": metadata,
                 "spec": {"nodeName": *at.node, "containers": [{"name": "c", "image": "c"}]},

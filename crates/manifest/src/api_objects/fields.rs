@@ -145,6 +145,12 @@ pub struct ApiAnnotations<'a> {
     /// What happens to what policies of a namespace's pods deny ([`palisade_policy::DENY_KEY`]).
     #[serde(borrow, rename = "palisade.dev/deny")]
     pub deny: Option<JsonString<'a>>,
+    /// Sources that a pod asks for ([`palisade_policy::ALLOW_SOURCE_KEY`]).
+    #[serde(borrow, rename = "palisade.dev/allow-source")]
+    pub allow_source: Option<JsonString<'a>>,
+    /// Within which a namespace's pods may have them ([`palisade_policy::ALLOW_SOURCE_WITHIN_KEY`]).
+    #[serde(borrow, rename = "palisade.dev/allow-source-within")]
+    pub allow_source_within: Option<JsonString<'a>>,
 }
 
 /// `OwnerReference`.

@@ -80,6 +80,13 @@ fn sources(bridge: &Bridge) -> Chain {
     if is_strict {
         rules.push(unless_bound(bridge));
         rules.extend(bridge.allowed_sources.iter().flat_map(|network| allowed(*network)));
+        for (kind, field, family) in [
+            (ETH_P_IP, SenderField::Source(Family::V4), Family::V4),
+            (ETH_P_IPV6, SenderField::Source(Family::V6), Family::V6),
+            (ETH_P_ARP, SenderField::ArpSource, Family::V4),
+        ] {
+            rules.push(own(kind, in_set(field, true, NodeSet::PortAllowed(family))));
+        }
         rules.extend(without_address());
         rules.push(dropped([]));
     }
@@ -100,6 +107,7 @@ fn targets(bridge: &Bridge) -> Chain {
         rules.extend(of_v6.map(|network| {
             vec![Expression::SenderInNetwork(SenderField::Target, *network), verdict(Outcome::Return)]
         }));
+        rules.push(vec![in_set(true, NodeSet::PortAllowedTargets), verdict(Outcome::Return)]);
         rules.push(dropped([]));
     }
     Chain::regular(TARGETS_CHAIN, "what pods advertise: only their own addresses", rules)

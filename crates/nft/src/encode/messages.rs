@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use palisade_policy::{Family, address};
+use palisade_policy::{Family, IpRange, address};
 use sha2::{Digest, Sha256};
 
 use super::{attributes::AttributeWriter, expressions};
@@ -245,8 +245,12 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         Key::InterfaceAddress(_) | Key::InterfaceHardware | Key::InterfaceTarget => BYTEORDER_INVALID,
         _ => BYTEORDER_BIG_ENDIAN,
     };
+    let fields = ranged_fields(set);
     let mut flags =
         if set.intervals { NFT_SET_INTERVAL } else { 0 } | if set.verdicts { NFT_SET_MAP } else { 0 };
+    if !fields.is_empty() {
+        flags |= NFT_SET_CONCAT;
+    }
     if set.content.expires() {
         // `NFT_SET_EVAL` marks the set as changing without transactions.
         flags |= NFT_SET_TIMEOUT | NFT_SET_EVAL;
@@ -263,6 +267,17 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         out.put(NFTA_SET_TIMEOUT, &(REVOKED_TIMEOUT.as_millis() as u64).to_be_bytes());
         out.number(NFTA_SET_GC_INTERVAL, GC_INTERVAL_MS);
     }
+    if !fields.is_empty() {
+        out.nest(NFTA_SET_DESC, |description| {
+            description.nest(NFTA_SET_DESC_CONCAT, |list| {
+                for length in fields {
+                    list.nest(NFTA_LIST_ELEM, |field| {
+                        field.number(NFTA_SET_FIELD_LEN, *length);
+                    });
+                }
+            });
+        });
+    }
     // The kernel requires an id, although nothing refers to it.
     out.number(NFTA_SET_ID, 1);
     let mut data = vec![NFTNL_UDATA_SET_KEYBYTEORDER, 4];
@@ -273,6 +288,15 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         _ => {}
     }
     out.put(NFTA_SET_USERDATA, &data);
+}
+
+/// Returns the lengths of the parts of a set's key, if its elements are ranges of a key with several parts.
+fn ranged_fields(set: &Set) -> &'static [u32] {
+    match set.key {
+        Key::InterfaceAddress(Family::V4) if set.intervals => &[4, 4],
+        Key::InterfaceAddress(Family::V6) | Key::InterfaceTarget if set.intervals => &[4, 16],
+        _ => &[],
+    }
 }
 
 fn change_elements(out: &mut AttributeWriter, set: &Set, elements: &[Element], with_data: bool) {
@@ -320,6 +344,15 @@ fn element(list: &mut AttributeWriter, element: &Element, with_data: bool) {
         Element::InterfaceAddress(..) | Element::InterfaceHardware(..) | Element::InterfaceTarget(..) => {
             key(list, &port_key(element));
         }
+        Element::InterfaceRange(..) => {
+            let [first, last] = port_range_keys(element);
+            list.nest(NFTA_LIST_ELEM, |e| {
+                write_key(e, &first);
+                e.nest(NFTA_SET_ELEM_KEY_END, |k| {
+                    k.put(NFTA_DATA_VALUE, &last);
+                });
+            });
+        }
         Element::Ports(first, last) => {
             key(list, &first.to_be_bytes());
             if let Some(after) = last.checked_add(1) {
@@ -347,6 +380,12 @@ pub(crate) fn port_key(element: &Element) -> Vec<u8> {
         Element::InterfaceTarget(port, target) => [&port.to_ne_bytes()[..], &target.octets()].concat(),
         _ => Vec::new(),
     }
+}
+
+/// Returns the first and the last key of an element that begins with a port and ends with a range.
+pub(crate) fn port_range_keys(element: &Element) -> [Vec<u8>; 2] {
+    let Element::InterfaceRange(port, IpRange { first, last }) = element else { return Default::default() };
+    [first, last].map(|address| [&port.to_ne_bytes()[..], &octets(*address)].concat())
 }
 
 fn jump(list: &mut AttributeWriter, key: &[u8], chain: &str, with_data: bool) {

@@ -11,5 +11,5 @@ mod messages;
 pub(crate) use attributes::AttributeWriter;
 pub(crate) use messages::{
     Encoded, attributes_of, batch_begin, batch_end, element_at, encode, encode_in, finish, first_half,
-    header, port_key, rule_expressions, rules_digest, shortened,
+    header, port_key, port_range_keys, rule_expressions, rules_digest, shortened,
 };

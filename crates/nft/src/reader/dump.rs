@@ -216,15 +216,17 @@ impl Ruleset {
             if set.is_dynamic() {
                 continue;
             }
-            let mut marks = Vec::new();
+            let (mut marks, mut ranges) = (Vec::new(), Vec::new());
             let filter = [(NFTA_SET_ELEM_LIST_TABLE, TABLE), (NFTA_SET_ELEM_LIST_SET, name.as_str())];
             for reply in kernel.dump_of_table_in(family, NFT_MSG_GETSETELEM, &filter)? {
                 let Some(list) = Attributes(&reply).nested(NFTA_SET_ELEM_LIST_ELEMENTS) else { continue };
                 for (_, element) in list {
-                    set.add_element(Attributes(element), &mut marks);
+                    set.add_element(Attributes(element), &mut marks, &mut ranges);
                 }
             }
             set.intervals = intervals(marks, set.key_length);
+            set.intervals.append(&mut ranges);
+            set.intervals.sort();
         }
         Ok(Some(out))
     }
@@ -287,7 +289,13 @@ impl Set {
         self.flags & NFT_SET_EVAL != 0
     }
 
-    fn add_element(&mut self, element: Attributes<'_>, marks: &mut Vec<Element>) {
+    /// `ranges` receives elements of keys with several parts, which have both ends.
+    fn add_element(
+        &mut self,
+        element: Attributes<'_>,
+        marks: &mut Vec<Element>,
+        ranges: &mut Vec<(Vec<u8>, Vec<u8>)>,
+    ) {
         /// Attributes of an element that the agent never sets.
         const ANNOTATIONS: [u16; 4] =
             [NFTA_SET_ELEM_TIMEOUT, NFTA_SET_ELEM_EXPR, NFTA_SET_ELEM_OBJREF, NFTA_SET_ELEM_EXPRESSIONS];
@@ -304,7 +312,10 @@ impl Set {
         if comment.is_some() || ANNOTATIONS.iter().any(|kind| element.get(*kind).is_some()) {
             self.annotated.insert(key.to_vec());
         }
-        if self.has_intervals() {
+        let end = element.nested(NFTA_SET_ELEM_KEY_END).and_then(|k| k.get(NFTA_DATA_VALUE));
+        if let Some(end) = end {
+            ranges.push((key.to_vec(), end.to_vec()));
+        } else if self.has_intervals() {
             marks.push(Element { key: key.to_vec(), end: flags & NFT_SET_ELEM_INTERVAL_END != 0 });
         } else {
             self.elements.insert(key.to_vec(), verdict());

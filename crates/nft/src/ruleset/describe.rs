@@ -94,7 +94,13 @@ impl Element {
             (Self::Interface(index) | Self::InterfacePair(index), _) => format!("interface {index}"),
             (Self::Protocol(number), _) => format!("protocol {number}"),
             (Self::Hardware(_) | Self::Target(_), _) => text::element(self),
-            (Self::InterfaceAddress(..) | Self::InterfaceHardware(..) | Self::InterfaceTarget(..), _) => {
+            (
+                Self::InterfaceAddress(..)
+                | Self::InterfaceHardware(..)
+                | Self::InterfaceTarget(..)
+                | Self::InterfaceRange(..),
+                _,
+            ) => {
                 format!("sender {}", text::element(self))
             }
             (Self::Revoked(tuple, _), _) => format!("revoked connection {tuple}"),
@@ -144,6 +150,15 @@ impl Content {
             Self::Node(NodeSet::BoundInterfaces) => "interfaces whose pods are known".to_owned(),
             Self::Node(NodeSet::InterfaceSources(family)) => {
                 format!("{family} addresses of pods, by interface")
+            }
+            Self::Node(NodeSet::AllowedSources(family)) => {
+                format!("further {family} sources of pods, by interface")
+            }
+            Self::Node(NodeSet::PortAllowed(family)) => {
+                format!("further {family} sources of pods, by bridge port")
+            }
+            Self::Node(NodeSet::PortAllowedTargets) => {
+                "further addresses that pods may advertise, by bridge port".to_owned()
             }
             Self::Node(NodeSet::CheckedPorts) => "bridge ports whose senders are checked".to_owned(),
             Self::Node(NodeSet::BoundPorts) => "bridge ports whose pods are known".to_owned(),

@@ -29,6 +29,8 @@ pub(crate) enum NodeSet {
     BoundInterfaces,
     /// These interfaces with the addresses of their pods.
     InterfaceSources(Family),
+    /// Interfaces of pods, not bridges, with the further addresses that their pods may use as a source.
+    AllowedSources(Family),
     /// The bridge ports whose senders are checked.
     CheckedPorts,
     /// The bridge ports whose pods are known.
@@ -43,6 +45,10 @@ pub(crate) enum NodeSet {
     PortSources(Family),
     /// The same IPv6 addresses, as targets of neighbor discovery.
     PortTargets,
+    /// Bridge ports with the further addresses that their pods may use as a source.
+    PortAllowed(Family),
+    /// The same IPv6 addresses, as targets of neighbor discovery.
+    PortAllowedTargets,
     /// The addresses of pods whose ports are known, and of nodes.
     Taken(Family),
     /// The same IPv6 addresses, as targets of neighbor discovery.
@@ -50,8 +56,13 @@ pub(crate) enum NodeSet {
 }
 
 impl NodeSet {
+    /// Returns whether its elements are ranges of addresses.
+    pub(crate) fn has_ranges(self) -> bool {
+        matches!(self, Self::AllowedSources(_) | Self::PortAllowed(_) | Self::PortAllowedTargets)
+    }
+
     /// The sets of the table `inet palisade`.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Local(Family::V4),
         Self::Local(Family::V6),
         Self::Refusing(Family::V4),
@@ -65,6 +76,8 @@ impl NodeSet {
         Self::BoundInterfaces,
         Self::InterfaceSources(Family::V4),
         Self::InterfaceSources(Family::V6),
+        Self::AllowedSources(Family::V4),
+        Self::AllowedSources(Family::V6),
     ];
 
     /// The sets of the table `bridge palisade`.
@@ -76,7 +89,7 @@ impl NodeSet {
     ];
 
     /// The sets of the table `bridge palisade` for the check of senders.
-    pub(crate) const OF_SENDERS: [Self; 11] = [
+    pub(crate) const OF_SENDERS: [Self; 14] = [
         Self::CheckedPorts,
         Self::BoundPorts,
         Self::HardwarePorts,
@@ -85,6 +98,9 @@ impl NodeSet {
         Self::PortSources(Family::V4),
         Self::PortSources(Family::V6),
         Self::PortTargets,
+        Self::PortAllowed(Family::V4),
+        Self::PortAllowed(Family::V6),
+        Self::PortAllowedTargets,
         Self::Taken(Family::V4),
         Self::Taken(Family::V6),
         Self::TakenTargets,

@@ -74,12 +74,15 @@ pub const NFTA_SET_EXPR: u16 = 17;
 pub const NFTA_SET_EXPRESSIONS: u16 = 18;
 
 pub const NFTA_SET_DESC_SIZE: u16 = 1;
+pub const NFTA_SET_DESC_CONCAT: u16 = 2;
+pub const NFTA_SET_FIELD_LEN: u16 = 1;
 
 pub const NFT_SET_ANONYMOUS: u32 = libc::NFT_SET_ANONYMOUS as u32;
 pub const NFT_SET_INTERVAL: u32 = libc::NFT_SET_INTERVAL as u32;
 pub const NFT_SET_MAP: u32 = libc::NFT_SET_MAP as u32;
 pub const NFT_SET_TIMEOUT: u32 = libc::NFT_SET_TIMEOUT as u32;
 pub const NFT_SET_EVAL: u32 = libc::NFT_SET_EVAL as u32;
+pub const NFT_SET_CONCAT: u32 = 1 << 7;
 
 pub const NFT_SET_POL_MEMORY: u32 = libc::NFT_SET_POL_MEMORY as u32;
 
@@ -88,6 +91,7 @@ pub const NFTA_SET_ELEM_LIST_SET: u16 = 2;
 pub const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 
 pub const NFTA_SET_ELEM_KEY: u16 = 1;
+pub const NFTA_SET_ELEM_KEY_END: u16 = 10;
 pub const NFTA_SET_ELEM_DATA: u16 = 2;
 pub const NFTA_SET_ELEM_FLAGS: u16 = 3;
 pub const NFTA_SET_ELEM_TIMEOUT: u16 = 4;

@@ -1,7 +1,8 @@
 //! Evaluates frames of pods by the rules of the table `bridge palisade` as read back.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
+use ipnet::IpNet;
 use palisade_policy::{Protocol, Verdict};
 
 use super::difference::{Difference, Verification};
@@ -33,11 +34,16 @@ pub(super) fn compare(
     if !source_check.is_on() {
         return;
     }
-    let nobodys = NOBODYS.map(|address| {
-        let is_allowed = *source_check != SourceCheck::Strict
-            || allowed_sources.iter().any(|network| network.contains(&address));
-        (address, if is_allowed { Verdict::Allow } else { Verdict::Deny })
-    });
+    let is_in = |networks: &BTreeSet<IpNet>, address: IpAddr| networks.iter().any(|n| n.contains(&address));
+    let nobodys = |port: u32| {
+        NOBODYS.map(|address| {
+            let of_pod = node_links.allowed_sources.get(&port);
+            let is_allowed = *source_check != SourceCheck::Strict
+                || is_in(allowed_sources, address)
+                || of_pod.is_some_and(|networks| is_in(networks, address));
+            (address, if is_allowed { Verdict::Allow } else { Verdict::Deny })
+        })
+    };
     let is_checked =
         |port: &u32| node_links.pod_ports.contains(port) && !node_links.unchecked_ports.contains(port);
     let checked: Vec<(u32, &PortOwner)> = node_links
@@ -52,7 +58,7 @@ pub(super) fn compare(
         let next = checked[(index + 1) % checked.len()].1;
         let own = owner.addresses.iter().map(|address| (*address, Verdict::Allow));
         let others = next.addresses.difference(&owner.addresses).map(|address| (*address, Verdict::Deny));
-        for (source, expected) in own.chain(others).chain(nobodys) {
+        for (source, expected) in own.chain(others).chain(nobodys(*port)) {
             let kernel = found.evaluate(&frame(*port, owner, source)).map(|evaluation| evaluation.verdict);
             out.flows += 1;
             if kernel.as_ref() != Ok(&expected) {

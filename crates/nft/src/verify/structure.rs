@@ -10,7 +10,7 @@ use palisade_policy::{Delta, NodePlan};
 
 use super::difference::{Difference, Verification};
 use crate::{
-    encode::{port_key, rule_expressions},
+    encode::{port_key, port_range_keys, rule_expressions},
     expected::{self, base_chain, has_type, properties_of_chain, properties_of_set},
     next_plan::NextPlan,
     octets::{address, octets},
@@ -246,6 +246,10 @@ fn as_found(element: &Element) -> Option<FoundElement> {
         Element::InterfaceAddress(..) | Element::InterfaceHardware(..) | Element::InterfaceTarget(..) => {
             (port_key(element), port_key(element), None)
         }
+        Element::InterfaceRange(..) => {
+            let [first, last] = port_range_keys(element);
+            (first, last, None)
+        }
         Element::Revoked(..) | Element::Number(_) => return None,
     };
     Some((first, last, target))
@@ -264,7 +268,8 @@ fn format_element(kind: Key, (first, last, target): &FoundElement) -> String {
         }
         (Key::Protocol, [number]) => number.to_string(),
         (Key::InterfaceAddress(_) | Key::InterfaceTarget, [a, b, c, d, rest @ ..]) => {
-            format!("{} . {}", u32::from_ne_bytes([*a, *b, *c, *d]), format_key(rest))
+            let end = if first == last { String::new() } else { format!("-{}", format_key(&last[4..])) };
+            format!("{} . {}{end}", u32::from_ne_bytes([*a, *b, *c, *d]), format_key(rest))
         }
         _ if first == last => format_key(first),
         _ => format!("{}-{}", format_key(first), format_key(last)),

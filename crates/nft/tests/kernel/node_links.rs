@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("forged_sources_are_dropped_without_a_reverse_route", forged),
         trial("strictly_routed_pods_have_no_address_but_their_own", strictly),
         trial("sources_that_are_allowed_need_no_route_back_unless_they_are_a_pods", allowed),
+        trial("routed_pods_may_use_the_sources_that_they_are_allowed", allowed_to_one),
         trial("pods_don_t_reach_their_node_by_link_local_addresses_while_pods_are_isolated_for_egress", link_local),
         trial("tunnel_packets_of_pods_to_nodes_are_dropped", tunnels),
         trial("packets_between_bridge_ports_to_unknown_addresses_are_dropped", strangers),
@@ -69,7 +70,13 @@ fn node_links(random: &mut Random) -> NodeLinks {
     let owners = owners.collect();
     let of_interface = |index: &u32| (*index, some(random, &["10.244.0.3", "fd00::2"].map(address)));
     let interface_owners = pod_interfaces.iter().filter(|index| **index > 1).map(of_interface).collect();
+    // Of interfaces and ports; nested, and with addresses of pods.
+    let networks = ["10.244.9.0/24", "10.244.9.8/29", "10.244.0.3/32", "fd00:244::/64", "fd00:244::9/128", "fd00::/16"];
+    let networks = networks.map(|text| text.parse::<IpNet>().unwrap());
+    let allowed_sources = some(random, &[70, 71, 80, 81]).into_iter().map(|index| (index, some(random, &networks)));
+    let allowed_sources = allowed_sources.collect();
     NodeLinks {
+        allowed_sources,
         interface_owners,
         owners,
         unchecked_ports: some(random, &[80, 81]),
@@ -311,6 +318,48 @@ fn allowed() {
             }
         }
         assert_eq!(enforcer.verify().unwrap().differences, []);
+        enforcer.remove().unwrap();
+    }
+}
+
+/// As [`allowed`], of one pod, while that changes.
+fn allowed_to_one() {
+    let owners = [(7, [address(LOCAL[0])].into()), (8, [address(LOCAL[1])].into())].into();
+    let around = NodeLinks { pod_interfaces: [7, 8].into(), interface_owners: owners, ..NodeLinks::default() };
+    let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<IpNet>>();
+    for source_check in CHECKS {
+        let options = EnforcerOptions { source_check, ..EnforcerOptions::default() };
+        let (mut enforcer, _) = start(options, around.clone(), &plan(&LOCAL, &LOCAL));
+        // Larger, smaller, overlapping, and none again.
+        for networks in [
+            parse(&["10.99.0.7/32", "fd99::/64"]),
+            parse(&["10.99.0.0/24", "fd99::7/128"]),
+            parse(&["10.99.0.0/25", "10.99.0.7/32", "fd98::/15", "10.244.0.1/32", "fd00:244::1/128"]),
+            parse(&[]),
+        ] {
+            let links = NodeLinks { allowed_sources: [(7, networks.clone())].into(), ..around.clone() };
+            let before = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+            let commit = enforcer.set_node_links(&links).unwrap();
+            assert_eq!(commit.transactions, 1, "{networks:?}");
+            let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+            assert_eq!(before.chains, ruleset.chains, "no rule depends on it");
+            for interface in [7, 8] {
+                for source in ["10.99.0.7", "10.99.0.200", "fd99::7", "fd99::8", "fd98::1", LOCAL[0], LOCAL[1]] {
+                    let is_allowed = interface == 7
+                        && !LOCAL.contains(&source)
+                        && networks.iter().any(|network| network.contains(&address(source)));
+                    let expected = is_allowed || !source_check.is_on();
+                    let arrival =
+                        Arrival { in_interface: interface, has_reverse_route: false, ..Arrival::default() };
+                    for hook in [Hook::Prerouting, Hook::Forward, Hook::Input] {
+                        let destination = if source.contains(':') { "2001:db8::9" } else { "203.0.113.9" };
+                        let packet = packet(hook, source, destination, arrival);
+                        assert_eq!(passes(&ruleset, &packet), expected, "{source_check:?} {packet:?}");
+                    }
+                }
+            }
+            assert_eq!(enforcer.verify().unwrap().differences, []);
+        }
         enforcer.remove().unwrap();
     }
 }

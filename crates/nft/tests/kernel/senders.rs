@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("advertisements_are_dropped_by_port_and_target", advertisements),
         trial("frames_are_dropped_by_port_and_hardware_address", hardware),
         trial("sources_that_are_allowed_pass_unless_they_are_anothers", allowed),
+        trial("sources_that_one_pod_may_use_pass_by_its_port_only", allowed_to_one),
         trial("a_pod_on_a_bridge_changes_its_own_elements_only", cost),
         trial("without_the_source_check_the_bridge_table_has_nothing_of_it", off),
     ]
@@ -235,6 +236,42 @@ fn allowed() {
             assert_eq!(!passes(&ruleset, &advertisement), dropped, "{source_check:?} {advertisement:?}");
         }
         assert_eq!(enforcer.verify().unwrap().differences, []);
+        enforcer.remove().unwrap();
+    }
+}
+
+/// As [`allowed`], of one pod, while that changes. Addresses of other pods and of nodes stay theirs.
+fn allowed_to_one() {
+    let parse = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<BTreeSet<IpNet>>();
+    for source_check in CHECKS {
+        let mut enforcer = start(source_check);
+        for networks in [
+            parse(&["203.0.113.9/32", "fd00:244::/64"]),
+            parse(&["203.0.113.0/24", "10.244.0.0/16", "172.18.0.0/16", "fd00:244::9/128"]),
+            parse(&["203.0.113.0/25", "10.244.0.9/32", "fd00::/8"]),
+            parse(&[]),
+        ] {
+            let links = NodeLinks { allowed_sources: [(POD, networks.clone())].into(), ..links() };
+            let commit = enforcer.set_node_links(&links).unwrap();
+            assert_eq!(commit.transactions, usize::from(source_check.is_on()), "{networks:?}");
+            let ruleset = bridge(&mut enforcer);
+            for (port, mac) in [(POD, POD_MAC), (OTHER, OTHER_MAC)] {
+                for (of, source) in addresses() {
+                    let is_in = networks.iter().any(|network| network.contains(&source));
+                    let is_allowed = port == POD && of == Of::Nobody && is_in;
+                    let dropped = is_dropped(source_check, port, of) && !is_allowed;
+                    let packet = frame(port, mac, source);
+                    assert_eq!(!passes(&ruleset, &packet), dropped, "{source_check:?} {packet:?}");
+                    let IpAddr::V6(target) = source else { continue };
+                    let own = if port == POD { OWN[1] } else { OTHERS[1] };
+                    let packet = frame(port, mac, address(own));
+                    let arrival = Arrival { target, ..packet.arrival };
+                    let advertisement = Packet { protocol: Protocol::Other(58), port: 136, arrival, ..packet };
+                    assert_eq!(!passes(&ruleset, &advertisement), dropped, "{source_check:?} {advertisement:?}");
+                }
+            }
+            assert_eq!(enforcer.verify().unwrap().differences, []);
+        }
         enforcer.remove().unwrap();
     }
 }

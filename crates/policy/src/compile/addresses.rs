@@ -6,9 +6,11 @@ use std::{
     sync::Arc,
 };
 
+use ipnet::IpNet;
+
 use super::remove_from;
 
-use crate::{Cluster, Name, Node, ObjectKey, Pod, address_set::AddressMap};
+use crate::{Cluster, Endpoint, IpRange, Name, Node, ObjectKey, Pod, address_set::AddressMap};
 
 /// All reported addresses, sorted, so that the addresses of a CIDR are one range.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +101,18 @@ impl AddressBook {
         }
         let name = self.nodes.get(&address)?.first()?;
         cluster.nodes.get(name).map(Holder::Node)
+    }
+
+    /// Returns an address of a network that a node or another running pod than this one has.
+    pub(super) fn other_holder_in(&self, network: IpNet, pod: &ObjectKey) -> Option<Endpoint> {
+        let (first, last) = (network.network(), network.broadcast());
+        if let Some((address, names)) = self.nodes.range(first..=last).next() {
+            return Some(Endpoint::Node { name: names.first()?.clone(), address: *address });
+        }
+        self.pods.keys_in(IpRange { first, last }).find_map(|address| {
+            let owner = self.owner(address).filter(|owner| owner.key != *pod)?;
+            Some(Endpoint::Pod { key: owner.key.clone(), address })
+        })
     }
 
     /// Returns whether a node has `address`.

@@ -58,6 +58,7 @@ impl Suite {
                     created: 0,
                     uid: palisade_policy::Uid::UNKNOWN,
                     workload: None,
+                    allow_source: Default::default(),
                 }));
             }
         }
