@@ -279,7 +279,7 @@ impl MissingFeature {
     fn of(feature: Feature) -> Self {
         match feature {
             Feature::SourceCheck => Self {
-                feature: "reverse path lookup in the forward hook (Linux 5.19 with CONFIG_NFT_FIB_INET)",
+                feature: "reverse path lookup in nftables of the family inet (CONFIG_NFT_FIB_INET)",
                 consequence: "packets with forged source addresses are treated as packets of the pod whose address they have",
                 is_source_check: true,
             },

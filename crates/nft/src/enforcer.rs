@@ -97,17 +97,17 @@ impl Enforcer {
         // Before anything is written, because a table that can't be read completely is replaced. If this fails, revoked
         // connections stay revoked until their elements expire.
         let revoked = RevokedTuples::read(&mut kernel, &BaseSets::new()).unwrap_or_default();
-        let inputs = Inputs { options, node_links, revoked };
-        // Linux 5.10 to 5.18 accept the rule in the trial, and refuse a hook that leads to it when the transaction is committed.
-        let reconciled = match reconcile(&mut kernel, inputs.clone(), plan, Method::Repair) {
-            Err(error) if error.os_error() == Some(EOPNOTSUPP) && inputs.options.reverse_route => {
-                features.lacks_source_check();
-                let options = EnforcerOptions { reverse_route: false, ..inputs.options };
-                reconcile(&mut kernel, Inputs { options, ..inputs }, plan, Method::Repair)
+        let mut inputs = Inputs { options, node_links, revoked };
+        // Linux 5.10 to 5.18 accept the rule in the trial, and refuse a hook behind prerouting that leads to it when the transaction is committed.
+        let reconciled = loop {
+            match reconcile(&mut kernel, inputs.clone(), plan, Method::Repair) {
+                Err(error) if error.os_error() == Some(EOPNOTSUPP) => {
+                    inputs.options = features.without_refused_route(&inputs.options).ok_or(error)?;
+                }
+                done => break done?,
             }
-            done => done,
         };
-        let Reconciled { program, generation, commit, existing_table } = reconciled?;
+        let Reconciled { program, generation, commit, existing_table } = reconciled;
         let (plan, needs_repair) = (plan.clone(), false);
         let enforcer = Self {
             kernel,

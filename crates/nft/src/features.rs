@@ -20,7 +20,7 @@ use crate::{
 /// An optional kernel feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
-    /// The reverse path lookup in the forward hook, for the check of source addresses.
+    /// The reverse path lookup, for the check of source addresses.
     SourceCheck,
     /// Tables of the family `bridge`, for frames other than plain IP.
     Bridge,
@@ -48,19 +48,34 @@ impl Features {
             None => *self.refusals.insert(has_refusals(kernel)?),
         };
         let options = EnforcerOptions { refusals: options.refusals && refusals, ..options };
-        if !options.source_check.is_on() || !options.reverse_route {
+        if !options.source_check.is_on() || !(options.reverse_route || options.early_reverse_route) {
             return Ok(options);
         }
         let source_check = match self.source_check {
             Some(known) => known,
             None => *self.source_check.insert(has_source_check(kernel)?),
         };
-        Ok(EnforcerOptions { reverse_route: source_check, ..options })
+        let reverse_route = options.reverse_route && source_check;
+        let early_reverse_route = options.early_reverse_route && source_check;
+        Ok(EnforcerOptions { reverse_route, early_reverse_route, ..options })
     }
 
-    /// Notes that the kernel refused the rules of the source check in a transaction.
-    pub(crate) fn lacks_source_check(&mut self) {
+    /// Returns the options to try next after the kernel refused a transaction because of a hook that may not look up routes. `None` if they
+    /// look up none.
+    pub(crate) fn without_refused_route(&mut self, options: &EnforcerOptions) -> Option<EnforcerOptions> {
+        if !options.source_check.is_on() {
+            return None;
+        }
+        let EnforcerOptions { reverse_route, early_reverse_route, .. } = *options;
+        if early_reverse_route && reverse_route {
+            return Some(EnforcerOptions { reverse_route: false, ..options.clone() });
+        }
         self.source_check = Some(false);
+        (early_reverse_route || reverse_route).then(|| EnforcerOptions {
+            reverse_route: false,
+            early_reverse_route: false,
+            ..options.clone()
+        })
     }
 
     /// Returns the node links without those for which this kernel has no rules.
@@ -99,8 +114,8 @@ const TABLE: &str = "palisade_trial";
 /// No chain has this name, so deleting it fails.
 const NO_CHAIN: &str = "palisade_no_such_chain";
 
-/// Returns whether the kernel has `fib saddr . iif` (`CONFIG_NFT_FIB_INET`). Whether the forward hook may use it, as Linux 5.19
-/// and later allow, is only known when a transaction is committed: see [`Features::lacks_source_check`].
+/// Returns whether the kernel has `fib saddr . iif` (`CONFIG_NFT_FIB_INET`). Whether hooks behind prerouting may use it, as Linux 5.19
+/// and later allow, is only known when a transaction is committed: see [`Features::without_refused_route`].
 fn has_source_check(kernel: &mut Kernel) -> Result<bool, Error> {
     accepts_rules(kernel, vec![vec![Expression::NoReverseRoute, Expression::Verdict(Outcome::Drop)]])
 }

@@ -40,9 +40,9 @@ pub(crate) fn jump_rules(hook: Hook, sets: &BaseSets) -> Vec<Rule> {
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     let mut forwarded = vec![between_ports(sets)];
     forwarded.extend(Family::BOTH.into_iter().flat_map(|f| to_tunnel_endpoints(f, sets)));
-    forwarded.extend(forged(options, sets));
+    forwarded.extend(forged(options, options.reverse_route, sets));
     let mut received = vec![vec![Expression::Verdict(Outcome::Jump(ENCAPSULATED_CHAIN.into()))]];
-    received.extend(forged(options, sets));
+    received.extend(forged(options, options.reverse_route, sets));
     vec![
         Chain::regular(ENCAPSULATED_CHAIN, "tunnel packets to this node from its pods", to_this_node(sets)),
         Chain::regular(
@@ -63,7 +63,7 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
 /// The rules of [`jump_rules`] come after connection tracking and see no packet of an established connection. A pod could write into
 /// connections of other pods, and end them: connection tracking believes a forged packet before any filter sees it.
 pub(crate) fn prerouting_chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
-    let forged = forged(options, sets);
+    let forged = forged(options, options.early_reverse_route, sets);
     if forged.is_empty() {
         return Vec::new();
     }
@@ -74,10 +74,17 @@ pub(crate) fn prerouting_chains(options: &EnforcerOptions, sets: &BaseSets) -> V
         vec![family, Expression::SourceIs(address), Expression::Verdict(Outcome::Return)]
     });
     let interfaces = sets.node(NodeSet::Interfaces).name.clone();
-    let rules = vec![vec![
-        Expression::InterfaceIn { set: interfaces, inverted: false },
-        Expression::Verdict(Outcome::Jump(FORGED_CHAIN.into())),
-    ]];
+    let from = |is_pods: bool| Expression::InterfaceIn { set: interfaces.clone(), inverted: !is_pods };
+    let jump = || Expression::Verdict(Outcome::Jump(FORGED_CHAIN.into()));
+    let mut rules = vec![vec![from(true), jump()]];
+    if !options.reverse_route {
+        // The forward hook can't, so that every packet costs the lookups that there only the first of a connection does.
+        rules.extend(Family::BOTH.map(|family| {
+            let local = sets.node(NodeSet::Local(family)).name.clone();
+            let claims = Expression::PeerIn(Direction::Ingress, family, local);
+            vec![Expression::Family(family), claims, from(false), jump()]
+        }));
+    }
     let comment = "from local pods: forged sources, also in established connections";
     vec![
         Chain::regular(FORGED_CHAIN, comment, without_address.into_iter().chain(forged).collect()),
@@ -100,9 +107,9 @@ fn between_ports(sets: &BaseSets) -> Rule {
 ///
 /// Only the interface distinguishes link-local addresses of different links, and the kernel has no route for them on a
 /// link without such an address, so they are exempt.
-fn forged(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
+fn forged(options: &EnforcerOptions, has_lookup: bool, sets: &BaseSets) -> Vec<Rule> {
     let is_strict = options.source_check == SourceCheck::Strict;
-    let looks_up = options.source_check.is_on() && options.reverse_route;
+    let looks_up = options.source_check.is_on() && has_lookup;
     if !is_strict && !looks_up {
         return Vec::new();
     }

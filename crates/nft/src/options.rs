@@ -19,8 +19,11 @@ pub struct EnforcerOptions {
     /// Sources that any pod may use beside its own, such as those of virtual routers and load balancers, as long as no pod of this node has
     /// them: see [`MAX_ALLOWED_SOURCES`].
     pub allowed_sources: BTreeSet<IpNet>,
-    /// Whether the source check may look up the route back to a packet's source. Without, it compares addresses only.
+    /// Whether the source check may look up the route back to a packet's source in the hooks of policies, where the first packet of a connection is
+    /// enough for what arrives on interfaces that lead to no pods.
     pub reverse_route: bool,
+    /// Whether it may do so in front of connection tracking. Without both, it compares addresses only.
+    pub early_reverse_route: bool,
     /// Whether what a pod refuses may be answered. Without, it is dropped.
     pub refusals: bool,
 }
@@ -56,6 +59,7 @@ impl Default for EnforcerOptions {
             source_check: SourceCheck::Enforce,
             allowed_sources: BTreeSet::new(),
             reverse_route: true,
+            early_reverse_route: true,
             refusals: true,
         }
     }

@@ -59,6 +59,7 @@ pub(super) fn enforcer_options(config: &Config) -> EnforcerOptions {
         },
         allowed_sources: config.allow_source.0.clone(),
         reverse_route: defaults.reverse_route,
+        early_reverse_route: defaults.early_reverse_route,
         refusals: defaults.refusals,
     }
 }

@@ -1,11 +1,14 @@
 //! A kernel without a subsystem: the real one, with a transport that rejects the subsystem's messages.
 
-use std::{collections::BTreeSet, collections::VecDeque, io};
+use std::{collections::BTreeSet, collections::VecDeque, io, net::IpAddr};
 
 use libtest_mimic::Trial;
 use nix::libc::{EINVAL, ENOMEM, EOPNOTSUPP};
-use palisade_nft::{Enforcer, Error, Feature, SourceCheck, Kernel, NetlinkSocket, Transport, conntrack};
-use palisade_policy::NodePlan;
+use palisade_nft::{
+    Enforcer, Error, Feature, Hook, Kernel, NetlinkSocket, NodeLinks, SourceCheck, Transport, conntrack,
+    reader::{Arrival, Packet, Ruleset, State},
+};
+use palisade_policy::{NodePlan, Protocol, Verdict};
 
 use crate::{
     sandbox::trial,
@@ -102,12 +105,46 @@ fn late_refusal() {
         Enforcer::start(kernel, &NodePlan::default())
     };
     let (mut enforcer, _) = start(&[None, None, refused(EOPNOTSUPP)]).unwrap();
-    assert_eq!(enforcer.missing_features().collect::<Vec<_>>(), [Feature::SourceCheck]);
-    assert!(!enforcer.options().reverse_route);
+    assert_eq!(enforcer.missing_features().collect::<Vec<_>>(), []);
+    assert_eq!((enforcer.options().reverse_route, enforcer.options().early_reverse_route), (false, true));
     assert_eq!(enforcer.options().source_check, SourceCheck::Enforce);
     assert!(enforcer.verify().unwrap().agrees());
-    // Whatever else it refuses is reported.
+    checked_early(&mut enforcer);
     enforcer.remove().unwrap();
+    // A kernel that refuses it everywhere enforces the rest.
+    let (mut enforcer, _) = start(&[None, None, refused(EOPNOTSUPP), refused(EOPNOTSUPP)]).unwrap();
+    assert_eq!(enforcer.missing_features().collect::<Vec<_>>(), [Feature::SourceCheck]);
+    assert_eq!((enforcer.options().reverse_route, enforcer.options().early_reverse_route), (false, false));
+    assert!(enforcer.verify().unwrap().agrees());
+    enforcer.remove().unwrap();
+    // Whatever else it refuses is reported.
     assert!(start(&[None, None, refused(ENOMEM)]).is_err());
-    assert!(start(&[None, None, refused(EOPNOTSUPP), refused(EOPNOTSUPP)]).is_err());
+    let third = [None, None, refused(EOPNOTSUPP), refused(EOPNOTSUPP), refused(EOPNOTSUPP)];
+    assert!(start(&third).is_err());
+}
+
+/// All that the forward hook would check is checked in front of connection tracking: from interfaces of pods, and with the address of a
+/// local pod from others.
+fn checked_early(enforcer: &mut Enforcer) {
+    let pod: IpAddr = [10, 0, 0, 1].into();
+    let plan = NodePlan { local: [pod].into(), ..NodePlan::default() };
+    enforcer.commit(&enforcer.programmed().delta_to(&plan)).unwrap();
+    enforcer.set_node_links(&NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() }).unwrap();
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    let forward = &ruleset.chains["from_pods"].rules;
+    assert!(!forward.iter().flatten().any(|operation| operation.to_string().contains("fib")), "{forward:?}");
+    for (in_interface, source, is_checked) in
+        [(7, pod, true), (7, [10, 9, 9, 9].into(), true), (9, pod, true), (9, [10, 9, 9, 9].into(), false)]
+    {
+        for has_reverse_route in [true, false] {
+            for state in [State::New, State::Established] {
+                let arrival = Arrival { in_interface, has_reverse_route, ..Arrival::default() };
+                let packet = Packet::new(source, [10, 0, 0, 2].into(), Protocol::Udp, 53);
+                let packet = Packet { hook: Hook::Prerouting, arrival, state, ..packet };
+                let passes = ruleset.evaluate(&packet).unwrap().verdict == Verdict::Allow;
+                assert_eq!(passes, has_reverse_route || !is_checked, "{packet:?}");
+            }
+        }
+    }
+    assert_eq!(enforcer.verify().unwrap().differences, []);
 }
