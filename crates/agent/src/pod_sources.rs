@@ -56,12 +56,11 @@ impl SourceClaims {
 
     /// Decides what the pods get. `O(networks that they ask for · log addresses)`, and nothing if none asks.
     pub(crate) fn decide(&mut self, compiler: &Compiler) {
-        let sources = self.pods.iter().fold(PodSources::default(), |mut out, key| {
-            if let Some(pod) = compiler.cluster().pods.get(key) {
-                out.add(pod, compiler);
-            }
-            out
-        });
+        let mut sources = PodSources::default();
+        let mut counts = BTreeMap::new();
+        for pod in self.pods.iter().filter_map(|key| compiler.cluster().pods.get(key)) {
+            sources.add(pod, counts.entry(pod.key.namespace.clone()).or_default(), compiler);
+        }
         if sources != self.sources {
             self.sources = sources;
             self.version += 1;
@@ -70,14 +69,15 @@ impl SourceClaims {
 }
 
 impl PodSources {
-    fn add(&mut self, pod: &Pod, compiler: &Compiler) {
+    /// `count` is the number of networks that the pods of its namespace have so far.
+    fn add(&mut self, pod: &Pod, count: &mut usize, compiler: &Compiler) {
         let mut problems = Vec::new();
         for network in pod.allow_source.networks() {
-            let in_namespace = self.allowed.iter().filter(|(key, _)| key.namespace == pod.key.namespace);
-            let count = in_namespace.map(|(_, networks)| networks.len()).sum();
-            match problem(*network, pod, count, compiler) {
-                Some(why) => problems.push(why),
-                None => drop(self.allowed.entry(pod.key.clone()).or_default().insert(*network)),
+            if let Some(why) = problem(*network, pod, *count, compiler) {
+                problems.push(why);
+            } else {
+                self.allowed.entry(pod.key.clone()).or_default().insert(*network);
+                *count += 1;
             }
         }
         if !problems.is_empty() {
