@@ -24,6 +24,7 @@ mod joined;
 mod made_up;
 mod policies;
 mod presence;
+mod touched;
 mod undecided;
 
 use palisade_policy::{Cluster, Pod};
@@ -59,28 +60,44 @@ impl<'c> From<&'c Cluster> for DiffSide<'c> {
 /// for each change for which several edits may be the cause, up to a limit.
 #[must_use]
 pub fn diff<'c>(before: impl Into<DiffSide<'c>>, after: impl Into<DiffSide<'c>>) -> Diff {
-    compare(before.into(), after.into(), false)
+    compare(before.into(), after.into(), false, &|| true).unwrap_or_default()
 }
 
 /// As [`diff()`], and compares what policies allow to pods that don't exist yet: [`Diff::exposure`]. In addition, it costs
 /// some exposures for each workload whose policies changed.
 #[must_use]
 pub fn diff_with_future_pods<'c>(before: impl Into<DiffSide<'c>>, after: impl Into<DiffSide<'c>>) -> Diff {
-    compare(before.into(), after.into(), true)
+    diff_while(before, after, &|| true).unwrap_or_default()
 }
 
-fn compare(before: DiffSide<'_>, after: DiffSide<'_>, future_pods: bool) -> Diff {
+/// As [`diff_with_future_pods()`], for as long as the result is wanted: `None` once it is not. `is_wanted` is asked for each end
+/// and between the steps, so it should be quick; after it has returned `false`, it must not return `true` again.
+#[must_use]
+pub fn diff_while<'c>(
+    before: impl Into<DiffSide<'c>>,
+    after: impl Into<DiffSide<'c>>,
+    is_wanted: &dyn Fn() -> bool,
+) -> Option<Diff> {
+    compare(before.into(), after.into(), true, is_wanted)
+}
+
+fn compare(
+    before: DiffSide<'_>,
+    after: DiffSide<'_>,
+    future_pods: bool,
+    is_wanted: &dyn Fn() -> bool,
+) -> Option<Diff> {
     let none = ControllerRoutes::default();
     let routes = [before, after].map(|side| side.routes.unwrap_or(&none));
     let clusters = [before.cluster, after.cluster];
     let policies = changed_policies(before.cluster, after.cluster);
-    let comparison = Comparison::new(clusters, routes, &policies);
+    let comparison = Comparison::new(clusters, routes, &policies, is_wanted)?;
     let changes = joined::joined(comparison.changes(|_, _| true));
     let exposure = match future_pods {
         true => future::exposure_changes(&comparison, &policies, &changes),
         false => Vec::new(),
     };
-    Diff {
+    let found = Diff {
         exposure,
         ends: presence::one_sided(&comparison.answers, &comparison.ends),
         dns: dns::dns_changes(&comparison.finder, &comparison.answers, &comparison.ends),
@@ -89,7 +106,9 @@ fn compare(before: DiffSide<'_>, after: DiffSide<'_>, future_pods: bool) -> Diff
         undecided: comparison.undecided_changes(),
         changes,
         policies,
-    }
+    };
+    // What ended early is not complete.
+    is_wanted().then_some(found)
 }
 
 /// Returns the traffic that routes require and policies deny after the change, and that was not denied before.

@@ -21,7 +21,7 @@ use palisade_analysis::{
     ConnectionEnd,
     diff::{
         Cause, ConnectionChange, Diff, Edit, EndChange, Labeled, PolicyChange, PolicyEdit, Presence,
-        WorkloadKey, diff, diff_with_future_pods,
+        WorkloadKey, diff, diff_while, diff_with_future_pods,
     },
 };
 use palisade_policy::{Change, Cluster, Endpoint, Family, Labels, Name, Pod, Traffic};
@@ -375,4 +375,33 @@ fn changes_for_future_pods_have_traffic_and_causes() {
         }
     }
     assert!(rows > 20, "{rows}");
+}
+
+/// Whenever a result stops being wanted, there is none, and a result that is always wanted is the same.
+#[test]
+fn a_diff_that_is_not_wanted_any_more_ends() {
+    hold(cases(60), &Shape::tiered(), |a, rng| {
+        let b = &later(rng, a);
+        let asked = Cell::new(0_usize);
+        let while_less_than = |most: usize| {
+            asked.set(0);
+            diff_while(a, b, &|| {
+                asked.set(asked.get() + 1);
+                asked.get() <= most
+            })
+        };
+        if while_less_than(usize::MAX).as_ref() != Some(&diff_with_future_pods(a, b)) {
+            return Err("a result that is wanted differs".to_owned());
+        }
+        let all = asked.get();
+        let most = rng.usize(0..all);
+        if while_less_than(most).is_some() {
+            return Err(format!("a result after {most} of {all} questions"));
+        }
+        // Once for each loop that was going on, and at the end.
+        if asked.get() > most + 12 {
+            return Err(format!("asked {} times, and not wanted after {most}", asked.get()));
+        }
+        Ok(())
+    });
 }

@@ -8,6 +8,7 @@ use super::{
     causes::{self, CauseFinder},
     change::{Cause, ConnectionChange, PolicyEdit},
     forwarded::RoutePairs,
+    touched::Touched,
 };
 use crate::{
     connections::Connections,
@@ -24,35 +25,42 @@ pub(super) struct Comparison<'c> {
     pub(super) answers: [Connections; 2],
     /// The ends of both.
     pub(super) ends: Vec<MatchedEnd>,
+    /// Which of them may have other connections.
+    touched: Touched,
     /// The numbers of each side's traffic. Equal traffic has equal numbers.
     numbers: [Vec<u32>; 2],
     pub(super) finder: CauseFinder<'c>,
     routes: RoutePairs<'c>,
+    /// Whether the result is still wanted. Loops over ends stop when it is not.
+    pub(super) is_wanted: &'c dyn Fn() -> bool,
 }
 
 /// The traffic of a pair by family; `None` if there is no such pair.
 type Exchanged<'a> = Option<[Option<&'a Traffic>; 2]>;
 
 impl<'c> Comparison<'c> {
-    /// Computes the connections of two clusters with their nodes.
+    /// Computes the connections of two clusters with their nodes; `None` if they are not wanted any more.
     pub(super) fn new(
         clusters: [&'c Cluster; 2],
         routes: [&'c ControllerRoutes; 2],
         policies: &BTreeMap<PolicyKey, PolicyEdit>,
-    ) -> Self {
-        let answers = [0, 1].map(|side: usize| {
+        is_wanted: &'c dyn Fn() -> bool,
+    ) -> Option<Self> {
+        let answer = |side: usize| {
             let controller_routes = routes[side].clone();
             let options =
                 ConnectionsOptions { nodes: true, controller_routes, ..ConnectionsOptions::default() };
-            Connections::new(clusters[side], &options)
-        });
+            is_wanted().then(|| Connections::new(clusters[side], &options))
+        };
+        let answers = [answer(0)?, answer(1)?];
         let mut traffics = Numbering::default();
         let numbers = [0, 1].map(|side: usize| {
             answers[side].sets().iter().map(|t: &Traffic| traffics.number(t.clone())).collect()
         });
         let ends = matched(&answers[0], &answers[1]);
+        let touched = Touched::new(clusters, &ends, policies);
         let finder = CauseFinder::new(clusters, policies);
-        Self { answers, ends, numbers, finder, routes: RoutePairs::new(routes) }
+        Some(Self { answers, ends, touched, numbers, finder, routes: RoutePairs::new(routes), is_wanted })
     }
 
     /// Returns the changes between the ends that `wanted` selects, as pairs.
@@ -61,15 +69,21 @@ impl<'c> Comparison<'c> {
         wanted: impl Fn(&ConnectionEnd, &ConnectionEnd) -> bool,
     ) -> Vec<ConnectionChange> {
         let mut changes = Vec::new();
-        for (i, from) in self.ends.iter().enumerate() {
-            for (j, to) in self.ends.iter().enumerate() {
-                let itself = i == j && from.part.is_some_and(|pods| pods < 2);
-                if !itself && !self.is_same(from, to) && wanted(&from.end, &to.end) {
-                    self.compare(from, to, &mut changes);
-                }
+        for (from, to) in self.touched_pairs() {
+            if !self.is_same(from, to) && wanted(&from.end, &to.end) {
+                self.compare(from, to, &mut changes);
             }
         }
         changes
+    }
+
+    /// Iterates over the pairs whose connections the change may affect, in the order of their ends.
+    pub(super) fn touched_pairs(&self) -> impl Iterator<Item = (&MatchedEnd, &MatchedEnd)> {
+        self.ends.iter().enumerate().take_while(|_| (self.is_wanted)()).flat_map(move |(i, from)| {
+            let lone = from.part.is_some_and(|pods| pods < 2);
+            let targets = self.touched.targets_of(i).filter(move |to| !(lone && *to == i));
+            targets.map(move |to| (from, &self.ends[to]))
+        })
     }
 
     /// Returns whether a pair has the same traffic on both sides. Nearly all pairs do, so this only compares numbers.

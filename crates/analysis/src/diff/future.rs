@@ -39,6 +39,9 @@ pub(super) fn exposure_changes(
     let clusters = comparison.finder.clusters;
     let mut asked: BTreeSet<PodMatch> = BTreeSet::new();
     for (choice, keys) in selected_by_changed(clusters, policies) {
+        if !(comparison.is_wanted)() {
+            break;
+        }
         of_selected(comparison, &choice, &keys, &mut found);
         asked.insert(choice);
     }
@@ -112,7 +115,7 @@ fn existing(comparison: &Comparison<'_>, changes: &[ConnectionChange], found: &m
     let finder = &comparison.finder;
     let mut known: HashMap<Key<'_>, Option<[Side; 2]>> = HashMap::new();
     let mut too_many = 0;
-    for end in &comparison.ends {
+    for end in comparison.ends.iter().take_while(|_| (comparison.is_wanted)()) {
         let (ConnectionEnd::Workload(_), [Some(_), Some(_)]) = (&end.end, end.at) else { continue };
         let pods = [0, 1].map(|side: usize| {
             let families = palisade_policy::Family::BOTH.into_iter();
@@ -414,7 +417,9 @@ fn with_ends(
     let made_up = MadeUpPods::new(comparison.finder.clusters, &choices, !moved.is_empty());
     let none = ControllerRoutes::default();
     let [before, after] = &made_up.clusters;
-    let other = Comparison::new([before, after], [&none, &none], policies);
+    let Some(other) = Comparison::new([before, after], [&none, &none], policies, comparison.is_wanted) else {
+        return;
+    };
     let choice_of = |end: &ConnectionEnd| match end {
         ConnectionEnd::Workload(w) => {
             let key = ObjectKey { namespace: w.namespace.clone(), name: w.pods.first()?.clone() };

@@ -37,12 +37,9 @@ impl Comparison<'_> {
         if !self.answers.iter().any(|answer| answer.reach.has_unknown_places()) {
             return out;
         }
-        for (i, from) in self.ends.iter().enumerate() {
-            for (j, to) in self.ends.iter().enumerate() {
-                if !(i == j && from.part.is_some_and(|pods| pods < 2)) {
-                    self.undecided(from, to, &mut out);
-                }
-            }
+        // The rules of other pairs are the same on both sides, and so is what they allow at every address.
+        for (from, to) in self.touched_pairs() {
+            self.undecided(from, to, &mut out);
         }
         out.sort_by_cached_key(|u| (u.from.clone(), u.to.clone(), u.families));
         out
