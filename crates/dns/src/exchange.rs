@@ -36,7 +36,32 @@ impl Default for ExchangeLimits {
     }
 }
 
-/// The queries that wait for an answer: at most one for each client address, server and id.
+/// The ends of an exchange of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ends {
+    /// The pod's address and port.
+    pub client: SocketAddr,
+    /// The server's, as the pod has it: before a Service's address is translated.
+    pub server: SocketAddr,
+    /// Whether they use TCP; else UDP.
+    pub tcp: bool,
+}
+
+impl Ends {
+    /// Ends that use UDP.
+    #[must_use]
+    pub fn udp(client: SocketAddr, server: SocketAddr) -> Self {
+        Self { client, server, tcp: false }
+    }
+
+    /// Ends that use TCP.
+    #[must_use]
+    pub fn tcp(client: SocketAddr, server: SocketAddr) -> Self {
+        Self { client, server, tcp: true }
+    }
+}
+
+/// The queries that wait for an answer: at most one for each client address, server, transport and id.
 ///
 /// Times are milliseconds of any clock that doesn't go back.
 #[derive(Debug)]
@@ -49,8 +74,8 @@ pub struct Exchanges {
     pods: BTreeMap<ObjectKey, PodLoad>,
 }
 
-/// Client, server and id: what the header of an answer repeats.
-type Key = (SocketAddr, SocketAddr, u16);
+/// The ends and the id, which the header of an answer repeats.
+type Key = (Ends, u16);
 
 /// A query that waits for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,27 +127,19 @@ impl Exchanges {
     pub fn trust(&mut self, trusted: impl IntoIterator<Item = SocketAddr>) {
         self.trusted = trusted.into_iter().collect();
         let given_up: Vec<Key> =
-            self.waiting.keys().filter(|(_, server, _)| !self.trusted.contains(server)).copied().collect();
+            self.waiting.keys().filter(|(ends, _)| !self.trusted.contains(&ends.server)).copied().collect();
         for key in given_up {
             self.remove(&key);
         }
     }
 
-    /// Notes a query of `pod`, sent from `client` to `server`. On success the message is to be forwarded as it is. A query that
-    /// is sent again replaces the first.
+    /// Notes a query of `pod`. On success the message is to be forwarded as it is. A query that is sent again replaces the first.
     ///
     /// # Errors
     /// [`Refused`]: the message is not to be forwarded.
-    pub fn ask(
-        &mut self,
-        pod: &ObjectKey,
-        client: SocketAddr,
-        server: SocketAddr,
-        message: &[u8],
-        now: u64,
-    ) -> Result<(), Refused> {
-        if !self.trusted.contains(&server) {
-            return Err(Refused::Untrusted(server));
+    pub fn ask(&mut self, pod: &ObjectKey, ends: Ends, message: &[u8], now: u64) -> Result<(), Refused> {
+        if !self.trusted.contains(&ends.server) {
+            return Err(Refused::Untrusted(ends.server));
         }
         self.expire(now);
         let limits = self.limits;
@@ -135,7 +152,7 @@ impl Exchanges {
             return Err(Refused::PodLimit);
         }
         let query = Query::read(message)?;
-        let key = (client, server, query.id);
+        let key = (ends, query.id);
         self.remove(&key);
         if self.waiting.len() >= limits.waiting {
             return Err(Refused::Limit);
@@ -150,15 +167,14 @@ impl Exchanges {
         Ok(())
     }
 
-    /// Returns the query that a message from `server` to `client` answers, and its answer. The query no longer waits.
+    /// Returns the query that a message from the server to the client answers, and its answer. The query no longer waits.
     /// `None` if no query waits for it, in which case it is dropped: it may be a second answer, a late one or a forgery.
     ///
     /// # Errors
     /// [`BadAnswer`]: the message is dropped, and the query still waits, since the right answer may follow a forged one.
     pub fn answer(
         &mut self,
-        client: SocketAddr,
-        server: SocketAddr,
+        ends: Ends,
         message: &[u8],
         now: u64,
     ) -> Result<Option<(Asked, Answer)>, BadAnswer> {
@@ -166,7 +182,7 @@ impl Exchanges {
         let Some(id) = message.first_chunk::<2>().map(|id| u16::from_be_bytes(*id)) else {
             return Err(BadAnswer::Malformed("shorter than an id".to_owned()));
         };
-        let key = (client, server, id);
+        let key = (ends, id);
         let Some(asked) = self.waiting.get(&key) else { return Ok(None) };
         let answer = Answer::read(message, &asked.query)?;
         Ok(self.remove(&key).map(|asked| (asked, answer)))
@@ -260,9 +276,9 @@ mod tests {
     #[test]
     fn an_answer_belongs_to_one_query_of_one_client_to_one_server() {
         let (mut exchanges, client) = (Exchanges::new(LIMITS, [server()]), at("10.244.1.2:4000"));
-        exchanges.ask(&pod("web"), client, server(), &bytes(&message(1)), 0).unwrap();
+        exchanges.ask(&pod("web"), Ends::udp(client, server()), &bytes(&message(1)), 0).unwrap();
         let mut got = |client: &str, server: &str, id| {
-            exchanges.answer(at(client), at(server), &bytes(&answer(id)), 1).unwrap()
+            exchanges.answer(Ends::udp(at(client), at(server)), &bytes(&answer(id)), 1).unwrap()
         };
         assert_eq!(got("10.244.1.2:4001", "10.96.0.10:53", 1), None, "another port");
         assert_eq!(got("10.244.1.2:4000", "10.96.0.11:53", 1), None, "another server");
@@ -275,12 +291,15 @@ mod tests {
     #[test]
     fn after_a_forged_answer_the_right_one_is_still_taken() {
         let (mut exchanges, client) = (Exchanges::new(LIMITS, [server()]), at("10.244.1.2:4000"));
-        exchanges.ask(&pod("web"), client, server(), &bytes(&message(1)), 0).unwrap();
+        exchanges.ask(&pod("web"), Ends::udp(client, server()), &bytes(&message(1)), 0).unwrap();
         let mut forged = answer(1);
         forged.queries[0].name = Name::from_ascii("b.io.").unwrap();
-        assert_eq!(exchanges.answer(client, server(), &bytes(&forged), 1), Err(BadAnswer::Question));
-        assert!(exchanges.answer(client, server(), &[0], 1).is_err());
-        assert!(exchanges.answer(client, server(), &bytes(&answer(1)), 1).unwrap().is_some());
+        assert_eq!(
+            exchanges.answer(Ends::udp(client, server()), &bytes(&forged), 1),
+            Err(BadAnswer::Question)
+        );
+        assert!(exchanges.answer(Ends::udp(client, server()), &[0], 1).is_err());
+        assert!(exchanges.answer(Ends::udp(client, server()), &bytes(&answer(1)), 1).unwrap().is_some());
     }
 
     #[test]
@@ -288,7 +307,7 @@ mod tests {
         let mut exchanges = Exchanges::new(LIMITS, [server()]);
         let own = at("10.244.1.9:53");
         let ask = |exchanges: &mut Exchanges, to| {
-            exchanges.ask(&pod("web"), at("10.244.1.2:4000"), to, &bytes(&message(1)), 0)
+            exchanges.ask(&pod("web"), Ends::udp(at("10.244.1.2:4000"), to), &bytes(&message(1)), 0)
         };
         assert_eq!(ask(&mut exchanges, own), Err(Refused::Untrusted(own)));
         ask(&mut exchanges, server()).unwrap();
@@ -301,7 +320,7 @@ mod tests {
     fn a_pod_that_floods_is_bounded_and_takes_nothing_from_others() {
         let mut exchanges = Exchanges::new(LIMITS, [server()]);
         let mut ask = |name: &str, id: u16, now| {
-            exchanges.ask(&pod(name), at("10.244.1.2:4000"), server(), &bytes(&message(id)), now)
+            exchanges.ask(&pod(name), Ends::udp(at("10.244.1.2:4000"), server()), &bytes(&message(id)), now)
         };
         let taken = (0..100).filter(|id| ask("flood", *id, 0).is_ok()).count();
         assert_eq!(taken, LIMITS.waiting_of_pod);
@@ -320,7 +339,9 @@ mod tests {
     fn a_query_that_is_sent_again_waits_once() {
         let mut exchanges = Exchanges::new(LIMITS, [server()]);
         for now in 0..10 {
-            exchanges.ask(&pod("web"), at("10.244.1.2:4000"), server(), &bytes(&message(1)), now).unwrap();
+            exchanges
+                .ask(&pod("web"), Ends::udp(at("10.244.1.2:4000"), server()), &bytes(&message(1)), now)
+                .unwrap();
         }
         assert_eq!((exchanges.waiting(), exchanges.by_deadline.len()), (1, 1));
     }

@@ -45,7 +45,17 @@ impl Frames {
         }
         let Some(message) = rest.get(..length).map(<[u8]>::to_vec) else { return Ok(None) };
         self.buffer.drain(..2 + length);
+        if self.buffer.is_empty() {
+            // A connection that is idle keeps no memory for its longest message.
+            self.buffer = Vec::new();
+        }
         Ok(Some(message))
+    }
+
+    /// Returns how many bytes wait for the rest of their message.
+    #[must_use]
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
     }
 }
 

@@ -240,6 +240,12 @@ impl LearnedNames {
         changed.into_iter().map(|name| self.change_of(name)).collect()
     }
 
+    /// Returns whether there is something to take.
+    #[must_use]
+    pub fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
     /// Returns all names, for a compiler that knows none. `O(addresses)`.
     #[must_use]
     pub fn all_changes(&self) -> Vec<Change> {

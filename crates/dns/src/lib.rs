@@ -21,6 +21,7 @@
 
 mod answer;
 mod chain;
+mod connections;
 mod exchange;
 mod framing;
 mod learnable;
@@ -29,10 +30,12 @@ mod patterns;
 mod query;
 mod rate;
 mod state;
+mod stream;
 
 pub use answer::{Answer, BadAnswer};
 pub use chain::BadRecords;
-pub use exchange::{Asked, ExchangeLimits, Exchanges, Refused};
+pub use connections::{ConnectionLimits, Connections, Segment, Step};
+pub use exchange::{Asked, Ends, ExchangeLimits, Exchanges, Refused};
 pub use framing::{BadFrame, Frames, frame};
 pub use learnable::{Learnable, NotLearnable};
 pub use learned::{LearnLimits, LearnedNames, Outcome};

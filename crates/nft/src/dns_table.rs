@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The messages keep their addresses, their connection-tracking entries and their way, so policies on both ends and Services apply as without the
-//! rules. Only UDP port 53 between these pods and trusted servers is handed over.
+//! rules. Only UDP and TCP between these pods and trusted servers is handed over.
 //!
 //! While no agent reads the queue, the kernel drops the packets. The table is of its own, so that the agent's table is as it was while no rule
 //! has names.
@@ -141,13 +141,13 @@ fn address_set(name: &str, family: Family) -> Arc<Set> {
 
 fn chain(hook: Hook, by_target: bool) -> Chain {
     let is_query = hook == Hook::Queries;
-    let rule = |family| -> Rule {
+    let rule = |family, protocol: Protocol| -> Rule {
         // The peer of an ingress rule is the source, the peer of an egress rule the destination.
         let (source, destination) = if is_query { ("pods", "servers") } else { ("servers", "pods") };
         let name = |set| address_set(set, family).name.clone();
         vec![
             Expression::Family(family),
-            Expression::Protocol(Protocol::Udp.number()),
+            Expression::Protocol(protocol.number()),
             if is_query { Expression::Port(PORT, PORT) } else { Expression::SourcePort(PORT, PORT) },
             Expression::PeerIn(Direction::Ingress, family, name(source)),
             Expression::PeerIn(Direction::Egress, family, name(destination)),
@@ -156,5 +156,6 @@ fn chain(hook: Hook, by_target: bool) -> Chain {
         ]
     };
     let comment = if is_query { "DNS queries of pods with rules by name" } else { "DNS answers to them" };
-    Chain { comment: Some(comment.to_owned()), ..Chain::base(hook, Family::BOTH.map(rule).into()) }
+    let rules = Family::BOTH.into_iter().flat_map(|f| [rule(f, Protocol::Udp), rule(f, Protocol::Tcp)]);
+    Chain { comment: Some(comment.to_owned()), ..Chain::base(hook, rules.collect()) }
 }

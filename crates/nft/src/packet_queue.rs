@@ -1,8 +1,11 @@
 //! Packets that wait in the kernel until this program decides about them (nfnetlink_queue).
 
+mod datagram;
+mod ip;
+mod segment;
+
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
     sync::Arc,
     time::Duration,
@@ -16,6 +19,7 @@ use nix::{
     sys::socket::{MsgFlags, recv, send, setsockopt, sockopt},
 };
 
+pub use self::{datagram::Datagram, segment::Segment};
 use crate::{
     Error,
     encode::{finish, header},
@@ -191,10 +195,24 @@ impl Verdicts {
     /// # Errors
     /// If the socket fails.
     pub fn decide(&self, id: u32, accept: bool) -> Result<(), Error> {
+        self.send(id, if accept { NF_ACCEPT } else { NF_DROP }, None)
+    }
+
+    /// Lets other bytes continue in place of a packet, from the IP header on. They must have the packet's addresses.
+    ///
+    /// # Errors
+    /// If the socket fails.
+    pub fn replace(&self, id: u32, bytes: &[u8]) -> Result<(), Error> {
+        self.send(id, NF_ACCEPT, Some(bytes))
+    }
+
+    fn send(&self, id: u32, verdict: i32, bytes: Option<&[u8]>) -> Result<(), Error> {
         let kind = message_type(NFNL_SUBSYS_QUEUE, NFQNL_MSG_VERDICT);
         let mut out = header(kind, NLM_F_REQUEST, 0, QUEUE);
-        let verdict = (if accept { NF_ACCEPT } else { NF_DROP }).to_be_bytes();
-        out.put(NFQA_VERDICT_HDR, &[verdict, id.to_be_bytes()].concat());
+        out.put(NFQA_VERDICT_HDR, &[verdict.to_be_bytes(), id.to_be_bytes()].concat());
+        if let Some(bytes) = bytes {
+            out.put(NFQA_PAYLOAD, bytes);
+        }
         self.0.send(&finish(out)).map_err(failed("deciding about a packet of"))
     }
 }
@@ -231,97 +249,21 @@ fn packet(message: &Reply) -> Option<QueuedPacket> {
     Some(QueuedPacket { id, arrives, bytes })
 }
 
-/// A UDP datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Datagram<'a> {
-    /// Whence.
-    pub source: SocketAddr,
-    /// Whereto.
-    pub destination: SocketAddr,
-    /// What it carries.
-    pub payload: &'a [u8],
-}
-
-impl<'a> Datagram<'a> {
-    /// Parses a whole packet from its IP header on. `None` if it isn't UDP right behind the header, is cut, or is a fragment.
-    #[must_use]
-    pub fn parse(packet: &'a [u8]) -> Option<Self> {
-        let (source, destination, udp): (IpAddr, IpAddr, &[u8]) = match packet.first()? >> 4 {
-            4 => {
-                let head: &[u8; 20] = packet.first_chunk()?;
-                let address =
-                    |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]).into();
-                // Offset and "more fragments".
-                let is_fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff != 0;
-                let length = usize::from(head[0] & 0xf) * 4;
-                let total = usize::from(u16::from_be_bytes([head[2], head[3]]));
-                let is_udp = head[9] == 17 && !is_fragment && length >= head.len();
-                (address(12), address(16), packet.get(length..total).filter(|_| is_udp)?)
-            }
-            6 => {
-                let head: &[u8; 40] = packet.first_chunk()?;
-                let address = |bytes: &[u8]| Some(Ipv6Addr::from(*bytes.first_chunk::<16>()?).into());
-                let length = usize::from(u16::from_be_bytes([head[4], head[5]]));
-                let behind = packet.get(40..40 + length).filter(|_| head[6] == 17)?;
-                (address(&head[8..])?, address(&head[24..])?, behind)
-            }
-            _ => return None,
-        };
-        let head: &[u8; 8] = udp.first_chunk()?;
-        let number = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-        let payload = udp.get(head.len()..usize::from(number(4)))?;
-        let (source, destination) =
-            (SocketAddr::new(source, number(0)), SocketAddr::new(destination, number(2)));
-        Some(Self { source, destination, payload })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn udp(payload: &[u8]) -> Vec<u8> {
-        let length = (8 + payload.len()) as u16;
-        [&[0x10, 0, 0, 53][..], &length.to_be_bytes(), &[0, 0], payload].concat()
-    }
-
-    fn v4(payload: &[u8]) -> Vec<u8> {
-        let udp = udp(payload);
-        let total = (20 + udp.len()) as u16;
-        let mut out = vec![0x45, 0];
-        out.extend(total.to_be_bytes());
-        out.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
-        out.extend(udp);
-        out
-    }
-
-    #[test]
-    fn a_datagram_has_its_ends_and_its_payload() {
-        let (packet, end) = (v4(b"abc"), |text: &str| text.parse::<SocketAddr>().unwrap());
-        let datagram = Datagram::parse(&packet).unwrap();
-        assert_eq!((datagram.source, datagram.destination), (end("10.0.0.1:4096"), end("10.0.0.2:53")));
-        assert_eq!(datagram.payload, b"abc");
-        let mut v6 = vec![0x60, 0, 0, 0, 0, 11, 17, 64];
-        v6.extend(Ipv6Addr::LOCALHOST.octets());
-        v6.extend(Ipv6Addr::UNSPECIFIED.octets());
-        v6.extend(udp(b"abc"));
-        let datagram = Datagram::parse(&v6).unwrap();
-        assert_eq!((datagram.source, datagram.destination), (end("[::1]:4096"), end("[::]:53")));
-        assert_eq!(datagram.payload, b"abc");
-        // Padding of the frame is not part of it.
-        assert_eq!(Datagram::parse(&[&packet[..], &[9, 9]].concat()).unwrap().payload, b"abc");
-    }
-
-    #[test]
-    fn what_is_cut_or_no_whole_datagram_is_refused() {
-        let packet = v4(b"abc");
-        for length in 0..packet.len() {
-            assert_eq!(Datagram::parse(&packet[..length]), None, "{length}");
+/// Reads a datagram, for [`crate::fuzzing`].
+#[cfg(fuzzing)]
+pub(crate) fn fuzz(datagram: &[u8]) {
+    for packet in replies(datagram).filter_map(|message| packet(&message)) {
+        let (datagram, segment) = (Datagram::parse(&packet.bytes), Segment::parse(&packet.bytes));
+        assert!(datagram.is_none() || segment.is_none(), "one protocol");
+        if let Some(datagram) = datagram {
+            assert!(datagram.payload.len() + 28 <= packet.bytes.len());
+            assert_eq!(datagram.source.is_ipv4(), datagram.destination.is_ipv4());
         }
-        for (at, value) in [(0, 0x44), (0, 0x55), (6, 0x20), (7, 1), (9, 6), (25, 7), (25, 12)] {
-            let mut bad = packet.clone();
-            bad[at] = value;
-            assert_eq!(Datagram::parse(&bad), None, "{at} {value}");
+        if let Some(segment) = segment {
+            assert!(segment.payload.len() + 40 <= packet.bytes.len());
+            let reset = segment.to_reset();
+            let expected = Segment { syn: false, fin: false, reset: true, payload: b"", ..segment };
+            assert_eq!(Segment::parse(&reset), Some(expected));
         }
     }
 }

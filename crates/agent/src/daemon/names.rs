@@ -212,7 +212,9 @@ impl Names {
                 }
             }
         }
-        self.link.core().settle(answers.len(), is_current);
+        let mut core = self.link.core();
+        answers.iter().filter_map(|answer| answer.packet).for_each(|packet| core.release(packet, is_current));
+        core.settle(answers.len(), is_current);
     }
 
     /// Tells whether the kernel holds the plan. While it doesn't, the messages are dropped.

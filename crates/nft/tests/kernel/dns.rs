@@ -2,7 +2,9 @@
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, UdpSocket},
+    io::{ErrorKind, Read as _, Write as _},
+    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
+    thread,
     time::Duration,
 };
 
@@ -10,7 +12,7 @@ use libtest_mimic::Trial;
 use palisade_nft::{
     Kernel,
     dns_table::{self, DnsTable},
-    packet_queue::{Datagram, PacketQueue, QueuedPacket},
+    packet_queue::{Datagram, PacketQueue, QueuedPacket, Segment},
 };
 
 use crate::{
@@ -21,6 +23,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("dns_messages_wait_for_a_verdict", messages_wait),
+        trial("dns_segments_wait_for_a_verdict_and_become_resets", segments_wait),
         trial("the_table_of_dns_follows_its_pods", table_follows),
     ]
 }
@@ -101,6 +104,64 @@ fn messages_wait() {
         table.set(&mut kernel, &BTreeSet::new(), &addresses(&[server])).unwrap();
         ask(&client, &dns, b"free");
         assert_eq!(received(&dns, PATIENCE), Some(b"free".to_vec()));
+    }
+}
+
+fn segments_wait() {
+    loopback_up();
+    let mut kernel = Kernel::open().unwrap();
+    for (pod, server) in [("127.0.0.2", "127.0.0.3"), ("fd00::2", "fd00::3")] {
+        if pod.contains(':') {
+            [pod, server].iter().for_each(|a| address_on_loopback(a.parse().unwrap()));
+        }
+        let mut table = DnsTable::default();
+        table.set(&mut kernel, &addresses(&[pod]), &addresses(&[server])).unwrap();
+        let listener = TcpListener::bind((server.parse::<IpAddr>().unwrap(), 53)).unwrap();
+        let mut queue = PacketQueue::open().unwrap();
+        let verdicts = queue.verdicts();
+        // Bound to the pod's address.
+        let (to, from) = (listener.local_addr().unwrap(), pod.parse::<IpAddr>().unwrap());
+        let client = thread::spawn(move || {
+            let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None);
+            let socket = socket.unwrap();
+            socket.bind(&std::net::SocketAddr::new(from, 0).into()).unwrap();
+            socket.connect(&to.into()).unwrap();
+            let mut stream = TcpStream::from(socket);
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            let mut seen = [0; 5];
+            stream.read_exact(&mut seen).unwrap();
+            (seen, stream.read(&mut [0]).map_err(|e| e.kind()))
+        });
+        let mut sent = false;
+        let mut accepted: Option<TcpStream> = None;
+        let begin = std::time::Instant::now();
+        while !client.is_finished() {
+            assert!(begin.elapsed() < PATIENCE, "the client hangs");
+            if !queue.wait(Duration::from_millis(50)).unwrap() {
+                if accepted.is_none() {
+                    listener.set_nonblocking(true).unwrap();
+                    accepted = listener.accept().ok().map(|(stream, _)| stream);
+                }
+                if let Some(stream) = &mut accepted {
+                    stream.set_nonblocking(false).unwrap();
+                    // The first is released, the second reset.
+                    _ = stream.write_all(if sent { b"never" } else { b"first" });
+                    sent = true;
+                }
+                continue;
+            }
+            for packet in queue.read().unwrap() {
+                let segment = Segment::parse(&packet.bytes).unwrap();
+                assert_eq!(segment.destination.port() == 53, packet.arrives);
+                if segment.payload == b"never" {
+                    verdicts.replace(packet.id, &segment.to_reset()).unwrap();
+                } else {
+                    verdicts.decide(packet.id, true).unwrap();
+                }
+            }
+        }
+        assert_eq!(client.join().unwrap(), (*b"first", Err(ErrorKind::ConnectionReset)));
+        table.set(&mut kernel, &BTreeSet::new(), &addresses(&[server])).unwrap();
     }
 }
 

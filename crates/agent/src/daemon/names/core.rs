@@ -1,15 +1,17 @@
 //! What happens to a DNS message of a pod. No sockets, and time is an argument.
 
+mod segments;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
 };
 
 use palisade_dns::{
-    Answer, Asked, BadState, ExchangeLimits, Exchanges, LearnLimits, Learnable, LearnedNames, NotLearnable,
-    Patterns, Seconds, encode,
+    Answer, Asked, BadState, ConnectionLimits, Connections, Ends, ExchangeLimits, Exchanges, LearnLimits,
+    Learnable, LearnedNames, NotLearnable, Patterns, Seconds, encode,
 };
-use palisade_nft::packet_queue::{Datagram, QueuedPacket};
+use palisade_nft::packet_queue::{Datagram, QueuedPacket, Segment};
 use palisade_policy::{Change, ObjectKey};
 
 /// The port of DNS.
@@ -19,6 +21,7 @@ const PORT: u16 = 53;
 #[derive(Debug)]
 pub(super) struct Core {
     exchanges: Exchanges,
+    connections: Connections,
     learned: LearnedNames,
     patterns: Patterns,
     learnable: Learnable,
@@ -51,6 +54,8 @@ pub(super) enum Fate {
     Drop,
     /// It waits until these changes, and all before, are in the kernel.
     Hold(Vec<Change>),
+    /// This packet continues in its place, which resets its TCP connection.
+    Reset(Vec<u8>),
 }
 
 /// What was counted since the last look.
@@ -59,6 +64,7 @@ pub(in crate::daemon) struct Counts {
     pub(in crate::daemon) passed: u64,
     pub(in crate::daemon) learned: u64,
     pub(in crate::daemon) dropped: u64,
+    pub(in crate::daemon) reset: u64,
     pub(in crate::daemon) over_limit: u64,
     /// The last address that was not learned.
     pub(in crate::daemon) refused: Option<(IpAddr, NotLearnable)>,
@@ -68,6 +74,7 @@ impl Core {
     pub(super) fn new(learned: LearnedNames) -> Self {
         Self {
             exchanges: Exchanges::new(ExchangeLimits::default(), []),
+            connections: Connections::new(ConnectionLimits::default()),
             learned,
             patterns: Patterns::default(),
             learnable: Learnable::default(),
@@ -85,16 +92,21 @@ impl Core {
 
     /// Decides about a packet.
     pub(super) fn packet(&mut self, packet: &QueuedPacket, now: Moment) -> Fate {
-        let fate = match Datagram::parse(&packet.bytes) {
-            // Pods ask again. What they know would else be more than what the kernel allows.
-            _ if !self.is_current => Fate::Drop,
-            None => Fate::Drop,
-            Some(datagram) if packet.arrives => self.query(datagram, now),
-            Some(datagram) => self.answer(datagram, now),
+        // Pods ask again. What they know would else be more than what the kernel allows.
+        if !self.is_current {
+            self.counts.dropped += 1;
+            return Fate::Drop;
+        }
+        let fate = match (Datagram::parse(&packet.bytes), Segment::parse(&packet.bytes)) {
+            (Some(datagram), _) if packet.arrives => self.query(datagram, now),
+            (Some(datagram), _) => self.answer(datagram, now),
+            (None, Some(segment)) => self.segment(&segment, packet, now),
+            (None, None) => Fate::Drop,
         };
         match &fate {
             Fate::Pass => self.counts.passed += 1,
             Fate::Drop => self.counts.dropped += 1,
+            Fate::Reset(_) => self.counts.reset += 1,
             Fate::Hold(_) => {
                 self.in_flight += 1;
                 self.counts.learned += 1;
@@ -105,27 +117,29 @@ impl Core {
 
     fn query(&mut self, query: Datagram<'_>, now: Moment) -> Fate {
         let Some(pod) = self.pods.get(&query.source.ip()).cloned() else { return Fate::Pass };
-        let Datagram { source, destination, payload } = query;
-        match self.exchanges.ask(&pod, source, destination, payload, now.milliseconds) {
+        let ends = Ends::udp(query.source, query.destination);
+        match self.exchanges.ask(&pod, ends, query.payload, now.milliseconds) {
             Ok(()) => Fate::Pass,
             Err(_) => Fate::Drop,
         }
     }
 
     fn answer(&mut self, answer: Datagram<'_>, now: Moment) -> Fate {
-        let Datagram { source, destination, payload } = answer;
-        if !self.pods.contains_key(&destination.ip()) {
+        if !self.pods.contains_key(&answer.destination.ip()) {
             return Fate::Pass;
         }
-        match self.exchanges.answer(destination, source, payload, now.milliseconds) {
-            Ok(Some((asked, answer))) => self.learn(&asked, &answer, now.seconds),
+        let ends = Ends::udp(answer.destination, answer.source);
+        match self.exchanges.answer(ends, answer.payload, now.milliseconds) {
+            Ok(Some((asked, answer))) if self.learn(&asked, &answer, now.seconds) => self.hold(),
+            Ok(Some(_)) => Fate::Pass,
             Ok(None) | Err(_) => Fate::Drop,
         }
     }
 
-    fn learn(&mut self, asked: &Asked, answer: &Answer, now: Seconds) -> Fate {
+    /// Learns from an answer. Returns whether it has to wait.
+    fn learn(&mut self, asked: &Asked, answer: &Answer, now: Seconds) -> bool {
         let Some(name) = asked.query.name().filter(|name| self.patterns.matches(name)) else {
-            return Fate::Pass;
+            return false;
         };
         let outcome =
             self.learned.learn(&name, &asked.pod, &answer.addresses, (&self.patterns, &self.learnable), now);
@@ -133,18 +147,22 @@ impl Core {
         self.counts.refused = outcome.refused.last().copied().or(self.counts.refused);
         self.is_unsaved |= !answer.addresses.is_empty();
         // Another answer may have had the same addresses, which are not in the kernel yet.
-        if outcome.changed || outcome.over_limit || self.in_flight > 0 {
-            Fate::Hold(self.learned.take_changes())
-        } else {
-            Fate::Pass
-        }
+        outcome.over_limit || self.learned.has_changes() || self.in_flight > 0
+    }
+
+    /// Lets a packet wait until all that was learned is in the kernel.
+    fn hold(&mut self) -> Fate {
+        Fate::Hold(self.learned.take_changes())
     }
 
     /// Replaces the pods of this node that a rule with names selects, by address.
     pub(super) fn set_pods(&mut self, pods: BTreeMap<IpAddr, ObjectKey>) {
         let kept: BTreeSet<&ObjectKey> = pods.values().collect();
         let gone: Vec<&ObjectKey> = self.pods.values().filter(|pod| !kept.contains(pod)).collect();
-        gone.into_iter().for_each(|pod| self.exchanges.remove_pod(pod));
+        for pod in gone {
+            self.exchanges.remove_pod(pod);
+            self.connections.remove_pod(pod);
+        }
         self.pods = pods;
     }
 
@@ -176,6 +194,7 @@ impl Core {
     /// Removes addresses whose time is over. Returns what is to be committed.
     pub(super) fn expire(&mut self, now: Moment, is_in_use: impl Fn(IpAddr) -> bool) -> Vec<Change> {
         self.exchanges.expire(now.milliseconds);
+        self.connections.expire(now.milliseconds);
         self.exchanges.forget_idle_pods(now.milliseconds);
         self.learned.expire(now.seconds, is_in_use);
         self.hand_over()
@@ -192,6 +211,11 @@ impl Core {
     pub(super) fn settle(&mut self, changes: usize, is_current: bool) {
         self.in_flight = self.in_flight.saturating_sub(changes);
         self.is_current = is_current;
+    }
+
+    /// A packet that waited is released, or with `committed` false dropped.
+    pub(super) fn release(&mut self, packet: u32, committed: bool) {
+        self.connections.release(packet, committed);
     }
 
     /// Returns the names as a file, if they have changed since the last call.

@@ -49,6 +49,7 @@ pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Arc<Link>
                 match core.packet(packet, moment(link.started)) {
                     Fate::Pass => verdicts.decide(packet.id, true)?,
                     Fate::Drop => verdicts.decide(packet.id, false)?,
+                    Fate::Reset(reset) => verdicts.replace(packet.id, &reset)?,
                     Fate::Hold(changes) => link.inbox.add_learned(changes, Some(packet.id)),
                 }
                 drop(core);

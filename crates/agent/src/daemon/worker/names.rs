@@ -48,9 +48,12 @@ impl Worker {
             self.errors.record("dns", err);
         }
         let (counts, (known, addresses)) = names.take_counts();
-        for (result, count) in
-            [("passed", counts.passed), ("learned", counts.learned), ("dropped", counts.dropped)]
-        {
+        for (result, count) in [
+            ("passed", counts.passed),
+            ("learned", counts.learned),
+            ("dropped", counts.dropped),
+            ("reset", counts.reset),
+        ] {
             self.metrics.dns_messages.get_or_create(&ResultLabel { result }).inc_by(count);
         }
         self.metrics.learned_names.set(i64::try_from(known).unwrap_or(i64::MAX));
