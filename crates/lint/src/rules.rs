@@ -101,6 +101,7 @@ mod scrape_blocked;
 mod selects_nothing;
 mod sensitive_port_open;
 mod service_port_used;
+mod shared_domain_name;
 mod subject_in_other_namespace;
 mod tenant_spoofable_selector;
 mod typo_near_label;
@@ -186,6 +187,7 @@ pub const RULES: &[&LintRule] = &[
     &ambient_port::RULE,
     &domain_name_without_dns::RULE,
     &address_as_domain_name::RULE,
+    &shared_domain_name::RULE,
 ];
 
 /// Returns the rule with this code or name.

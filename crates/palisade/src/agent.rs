@@ -162,7 +162,7 @@ fn explain(cluster: &Cluster, source: &str, destination: &str, namespace: &str) 
     let parse = |what: &str, text: &str| text.parse::<Spec>().with_context(|| format!("{what} `{text}`"));
     let explained = || -> Result<Explained> {
         let (source, destination) = (parse("source", source)?, parse("destination", destination)?);
-        let question = question::resolve(cluster, &source, &destination, namespace)?;
+        let question = question::resolve(cluster, &source, &destination, namespace, None)?;
         let answer = answer::answer(cluster, question);
         // An agent has read everything, and objects of a cluster are in no file.
         let loaded = Loaded {

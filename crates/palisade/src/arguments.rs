@@ -177,7 +177,8 @@ SRC and DST are one of:
                            an address of a service (also on nodes: a node port) its pods
   10.0.0.0/8               a range, split where policies treat it differently
   internet                 all public addresses, split where policies treat them differently
-  api.github.com           a host outside: any public address; undecided if these differ
+  api.github.com           a host outside: any public address; undecided if these differ,
+                           and \"allowed once resolved\" if a rule has it among its domainNames
 
 PORT is a number or a port name; PROTO is TCP (the default), UDP or SCTP. DST/ICMP means echo requests. Without a port, every container port that the destination declares is checked.
 
@@ -189,9 +190,10 @@ Examples:
   palisade can shop/deploy/backend 192.168.1.20:80/TCP -f examples/shop
   palisade can shop/backend internet:443 -f examples/shop -o json
   palisade can pod:app=frontend@shop http://backend.shop/ -f examples/shop
+  palisade can billing/invoices api.payments.example:443 -f examples/egress-by-name
   kubectl get pods,netpol,ns -A -o yaml | palisade can -q shop/web shop/db:5432 -f -
 
-Exit codes: 0 allowed, 1 denied, 2 error or undecided.";
+Exit codes: 0 allowed (also once resolved), 1 denied, 2 error or undecided.";
 
 #[cfg(all(target_os = "linux", feature = "lab"))]
 const LAB_HELP: &str = "\

@@ -2,11 +2,12 @@
 
 pub(crate) mod alike;
 pub(crate) mod answer;
-mod domain_names;
+pub(crate) mod domain_names;
 pub(crate) mod ends;
 pub(crate) mod hints;
 pub(crate) mod json;
 mod json_end;
+pub(crate) mod lookup;
 pub(crate) mod made_up;
 mod names;
 mod note;
@@ -47,6 +48,9 @@ pub(crate) struct Can {
     /// Namespace of names and manifests without one [default: the context's, else "default"]
     #[arg(short, long, value_name = "NAME")]
     namespace: Option<String>,
+    /// Ask this machine's resolver for the addresses of a host outside the cluster, and decide about these
+    #[arg(long)]
+    resolve: bool,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
@@ -93,7 +97,8 @@ pub(crate) fn run(arguments: &Can) -> Result<Outcome> {
     }
     made_up::add(&mut world.loaded.cluster, [&mut source, &mut destination], &world.namespace)?;
     let (cluster, namespace) = (&world.loaded.cluster, &*world.namespace);
-    let question = question::resolve(cluster, &source, &destination, namespace)?;
+    let lookup = arguments.resolve.then_some(lookup::addresses as question::Lookup);
+    let question = question::resolve(cluster, &source, &destination, namespace, lookup)?;
     let mut answer = answer::answer(cluster, question);
     let headline = world.conclusion(answer.verdict);
     // If something could not be read, what seems to be denied, such as DNS, may be allowed.

@@ -13,12 +13,15 @@ mod tokens;
 mod tree;
 
 #[cfg(feature = "ui")]
+use std::borrow::Cow;
+
+#[cfg(feature = "ui")]
 use anyhow::bail;
 use anyhow::{Context as _, Result};
 use clap::Args;
 
 use crate::{
-    can::{Spec, made_up},
+    can::{Spec, lookup, made_up, question::Lookup},
     cluster::Need,
     exit::Outcome,
     inputs::{InputArguments, LoadedInputs},
@@ -59,6 +62,9 @@ pub(crate) struct Explain {
     /// Show how to deny an allowed connection, instead of how to allow a denied one
     #[arg(long)]
     to_deny: bool,
+    /// Ask this machine's resolver for the addresses of a host outside the cluster, and explain these
+    #[arg(long)]
+    resolve: bool,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
@@ -91,9 +97,14 @@ pub(crate) fn json(
     };
     let (source, destination) =
         (parse("source", question.source)?, parse("destination", question.destination)?);
-    let mut answer = answer::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
-    suggest::add(&mut answer, edit_target(world, sources), question.to_deny);
-    json::document(&answer, world, output::Encoding::Json)
+    let asked = answer::resolve(&world.loaded.cluster, &source, &destination, &world.namespace, None)?;
+    let mut world = Cow::Borrowed(world);
+    if let Some(learned) = &asked.learned {
+        world.to_mut().loaded.cluster.learned.insert(learned.name.clone(), learned.clone());
+    }
+    let mut answer = answer::answer(&world.loaded.cluster, asked);
+    suggest::add(&mut answer, edit_target(&world, sources), question.to_deny);
+    json::document(&answer, &world, output::Encoding::Json)
 }
 
 /// Returns what edits are rendered for.
@@ -116,7 +127,12 @@ pub(crate) fn run(arguments: &Explain) -> Result<Outcome> {
         parse("destination", &arguments.destination)?.within(arguments.namespace.as_deref());
     let mut world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
     made_up::add(&mut world.loaded.cluster, [&mut source, &mut destination], &world.namespace)?;
-    let mut answer = answer::answer(&world.loaded.cluster, &source, &destination, &world.namespace)?;
+    let lookup = arguments.resolve.then_some(lookup::addresses as Lookup);
+    let asked = answer::resolve(&world.loaded.cluster, &source, &destination, &world.namespace, lookup)?;
+    // Edits are judged in the same cluster.
+    let learned = asked.learned.iter().map(|learned| (learned.name.clone(), learned.clone()));
+    world.loaded.cluster.learned.extend(learned);
+    let mut answer = answer::answer(&world.loaded.cluster, asked);
     let place = edit_target(&world, &arguments.sources);
     output::with_progress("comparing all connections with and without each edit", || {
         suggest::add(&mut answer, place, arguments.to_deny);

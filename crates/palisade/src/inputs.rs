@@ -51,6 +51,7 @@ pub(crate) struct InputArguments {
 }
 
 /// The objects that a verb works on.
+#[derive(Clone)]
 pub(crate) struct LoadedInputs {
     /// The objects.
     pub(crate) loaded: Loaded,

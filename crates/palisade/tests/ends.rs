@@ -379,45 +379,6 @@ fn a_host_is_answered_if_every_public_address_has_the_same_verdict() {
     );
 }
 
-const BY_NAME: &str = "
-apiVersion: policy.networking.k8s.io/v1alpha2
-kind: ClusterNetworkPolicy
-metadata: {name: by-name}
-spec:
-  tier: Admin
-  priority: 10
-  subject: {namespaces: {}}
-  egress:
-  - {name: vendor, action: Accept, to: [{domainNames: ['*.Example.com.']}], protocols: [{tcp: {destinationPort: {number: 443}}}]}
-  - {action: Deny, to: [{networks: [0.0.0.0/0, '::/0']}]}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: web, namespace: shop}
-spec: {containers: [{name: c, image: x}]}
-status: {phase: Running, podIP: 10.0.0.7, podIPs: [{ip: 10.0.0.7}]}
-";
-
-#[test]
-fn a_host_that_a_rule_names_is_denied_with_a_note_about_the_rule() {
-    let dir = manifest(BY_NAME);
-    let rule =
-        "ClusterNetworkPolicy by-name, egress[0] \"vendor\", has api.example.com among its domainNames";
-    // What agents have learned is not known here.
-    let ran = run("can shop/web api.example.com:443", dir.path());
-    answered(&ran, 1, &[]);
-    let out = ran.out.replace("\n      ", " ");
-    assert!(out.contains(rule) && out.contains("allow it once the name is resolved"), "{out}");
-    assert!(ran.err.contains("domainNames are enforced only by agents that learn addresses"), "{}", ran.err);
-    answered(&run("can shop/web api.example.com:443 -o json", dir.path()), 1, &["\"domain-names\""]);
-    for other in ["api.example.com:80", "example.com:443", "notexample.com:443"] {
-        let ran = run(&format!("can shop/web {other}"), dir.path());
-        answered(&ran, 1, &[]);
-        assert!(!ran.out.contains("domainNames"), "{other}: {}", ran.out);
-    }
-    answered(&run("explain shop/web 203.0.113.9:443", dir.path()), 1, &["domain name *.example.com"]);
-}
-
 #[test]
 fn pods_that_do_not_exist_are_asked_about_by_labels() {
     let dir = manifest(SHOP);

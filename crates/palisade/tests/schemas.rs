@@ -26,6 +26,7 @@ const QUESTIONS: &[(&str, &[&str])] = &[
             "shop/frontend 10.0.0.1/ICMP -f examples/shop",
             "sandbox/trial shop/api -f examples/tiers",
             "8.8.8.8 shop/api:8080 -f examples/tiers",
+            "billing/invoices api.payments.example:443 -f examples/egress-by-name",
         ],
     ),
     (
@@ -64,6 +65,7 @@ const QUESTIONS: &[(&str, &[&str])] = &[
             "shop/frontend shop/backend:8080 -f examples/shop --to-deny",
             "shop/backend internet -f examples/shop",
             "sandbox/trial shop/api -f examples/tiers",
+            "billing/invoices api.payments.example:443 -f examples/egress-by-name",
         ],
     ),
     (

@@ -149,7 +149,10 @@ fn of_word<'c>(cluster: &'c Cluster, word: &str, namespace: &str, replicas: bool
         End::Outside(Outside::Range(net)) => Ok(Found::Ends(outside(vec![IpRange::of_net(&net)]))),
         End::Outside(Outside::Internet) => Ok(Found::Ends(outside(regions::public_ranges(cluster)))),
         End::Outside(Outside::Host(host)) => {
-            bail!("`{host}` is not in the cluster, and its addresses are not known; give a CIDR, or internet")
+            bail!(
+                "`{}` is not in the cluster, and its addresses are not known; give a CIDR, or internet",
+                host.name
+            )
         }
     }
 }

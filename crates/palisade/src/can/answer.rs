@@ -27,6 +27,8 @@ pub(crate) struct Answer {
     pub(crate) destination: String,
     /// Allowed only if every flow is.
     pub(crate) verdict: Conclusion,
+    /// Whether it is allowed by a domain name only, once that is resolved.
+    pub(crate) once_resolved: bool,
     /// What could not be decided, and why.
     pub(crate) undecided: Vec<Undecided>,
     /// What the verdicts vary by. Empty if all flows have the same verdict.
@@ -61,6 +63,8 @@ pub(crate) struct DecidedFlows {
     pub(crate) calls: Vec<DestinationPort>,
     /// What can be said about each of them.
     pub(crate) judgement: Judgement,
+    /// Whether they are allowed by a domain name only, once that is resolved.
+    pub(crate) once_resolved: bool,
     /// The flows to the first port; those to the others have the same ends.
     pub(crate) asked: Vec<QuestionFlow>,
 }
@@ -128,40 +132,41 @@ impl VariesBy {
 
 /// Decides every flow of a question.
 pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
-    let audited = audited(cluster, &question.flows);
-    let judge = Judge::new(cluster);
-    let decided: Vec<(QuestionFlow, Judgement)> = question
-        .flows
-        .into_iter()
-        .map(|asked| {
-            let judgement = judge.decide(&asked.flow);
-            (asked, judgement)
-        })
-        .collect();
+    let learned = domain_names::learned(cluster, &question);
+    let resolved = learned.map(|learned| {
+        let mut resolved = cluster.clone();
+        resolved.learned.insert(learned.name.clone(), learned);
+        resolved
+    });
+    let audited = audited(resolved.as_ref().unwrap_or(cluster), &question.flows);
+    let decided = decide(cluster, resolved.as_ref(), question.flows);
     let facts: Vec<Decided<'_>> = decided
         .iter()
-        .map(|(asked, judgement)| {
-            let Judgement { egress, ingress } = judgement;
-            Decided { asked, egress: &egress.side, ingress: &ingress.side }
+        .map(|DecidedFlow { asked, judgement: Judgement { egress, ingress }, .. }| Decided {
+            asked,
+            egress: &egress.side,
+            ingress: &ingress.side,
         })
         .collect();
     let mut notes = question.notes;
     let audit = |audited: &Audited| Note { code: "audit", text: audited.text() };
     notes.extend(audited.as_ref().map(audit));
     notes.extend(notes::of(&Facts { cluster, access: question.access.as_ref(), decided: &facts }));
-    if let Some(host) = &question.host {
-        let denied = facts.iter().filter(|decided| !decided.egress.verdict.is_allow());
-        notes.extend(domain_names::note(cluster, host, denied.map(|decided| decided.asked)));
-    }
-    let verdict = Conclusion::of_all(decided.iter().map(|(_, j)| Conclusion::of(j.verdict())));
+    let once_resolved = decided.iter().any(|flow| flow.once_resolved);
+    let denied = facts.iter().filter(|decided| !decided.egress.verdict.is_allow());
+    let denied = denied.map(|decided| decided.asked);
+    notes.extend(domain_names::notes(cluster, question.host.as_ref(), once_resolved, denied));
+    let verdict = Conclusion::of_all(decided.iter().map(DecidedFlow::verdict));
     let differs = differences(&decided);
     // Which of a host's addresses is meant is not known, so the answer must be the same for all.
     let host = question.host.filter(|_| differs.contains(&VariesBy::Region));
-    let undecided: Vec<Undecided> = host.iter().map(|host| of_host(host)).collect();
+    let host = host.filter(|host| host.addresses().is_none());
+    let undecided: Vec<Undecided> = host.iter().map(|host| of_host(&host.name)).collect();
     Answer {
         source: question.source,
         destination: question.destination,
         verdict: if undecided.is_empty() { verdict } else { Conclusion::Undecided },
+        once_resolved: once_resolved && verdict == Conclusion::Allowed,
         undecided,
         differs,
         parts: parts(&decided),
@@ -171,6 +176,33 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
         audited,
         hints: Vec::new(),
     }
+}
+
+/// A flow with what can be said about it.
+struct DecidedFlow {
+    asked: QuestionFlow,
+    judgement: Judgement,
+    /// Whether it is allowed only in the cluster where its destination is resolved.
+    once_resolved: bool,
+}
+
+impl DecidedFlow {
+    fn verdict(&self) -> Conclusion {
+        Conclusion::of(self.judgement.verdict())
+    }
+}
+
+/// Decides flows in the cluster where the name of their destination is resolved, if a rule has it.
+fn decide(cluster: &Cluster, resolved: Option<&Cluster>, flows: Vec<QuestionFlow>) -> Vec<DecidedFlow> {
+    let judge = Judge::new(resolved.unwrap_or(cluster));
+    let before = resolved.map(|_| Judge::new(cluster));
+    let is_allowed = |judgement: &Judgement| Conclusion::of(judgement.verdict()) == Conclusion::Allowed;
+    let decide = |asked: QuestionFlow| {
+        let judgement = judge.decide(&asked.flow);
+        let denied_before = before.as_ref().is_some_and(|judge| !is_allowed(&judge.decide(&asked.flow)));
+        DecidedFlow { once_resolved: denied_before && is_allowed(&judgement), asked, judgement }
+    };
+    flows.into_iter().map(decide).collect()
 }
 
 /// Returns what policies in audit mode would deny of these flows.
@@ -186,18 +218,25 @@ fn audited(cluster: &Cluster, flows: &[QuestionFlow]) -> Option<Audited> {
 /// What is unknown about a host of which policies treat some addresses differently.
 fn of_host(host: &str) -> Undecided {
     let text = format!(
-        "depends on the addresses of {host}, which policies treat differently; give the address or range that it has"
+        "depends on the addresses of {host}, which policies treat differently; give the address or range that it has, or --resolve"
     );
     Undecided { code: "host-addresses", text }
 }
 
-fn groups(decided: Vec<(QuestionFlow, Judgement)>) -> Vec<DecidedFlows> {
+fn groups(decided: Vec<DecidedFlow>) -> Vec<DecidedFlows> {
     let mut by_call: Vec<DecidedFlows> = Vec::new();
-    for (asked, judgement) in decided {
+    for DecidedFlow { asked, judgement, once_resolved } in decided {
         let call = DestinationPort::of(&asked);
         match by_call.iter_mut().find(|g| g.calls == [call] && g.judgement == judgement) {
             Some(group) => group.asked.push(asked),
-            None => by_call.push(DecidedFlows { calls: vec![call], judgement, asked: vec![asked] }),
+            None => {
+                by_call.push(DecidedFlows {
+                    calls: vec![call],
+                    judgement,
+                    once_resolved,
+                    asked: vec![asked],
+                });
+            }
         }
     }
     let mut out: Vec<DecidedFlows> = Vec::new();
@@ -216,14 +255,14 @@ fn groups(decided: Vec<(QuestionFlow, Judgement)>) -> Vec<DecidedFlows> {
 }
 
 /// Whether an IP family has more than one part of the internet.
-fn parts(decided: &[(QuestionFlow, Judgement)]) -> bool {
-    let regions = decided.iter().filter_map(|(a, _)| Some((a, a.region.as_ref()?)));
+fn parts(decided: &[DecidedFlow]) -> bool {
+    let regions = decided.iter().filter_map(|flow| Some((&flow.asked, flow.asked.region.as_ref()?)));
     let samples: BTreeSet<_> = regions.map(|(a, r)| (a.family(), r.sample)).collect();
     samples.len() > samples.iter().map(|s| s.0).collect::<BTreeSet<_>>().len()
 }
 
-fn differences(decided: &[(QuestionFlow, Judgement)]) -> Vec<VariesBy> {
-    let all: BTreeSet<Conclusion> = decided.iter().map(|(_, j)| Conclusion::of(j.verdict())).collect();
+fn differences(decided: &[DecidedFlow]) -> Vec<VariesBy> {
+    let all: BTreeSet<Conclusion> = decided.iter().map(DecidedFlow::verdict).collect();
     if all.len() < 2 {
         return Vec::new();
     }
@@ -244,10 +283,10 @@ fn differences(decided: &[(QuestionFlow, Judgement)]) -> Vec<VariesBy> {
 }
 
 /// Whether the verdicts vary by a property.
-fn differ_by<K: Ord>(decided: &[(QuestionFlow, Judgement)], property: impl Fn(&QuestionFlow) -> K) -> bool {
+fn differ_by<K: Ord>(decided: &[DecidedFlow], property: impl Fn(&QuestionFlow) -> K) -> bool {
     let mut verdicts: BTreeMap<K, BTreeSet<Conclusion>> = BTreeMap::new();
-    for (asked, judgement) in decided {
-        verdicts.entry(property(asked)).or_default().insert(Conclusion::of(judgement.verdict()));
+    for flow in decided {
+        verdicts.entry(property(&flow.asked)).or_default().insert(flow.verdict());
     }
     let mut sets = verdicts.values();
     let first = sets.next();

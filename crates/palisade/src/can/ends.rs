@@ -4,8 +4,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Result, bail};
 use ipnet::IpNet;
+use palisade_analysis::regions;
 use palisade_names::{DnsName, EndpointKind, Named, PortSpec, Way};
-use palisade_policy::{Cluster, Endpoint, Family, Name, Node, Pod, Protocol, Service};
+use palisade_policy::{Cluster, DomainName, Endpoint, Family, Name, Node, Pod, Protocol, Service};
 
 use super::{
     names::{self, Found},
@@ -33,8 +34,52 @@ pub(crate) enum Outside {
     Internet,
     /// A range.
     Range(IpNet),
-    /// A host, which may have any public address.
-    Host(String),
+    /// A host.
+    Host(Host),
+}
+
+/// A host outside the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Host {
+    /// Its name.
+    pub(crate) name: String,
+    /// What is known about its addresses.
+    pub(crate) known: Known,
+}
+
+/// What is known about the addresses of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// It may have any public address.
+    Nothing,
+    /// This machine's resolver answered these.
+    Answered(Vec<IpAddr>),
+    /// Agents have learned these.
+    Learned(Vec<IpAddr>),
+}
+
+impl Host {
+    /// Returns a host, with the addresses that were learned for its name.
+    pub(crate) fn new(cluster: &Cluster, name: &str) -> Self {
+        let learned = DomainName::new(name).and_then(|name| cluster.learned.get(&name));
+        let learned: Vec<IpAddr> = learned.iter().flat_map(|learned| learned.addresses.iter()).collect();
+        let known = if learned.is_empty() { Known::Nothing } else { Known::Learned(learned) };
+        Self { name: name.to_owned(), known }
+    }
+
+    /// Returns its addresses; `None`: it may have any public address.
+    pub(crate) fn addresses(&self) -> Option<&[IpAddr]> {
+        match &self.known {
+            Known::Nothing => None,
+            Known::Answered(addresses) | Known::Learned(addresses) => Some(addresses),
+        }
+    }
+
+    /// Returns whether agents learn this address of it without `--dns-allow`: public ones.
+    pub(crate) fn is_learned(&self, cluster: &Cluster, address: IpAddr) -> bool {
+        let mut ranges = regions::public_ranges(cluster).into_iter();
+        ranges.any(|range| range.first <= address && address <= range.last)
+    }
 }
 
 /// A resolved spec.
@@ -94,7 +139,7 @@ pub(crate) fn end<'a>(cluster: &'a Cluster, spec: &Spec, namespace: &str) -> Res
             let mut resolved = match found {
                 Found::Object(found) => object(cluster, spec, &found)?,
                 Found::Address(address) => at_address(cluster, spec, address)?,
-                Found::Host(host) => Resolved::new(host.clone(), End::Outside(Outside::Host(host))),
+                Found::Host(host) => outside_host(cluster, host.clone(), &host),
             };
             resolved.notes.append(&mut notes);
             Ok(resolved)
@@ -146,10 +191,14 @@ fn external_name<'a>(
             Resolved::new(name, End::Service(ServiceEnd::named(target)))
         }
         (_, Ok(address)) => at_address(cluster, spec, address)?,
-        _ => Resolved::new(name, End::Outside(Outside::Host(host.to_string()))),
+        _ => outside_host(cluster, name, host),
     };
     resolved.notes.push(note);
     Ok(resolved)
+}
+
+fn outside_host<'a>(cluster: &Cluster, spelling: String, host: &str) -> Resolved<'a> {
+    Resolved::new(spelling, End::Outside(Outside::Host(Host::new(cluster, host))))
 }
 
 /// Resolves a range: the addresses in it that are no pod's, node's or service's.
@@ -304,7 +353,7 @@ pub(crate) fn endpoints(cluster: &Cluster, spec: &EndpointSpec, namespace: &str)
         End::Service(service) => of_service(cluster, &service),
         End::HostPort(ends) => Ok(ends.into_iter().map(|(end, ..)| end).collect()),
         End::Outside(Outside::Host(host)) => {
-            bail!("{host} is not in the cluster; give its address or a range")
+            bail!("{} is not in the cluster; give its address or a range", host.name)
         }
         End::Outside(_) => bail!("addresses outside the cluster are no single endpoint"),
     }

@@ -33,6 +33,9 @@ const MAX_SAMPLES: usize = 3;
 struct JsonAnswer<'a> {
     schema: &'static str,
     verdict: &'static str,
+    /// Whether it is allowed by a domain name only, once that is resolved.
+    #[serde(skip_serializing_if = "is_false")]
+    once_resolved: bool,
     source: &'a str,
     destination: &'a str,
     differs_by: Vec<&'static str>,
@@ -55,11 +58,18 @@ struct JsonAnswer<'a> {
 #[derive(Serialize)]
 struct JsonGroup<'a> {
     verdict: &'static str,
+    #[serde(skip_serializing_if = "is_false")]
+    once_resolved: bool,
     on: Vec<JsonCall>,
     families: Vec<String>,
     egress: JsonJudgedSide<'a>,
     ingress: JsonJudgedSide<'a>,
     flows: Vec<JsonFlow<'a>>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// One direction: decided, or the rules that ask for an address that is not known.
@@ -177,6 +187,7 @@ fn flow<'a>(asked: &'a QuestionFlow, cluster: &Cluster) -> JsonFlow<'a> {
 fn group<'a>(group: &'a DecidedFlows, loaded: &'a Loaded) -> JsonGroup<'a> {
     JsonGroup {
         verdict: group.verdict().word(),
+        once_resolved: group.once_resolved,
         on: group.calls.iter().map(Into::into).collect(),
         families: group.families().iter().map(ToString::to_string).collect(),
         egress: JsonJudgedSide::new(&group.judgement.egress, loaded),
@@ -216,6 +227,7 @@ pub(crate) fn document(
     encoding.encode(&JsonAnswer {
         schema: SCHEMA,
         verdict: headline.word(),
+        once_resolved: answer.once_resolved && headline == answer.verdict,
         source: &answer.source,
         destination: &answer.destination,
         differs_by: answer.differs.iter().map(|d| d.word()).collect(),

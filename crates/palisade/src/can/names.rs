@@ -2,7 +2,7 @@
 
 use anyhow::{Result, anyhow, bail};
 use palisade_names::{DnsName, EndpointKind, LookupError, Named};
-use palisade_policy::{Cluster, Endpoint};
+use palisade_policy::{Cluster, DomainName, Endpoint};
 
 use super::note::Note;
 
@@ -59,7 +59,12 @@ pub(super) fn find<'a>(
         }
     }
     if kind.is_none() && is_host(name) {
-        return Ok(Found::Host(name.trim_end_matches('.').to_owned()));
+        let Some(host) = DomainName::new(name) else {
+            bail!(
+                "`{name}` is not in the cluster, and no host has it: labels have 1 to 63 characters, names at most 253"
+            )
+        };
+        return Ok(Found::Host(host.to_string()));
     }
     Err(with_other_kind(cluster, error, kind, here, name))
 }
@@ -147,7 +152,7 @@ fn is_host(name: &str) -> bool {
     let mut labels = name.trim_end_matches('.').rsplit('.');
     let last = labels.next().unwrap_or_default();
     let letters = last.len() > 1 && last.bytes().all(|b| b.is_ascii_lowercase());
-    (letters || last.starts_with("xn--")) && labels.next().is_some() && labels.all(|label| !label.is_empty())
+    (letters || last.starts_with("xn--")) && labels.next().is_some()
 }
 
 /// Adds a hint if only a service or node has this name, which must be given with its kind.

@@ -1,9 +1,14 @@
 //! A note below an answer, and the notes about how its ends were found.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 use palisade_names::PortSpec;
 use palisade_policy::{Name, ObjectKey, TargetPort};
 use serde::Serialize;
+
+use super::ends::{Host, Known};
+use crate::connection_ends::abbreviated;
 
 /// Something that a reader of an answer should know about it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -97,11 +102,32 @@ impl Note {
         Self { code: "domain-names", text }
     }
 
-    pub(super) fn host_name(host: &str) -> Self {
-        let text = format!(
-            "policies see addresses, not names: {host} may have any public address; a host with a private address is \
-             asked about by address"
-        );
+    /// What is known about the addresses of a host.
+    pub(super) fn host(host: &Host) -> Self {
+        let name = &host.name;
+        let text = match &host.known {
+            Known::Nothing => format!(
+                "policies see addresses, not names: {name} may have any public address; --resolve asks for those that it \
+                 has, and a host with a private address is asked about by address"
+            ),
+            Known::Answered(addresses) => format!(
+                "the resolver of this machine answered {} for {name}; the cluster's DNS may answer others",
+                abbreviated(addresses, ToString::to_string)
+            ),
+            Known::Learned(addresses) => {
+                format!("the agent has learned {} for {name}", abbreviated(addresses, ToString::to_string))
+            }
+        };
         Self { code: "host-name", text }
+    }
+
+    /// Addresses of a host that agents don't learn.
+    pub(super) fn not_learned(host: &str, addresses: &[IpAddr]) -> Self {
+        let (these, are) = if addresses.len() == 1 { ("an address", "is") } else { ("addresses", "are") };
+        let text = format!(
+            "{} {are} not {these} of the public internet: agents learn such addresses for {host} only with --dns-allow",
+            abbreviated(addresses, ToString::to_string)
+        );
+        Self { code: "not-learned", text }
     }
 }

@@ -1,6 +1,6 @@
 //! Resolves two specs to the flows between them, one for each kind of pair that policies distinguish.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, net::IpAddr, sync::Arc};
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
@@ -13,7 +13,7 @@ use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, IpRange, Name,
 
 use super::{
     alike::{self, AlikeEnds},
-    ends::{self, End, Outside, ServiceEnd},
+    ends::{self, End, Host, Known, Outside, ServiceEnd},
     note::Note,
     spec::Spec,
     targets::{TargetPort, targets},
@@ -31,7 +31,7 @@ pub(crate) struct Question {
     /// How the destination is reached, if it is a service.
     pub(crate) access: Option<Access>,
     /// The host outside the cluster that is one of the ends.
-    pub(crate) host: Option<String>,
+    pub(crate) host: Option<Host>,
     /// The spelling of the end outside the cluster that is more than one address.
     pub(crate) outside: Option<String>,
     /// How the ends were found.
@@ -84,19 +84,24 @@ impl Access {
 /// The most flows of a question. Replicas are folded, so only questions about whole clusters come near it.
 const MAX_FLOWS: usize = 50_000;
 
+/// Returns the addresses of a host.
+pub(crate) type Lookup = fn(&str) -> Result<Vec<IpAddr>>;
+
 /// Resolves a question against a cluster. Names without a namespace are looked up in `namespace`. Pairs that no policy
-/// distinguishes are one flow.
+/// distinguishes are one flow. With a lookup, an end that is a host outside the cluster has the addresses that this returns.
 ///
 /// # Errors
-/// When an end does not exist or has no such port, or when there can be no connection between the two.
+/// When an end does not exist or has no such port, or when there can be no connection between the two. When the lookup
+/// fails, or is given and no end is such a host; when the host has an address of a service.
 pub(crate) fn resolve(
     cluster: &Cluster,
     source: &Spec,
     destination: &Spec,
     namespace: &str,
+    lookup: Option<Lookup>,
 ) -> Result<Question> {
     let mut classes = Alike::new(cluster);
-    resolve_by(cluster, source, destination, namespace, |end| classes.class(end))
+    resolve_by(cluster, source, destination, namespace, lookup, |end| classes.class(end))
 }
 
 /// As [`resolve`], with one flow for each pair of endpoints.
@@ -114,7 +119,7 @@ pub(crate) fn resolve_each(
     namespace: &str,
 ) -> Result<Question> {
     let mut numbers: HashMap<Endpoint, u32> = HashMap::new();
-    resolve_by(cluster, source, destination, namespace, |end| {
+    resolve_by(cluster, source, destination, namespace, None, |end| {
         let next = numbers.len() as u32;
         *numbers.entry(end.clone()).or_insert(next)
     })
@@ -131,13 +136,17 @@ fn resolve_by(
     source: &Spec,
     destination: &Spec,
     namespace: &str,
+    lookup: Option<Lookup>,
     mut class: impl FnMut(&Endpoint) -> u32,
 ) -> Result<Question> {
     if source.port.is_some() || source.protocol.is_some() {
         bail!("the source has a port or protocol; give it with the destination: SRC DST:PORT/PROTO");
     }
-    let from = ends::end(cluster, source, namespace).context("source")?;
-    let to = ends::end(cluster, destination, namespace).context("destination")?;
+    let mut from = ends::end(cluster, source, namespace).context("source")?;
+    let mut to = ends::end(cluster, destination, namespace).context("destination")?;
+    if let Some(lookup) = lookup {
+        look_up(cluster, [&mut from.end, &mut to.end], lookup)?;
+    }
     let host = [&from, &to].into_iter().find_map(|resolved| match &resolved.end {
         End::Outside(Outside::Host(host)) => Some(host.clone()),
         _ => None,
@@ -152,7 +161,7 @@ fn resolve_by(
     };
     let mut notes = from.notes;
     notes.extend(to.notes.iter().cloned());
-    notes.extend(host.as_deref().map(Note::host_name));
+    notes.extend(host.as_ref().map(Note::host));
     let sources = match from.end {
         End::Endpoints(ends) => Sources::Endpoints(ends),
         End::Service(service) => Sources::Endpoints(ends::of_service(cluster, &service)?),
@@ -187,13 +196,13 @@ fn resolve_by(
                 bail!("neither end is in the cluster: policies do not apply to connections outside it")
             }
             (Err(from), None) => {
-                for (_, ends) in &destinations {
-                    builder.with_outside(from, ends, Direction::Ingress, &call)?;
+                for group in &destinations {
+                    builder.with_outside(from, group, Direction::Ingress, &call)?;
                 }
             }
             (Ok(sources), Some(to)) => {
-                for (_, ends) in sources {
-                    builder.with_outside(to, ends, Direction::Egress, &call)?;
+                for group in sources {
+                    builder.with_outside(to, group, Direction::Egress, &call)?;
                 }
             }
             (Ok(sources), None) => {
@@ -233,6 +242,30 @@ fn resolve_by(
         outside: outside_name,
         notes,
     })
+}
+
+/// Asks for the addresses of the ends that are hosts outside the cluster.
+fn look_up(cluster: &Cluster, ends: [&mut End<'_>; 2], lookup: Lookup) -> Result<()> {
+    let mut asked = false;
+    for end in ends {
+        let End::Outside(Outside::Host(host)) = end else { continue };
+        asked = true;
+        let addresses = lookup(&host.name)?;
+        for address in &addresses {
+            if let Some((service, _)) = palisade_names::services_at(cluster, *address).first() {
+                let ObjectKey { namespace, name } = &service.key;
+                bail!(
+                    "{} has the address {address} of a service; ask about {namespace}/svc/{name}",
+                    host.name
+                );
+            }
+        }
+        host.known = Known::Answered(addresses);
+    }
+    if !asked {
+        bail!("--resolve: neither end is the name of a host outside the cluster");
+    }
+    Ok(())
 }
 
 /// Returns the service that leads only to pods on the client's node, if the destination is one.
@@ -305,17 +338,23 @@ impl Builder<'_> {
     fn with_outside(
         &mut self,
         outside: &Outside,
-        ends: &Arc<[Endpoint]>,
+        group: &Group,
         direction: Direction,
         call: &TargetPort,
     ) -> Result<()> {
+        let (_, ends) = group;
         let Some(end) = ends.first() else { return Ok(()) };
         let subject = match end {
             Endpoint::Pod { key, .. } => self.cluster.pods.get(key),
             _ => None,
         };
         let family = Family::of(end.address());
+        let addresses = match outside {
+            Outside::Host(host) => host.addresses(),
+            _ => None,
+        };
         let regions = match outside {
+            _ if let Some(addresses) = addresses => self.regions(addresses, family),
             Outside::Internet | Outside::Host(_) => {
                 regions::internet(self.cluster, subject, direction, family)
             }
@@ -336,7 +375,32 @@ impl Builder<'_> {
             let service = service.clone();
             self.add(QuestionFlow { flow, service, service_port, region: Some(region), alike })?;
         }
+        // To policies, addresses of pods and nodes are these.
+        let own = addresses.into_iter().flatten().filter(|address| Family::of(**address) == family);
+        for endpoint in own.map(|address| self.cluster.endpoint(*address)) {
+            if matches!(endpoint, Endpoint::External(_)) {
+                continue;
+            }
+            let other: Group = ((u32::MAX, None), [endpoint].into());
+            match direction {
+                Direction::Ingress => self.within(&other, group, call)?,
+                Direction::Egress => self.within(group, &other, call)?,
+            }
+        }
         Ok(())
+    }
+
+    /// Returns the addresses of a family that are outside the cluster, each as a region.
+    fn regions(&self, addresses: &[IpAddr], family: Family) -> Vec<Region> {
+        let is_outside = |address: &&IpAddr| {
+            Family::of(**address) == family
+                && matches!(self.cluster.endpoint(**address), Endpoint::External(_))
+        };
+        let region = |address: &IpAddr| {
+            let ranges = vec![IpRange { first: *address, last: *address }];
+            Region { asked: ranges.clone(), ranges, sample: *address }
+        };
+        addresses.iter().filter(is_outside).map(region).collect()
     }
 }
 

@@ -23,25 +23,27 @@ use crate::{
 pub(crate) fn text(answer: &Answer, headline: Conclusion) -> String {
     let mut out = String::new();
     let incomplete = headline != answer.verdict;
-    let by = |conclusion: Conclusion| {
+    let by = |conclusion: Conclusion, once_resolved: bool| {
         let what = if incomplete { " by what could be read" } else { "" };
-        format!("{}{what}", verdict(conclusion))
+        format!("{}{what}", verdict_of(conclusion, once_resolved))
     };
+    let whole = verdict_of(headline, answer.once_resolved && !incomplete);
     let differs = match &answer.differs[..] {
         [] => String::new(),
         by => format!(" (differs by {})", by.iter().map(|d| d.word()).collect::<Vec<_>>().join(" and ")),
     };
     let head = format!("{} → {}", answer.source, answer.destination);
     _ = match &answer.groups[..] {
-        [only] => writeln!(out, "{}  {head}  {}", verdict(headline), call(only)),
-        _ => writeln!(out, "{}  {head}{differs}", verdict(headline)),
+        [only] => writeln!(out, "{whole}  {head}  {}", call(only)),
+        _ => writeln!(out, "{whole}  {head}{differs}"),
     };
     if incomplete && answer.groups.len() == 1 {
-        _ = writeln!(out, "  {}", by(answer.verdict));
+        _ = writeln!(out, "  {}", by(answer.verdict, answer.once_resolved));
     }
     for group in &answer.groups {
         if answer.groups.len() > 1 {
-            _ = writeln!(out, "\n{}  {}  {}", by(group.verdict()), ends(answer, group), call(group));
+            let verdict = by(group.verdict(), group.once_resolved);
+            _ = writeln!(out, "\n{verdict}  {}  {}", ends(answer, group), call(group));
         } else if let Some(ends) = regions(answer, group) {
             _ = writeln!(out, "  for {ends}");
         }
@@ -87,6 +89,15 @@ fn side_lines(side: &JudgedSide, direction: Direction, out: &mut String) {
         _ = writeln!(out, "  {:<8} {:<7}  {line}", "", "");
     }
 }
+
+/// Formats a verdict, which may depend on the resolution of a name.
+fn verdict_of(conclusion: Conclusion, once_resolved: bool) -> String {
+    let word = if once_resolved { ONCE_RESOLVED } else { conclusion.word() };
+    styled(conclusion.style(), word)
+}
+
+/// The verdict of what is allowed by a domain name.
+const ONCE_RESOLVED: &str = "allowed once resolved";
 
 fn verdict(conclusion: Conclusion) -> String {
     styled(conclusion.style(), conclusion.word())

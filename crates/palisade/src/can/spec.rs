@@ -91,6 +91,12 @@ pub(crate) enum SpecError {
     Scheme(String),
     #[error("`{0}`: * stands for all pods, alone or as NAMESPACE/*; it is no pattern")]
     Pattern(String),
+    #[error("`{0}`: * stands for no name here; ask about one name, such as {1}")]
+    NamePattern(String, String),
+    #[error(
+        "`{0}` is not ASCII; give the name in its ASCII form (xn--…), which DNS and domainNames of policies have"
+    )]
+    NotAscii(String),
     #[error("`{0}` has more than one colon; use [ADDRESS]:PORT for an IPv6 address with a port")]
     Colons(String),
     #[error("unexpected `{0}` after the bracket; use [ADDRESS]:PORT[/PROTO]")]
@@ -287,7 +293,13 @@ fn endpoint_of(text: &str) -> Result<EndpointSpec, SpecError> {
         [namespace, "*"] | ["ns" | "namespace" | "namespaces", namespace] => {
             return Ok(EndpointSpec::Everything { namespace: Some(name_of(namespace)?) });
         }
+        _ if let Some(suffix) = host_below(text) => {
+            return Err(SpecError::NamePattern(text.to_owned(), format!("www.{suffix}")));
+        }
         _ if text.contains('*') => return Err(SpecError::Pattern(text.to_owned())),
+        [name] if name.contains('.') => {
+            return Ok(EndpointSpec::Named { namespace: None, kind: None, name: dotted_name(name)? });
+        }
         _ => {}
     }
     let (namespace, kind, name) = match parts[..] {
@@ -304,6 +316,22 @@ fn endpoint_of(text: &str) -> Result<EndpointSpec, SpecError> {
     }
     let namespace = namespace.map(name_of).transpose()?;
     Ok(EndpointSpec::Named { namespace, kind, name: name_of(name)? })
+}
+
+/// Returns the suffix of a pattern of domain names, `*.example.com`.
+fn host_below(text: &str) -> Option<&str> {
+    let suffix = text.strip_prefix("*.")?;
+    (suffix.contains('.') && dotted_name(suffix).is_ok()).then_some(suffix)
+}
+
+/// Reads a name with dots, which may be a host's: case has no effect then, and labels may contain `_`.
+fn dotted_name(text: &str) -> Result<String, SpecError> {
+    if !text.is_ascii() {
+        return Err(SpecError::NotAscii(text.to_owned()));
+    }
+    let lower = text.to_ascii_lowercase();
+    name_of(&lower.replace('_', "-")).map_err(|_| SpecError::Name(text.to_owned()))?;
+    Ok(lower)
 }
 
 fn name_of(text: &str) -> Result<String, SpecError> {

@@ -59,7 +59,7 @@ pub(super) fn targets(
             let what = match outside {
                 Outside::Internet => "the internet".to_owned(),
                 Outside::Range(net) => net.to_string(),
-                Outside::Host(host) => host.clone(),
+                Outside::Host(host) => host.name.clone(),
             };
             Ok(vec![Target { end: None, call: given_port(spec, &what)? }])
         }

@@ -8,12 +8,12 @@ use palisade_analysis::edit::{self, Question};
 use palisade_analysis::regions::Region;
 use palisade_analysis::{Explanation, alike::Relation, explain};
 use palisade_names::PortSpec;
-use palisade_policy::{Cluster, Endpoint, Family, PortSet, Protocol, Traffic};
+use palisade_policy::{Cluster, Endpoint, Family, LearnedName, PortSet, Protocol, Traffic};
 
 use super::suggestion::Suggestion;
 use crate::{
     audited::{AuditQuestion, Audited},
-    can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, ends, question},
+    can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, domain_names, ends, question},
     verdict::Conclusion,
 };
 
@@ -29,6 +29,8 @@ pub(crate) struct Answer {
     pub(crate) every_port: bool,
     /// What policies in audit mode would deny of it.
     pub(crate) audited: Option<Audited>,
+    /// The host outside the cluster that rules have by name: the answer is for when it is resolved.
+    pub(crate) resolved: Option<String>,
     /// Likely mistakes, the clearest first.
     pub(crate) causes: Vec<Finding>,
     /// What is to be allowed or denied: the question, or of every port those that the destination declares.
@@ -179,13 +181,26 @@ fn by_workload(cluster: &Cluster, ends: &[Endpoint]) -> Vec<Vec<Endpoint>> {
     out.into_values().collect()
 }
 
-/// Explains the connections between two specs.
-pub(crate) fn answer(
+/// A resolved question.
+pub(crate) struct Asked {
+    question: question::Question,
+    /// The traffic to every port, if no port was given.
+    whole: Option<Traffic>,
+    /// What agents would learn about its host, if rules have it by name.
+    pub(crate) learned: Option<LearnedName>,
+}
+
+/// Resolves a question between two specs.
+///
+/// # Errors
+/// As [`question::resolve`].
+pub(crate) fn resolve(
     cluster: &Cluster,
     source: &Spec,
     destination: &Spec,
     namespace: &str,
-) -> Result<Answer> {
+    lookup: Option<question::Lookup>,
+) -> Result<Asked> {
     let icmp = destination.protocol == Some(ProtocolSpec::Icmp);
     let every_port =
         destination.port.is_none() && !icmp && !ends::is_service(cluster, destination, namespace);
@@ -195,12 +210,19 @@ pub(crate) fn answer(
         spec.port = Some(PortSpec::Number(1));
         spec.protocol = destination.protocol.or(Some(ProtocolSpec::WithPorts(Protocol::Tcp)));
     }
-    let question = question::resolve(cluster, source, &spec, namespace)?;
+    let question = question::resolve(cluster, source, &spec, namespace, lookup)?;
     let whole = match destination.protocol {
         _ if !every_port => None,
         Some(ProtocolSpec::WithPorts(protocol)) => Some(Traffic::of(protocol, PortSet::all())),
         _ => Some(Traffic::all()),
     };
+    let learned = domain_names::learned(cluster, &question);
+    Ok(Asked { question, whole, learned })
+}
+
+/// Explains the connections of a question in a cluster in which its host is resolved.
+pub(crate) fn answer(cluster: &Cluster, asked: Asked) -> Answer {
+    let Asked { question, whole, learned } = asked;
     // A pair may occur with several ports.
     let mut pairs: BTreeMap<(Endpoint, Endpoint, bool), (Traffic, QuestionFlow)> = BTreeMap::new();
     for asked in question.flows {
@@ -233,14 +255,15 @@ pub(crate) fn answer(
     }
     // Denied pairs come first, then undecided ones.
     groups.sort_by_key(ExplainedPairs::conclusion);
-    Ok(Answer {
+    Answer {
         source: question.source,
         destination: question.destination,
         groups,
         every_port: whole.is_some(),
         audited: audit.finish(),
+        resolved: learned.map(|learned| learned.name.to_string()),
         causes: Vec::new(),
         wanted: Question::default(),
         suggestions: Vec::new(),
-    })
+    }
 }

@@ -39,6 +39,9 @@ struct Document<'a> {
     source: &'a str,
     destination: &'a str,
     verdict: &'static str,
+    /// Whether the destination is a host that rules have by name: the verdict is for when it is resolved.
+    #[serde(skip_serializing_if = "is_false")]
+    once_resolved: bool,
     /// Likely mistakes, the clearest first.
     causes: Vec<JsonCause<'a>>,
     answers: Vec<JsonGroup<'a>>,
@@ -53,6 +56,11 @@ struct Document<'a> {
     incomplete: &'a [JsonMissing<'a>],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<palisade_manifest::Note>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Serialize)]
@@ -207,6 +215,7 @@ pub(crate) fn document(answer: &Answer, world: &LoadedInputs, encoding: Encoding
         source: &answer.source,
         destination: &answer.destination,
         verdict: world.conclusion(answer.conclusion()).word(),
+        once_resolved: answer.resolved.is_some(),
         causes: answer.causes.iter().map(cause).collect(),
         answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
         suggestions: answer.suggestions.iter().map(|s| suggestion(s, loaded)).collect(),

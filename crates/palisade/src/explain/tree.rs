@@ -39,6 +39,10 @@ pub(crate) fn text(answer: &Answer, to_deny: bool, incomplete: bool) -> String {
         let text = format!("{traffic} {}", audited.text());
         _ = writeln!(out, "{} {}\n", styled(Style::Strong, "audit:"), escape::plain(&text));
     }
+    if let Some(host) = &answer.resolved {
+        let word = styled(Style::Strong, &format!("once {host} is resolved"));
+        _ = writeln!(out, "{word}, with agents that learn addresses (--domain-names=on):\n");
+    }
     if incomplete {
         let word = styled(Conclusion::Undecided.style(), Conclusion::Undecided.word());
         _ = writeln!(out, "{word}: not all of the cluster could be read; below is what could be read\n");
