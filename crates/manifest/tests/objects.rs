@@ -356,6 +356,29 @@ fn the_mode_of_policies_and_namespaces_is_read_and_an_unknown_one_enforces() {
 }
 
 #[test]
+fn annotations_of_pods_and_namespaces_set_sources() {
+    for (value, count, warnings) in [
+        ("10.0.0.100", 1, 0),
+        ("'10.0.0.100, fd00::/64'", 2, 0),
+        ("''", 0, 0),
+        ("null", 0, 0),
+        ("10.0.0.100/33", 0, 1),
+        ("'10.0.0.100;10.0.0.101'", 0, 1),
+        ("'10.0.0.100,0.0.0.0/0'", 0, 1),
+    ] {
+        let loaded = load_text(&format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: red, annotations: {{palisade.dev/allow-source-within: {value}}}}}\n---\n\
+             apiVersion: v1\nkind: Pod\nmetadata: {{name: db, namespace: red, annotations: {{palisade.dev/allow-source: {value}}}}}\n\
+             spec: {{containers: []}}\nstatus: {{podIP: 10.1.0.1}}\n"
+        ));
+        let within = &loaded.cluster.namespaces["red"].allow_source_within;
+        let asked = &pod(&loaded, "red", "db").allow_source;
+        assert_eq!((within.networks().len(), asked.networks().len()), (count, count), "{value}");
+        assert_eq!(codes(&loaded).len(), 2 * warnings, "{value}");
+    }
+}
+
+#[test]
 fn the_annotation_of_a_namespace_sets_what_happens_to_what_is_denied() {
     for (annotation, deny, warnings) in [
         ("", None, 0),

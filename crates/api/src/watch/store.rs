@@ -390,6 +390,37 @@ mod tests {
     }
 
     #[test]
+    fn annotations_of_pods_and_namespaces_change_their_sources() {
+        let of = |kind: ResourceKind, key: &str| {
+            let mut store = Store::new(kind);
+            let mut apply = |annotations: &str| {
+                let object = format!(
+                    r#"{{"metadata":{{"name":"a","namespace":"b","resourceVersion":"7"{annotations}}}}}"#
+                );
+                let mut update = StoreUpdate::default();
+                store.apply("v1", &object, &mut update).unwrap();
+                let sources = |change: &Change| match change {
+                    Change::SetNamespace(namespace) => namespace.allow_source_within.networks().len(),
+                    Change::SetPod(pod) => pod.allow_source.networks().len(),
+                    other => panic!("{other:?}"),
+                };
+                let findings = update.findings.iter().map(|(_, found)| found.len()).sum::<usize>();
+                (update.changes.iter().map(sources).collect::<Vec<_>>(), findings)
+            };
+            let value = |value: &str| format!(r#","annotations":{{"other":"x","{key}":"{value}"}}"#);
+            assert_eq!(apply(""), (vec![0], 0));
+            assert_eq!(apply(r#","annotations":{"other":"x"}"#), (vec![], 0));
+            assert_eq!(apply(&value("10.0.0.100,fd00::/64")), (vec![2], 0));
+            assert_eq!(apply(&value("10.0.0.100, fd00::/64")), (vec![], 0));
+            assert_eq!(apply(&value("10.0.0.100,fd00::/64,0.0.0.0/0")), (vec![0], 1), "with a warning");
+            assert_eq!(apply(&value("10.0.0.100")), (vec![1], 0));
+            assert_eq!(apply(""), (vec![0], 0));
+        };
+        of(ResourceKind::Pod, "palisade.dev/allow-source");
+        of(ResourceKind::Namespace, "palisade.dev/allow-source-within");
+    }
+
+    #[test]
     fn the_annotation_of_a_namespace_changes_what_happens_to_what_is_denied() {
         let mut store = Store::new(ResourceKind::Namespace);
         let mut denies = |annotations: &str| {

@@ -41,7 +41,7 @@ fn virtual_addresses() -> String {
     VIRTUAL.map(|address| address.to_string()).join(", ")
 }
 
-fn verify(testbed: &Testbed) -> Result<(), Failed> {
+fn verify(testbed: &mut Testbed) -> Result<(), Failed> {
     let verified = testbed.agent(NEAR)?.verify().ok_or("no answer")?;
     ensure(verified.equal, || format!("{:?}", verified.differences))
 }
@@ -78,7 +78,7 @@ pub(super) fn on_a_bridge(sandbox: &Sandbox) -> Result<(), Failed> {
             cases.allow_unassigned();
         }
         cases.check(&ends.bad, &ends.open, SourceCheck::Strict)?;
-        verify(&testbed)?;
+        verify(&mut testbed)?;
     }
     Ok(())
 }
@@ -98,7 +98,7 @@ pub(super) fn when_routed(sandbox: &Sandbox) -> Result<(), Failed> {
             }
             // Without a route, an unassigned address passes with neither setting.
             cases.check(&bad, &open, SourceCheck::Strict)?;
-            verify(&testbed)?;
+            verify(&mut testbed)?;
         }
     }
     Ok(())
@@ -122,7 +122,7 @@ pub(super) fn refused(sandbox: &Sandbox, network: PodNetwork) -> Result<(), Fail
     for value in asked {
         // With a network that it gets, unless the value is void, so that the decision is known to be made.
         let is_void = value.contains("/0") || value.len() > 100;
-        let asked = format!("{value},198.51.100.7");
+        let asked = format!("{value},198.51.100.207");
         testbed.annotate("bad", ALLOW_SOURCE_KEY, &asked)?;
         await_networks(&testbed, usize::from(!is_void))?;
         let cases = match network {
@@ -137,8 +137,8 @@ pub(super) fn refused(sandbox: &Sandbox, network: PodNetwork) -> Result<(), Fail
         };
         cases.check(&bad, &open, SourceCheck::Strict)?;
         // In between, so that the next value changes what is there.
-        testbed.annotate("bad", ALLOW_SOURCE_KEY, "198.51.100.8,198.51.100.10")?;
+        testbed.annotate("bad", ALLOW_SOURCE_KEY, "198.51.100.208,198.51.100.210")?;
         await_networks(&testbed, 2)?;
     }
-    verify(&testbed)
+    verify(&mut testbed)
 }
