@@ -5,12 +5,13 @@
 
 mod allowed_sources;
 mod deny_by;
+mod dns;
 mod list;
 mod source;
 
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -23,6 +24,8 @@ use serde_json::{Map, Value};
 
 pub use allowed_sources::{AllowedSources, AllowedSourcesError};
 pub use deny_by::DenyBy;
+pub(crate) use dns::DNS_PORT;
+pub use dns::{DnsFail, DnsServer, NoDnsServer};
 pub use list::{Item, List, ListError};
 pub use source::{SourceChoice, SourceError};
 
@@ -145,9 +148,11 @@ settings! {
         flow_file_count: u8, "PALISADE_FLOW_FILE_COUNT", "N" [default_value_t = 4];
         /// Whether the agent learns addresses from answers of DNS servers for rules with domain names, which match nothing otherwise. The answers pass through packet queue 4053
         domain_names: DomainNames, "PALISADE_DOMAIN_NAMES", "MODE" [value_enum, default_value_t];
-        /// DNS servers that are trusted, separated by commas, as pods have them in /etc/resolv.conf [default: the cluster's DNS Service and the nameservers of the node]
+        /// DNS servers that are trusted, separated by commas, as pods have them in /etc/resolv.conf; the port is 53 unless it is added [default: the cluster's DNS Service and the nameservers of the node]
         #[arg(hide_default_value = true)]
-        dns_resolver: List<IpAddr>, "PALISADE_DNS_RESOLVER", "ADDRESS,…" [default_value = ""];
+        dns_resolver: List<DnsServer>, "PALISADE_DNS_RESOLVER", "ADDRESS[:PORT],…" [default_value = ""];
+        /// What happens to DNS between pods with rules by name and trusted servers while no agent reads it, or more messages arrive than the queue holds
+        dns_fail: DnsFail, "PALISADE_DNS_FAIL", "MODE" [value_enum, default_value_t];
         /// Networks whose addresses are learned although they are private or of the cluster, separated by commas [default: none]
         #[arg(hide_default_value = true)]
         dns_allow: List<IpNet>, "PALISADE_DNS_ALLOW", "CIDR,…" [default_value = ""];
@@ -264,7 +269,7 @@ pub enum DomainNames {
     /// Such rules match nothing
     #[default]
     Off,
-    /// DNS answers to pods with such rules wait until the kernel has their addresses; without an agent they are dropped
+    /// DNS answers to pods with such rules wait until the kernel has their addresses
     On,
 }
 

@@ -63,8 +63,8 @@ pub fn encode(learned: &LearnedNames) -> Result<Vec<u8>, BadState> {
     Ok(format!("{MAGIC}{VERSION} {}\n{body}", checksum(body.as_bytes())).into_bytes())
 }
 
-/// Reads a file. Addresses that have expired are not restored, and no time lies further in the future than an answer at
-/// `now` could have it. `O(n log n)` in the file.
+/// Reads a file. Addresses that have expired are restored, too, since connections may use them: [`LearnedNames::expire`] decides. No time lies
+/// further in the future than an answer at `now` could have it. `O(n log n)` in the file.
 ///
 /// # Errors
 /// [`BadState`]: nothing is restored.
@@ -96,7 +96,7 @@ pub fn decode(bytes: &[u8], limits: LearnLimits, now: Seconds) -> Result<Learned
         for (address, until) in saved.addresses {
             // The clock may have been set back since.
             let until = until.min(latest);
-            if until > now && !learned.restore(&name, &first, address, until) {
+            if !learned.restore(&name, &first, address, until) {
                 return Err(content(format!("{name} exceeds the limits")));
             }
         }
@@ -143,13 +143,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_without_what_has_expired() {
+    fn what_is_written_is_read_and_what_has_expired_stays_while_it_is_used() {
         let (before, bytes) = (learned(), encode(&learned()).unwrap());
         let after = read(&bytes, 1000).unwrap();
         assert_eq!(after.all_changes(), before.all_changes());
         assert_eq!((after.next_expiry(), after.addresses()), (before.next_expiry(), 4));
-        assert_eq!(read(&bytes, 1090).unwrap().addresses(), 2);
-        assert_eq!(read(&bytes, 5000).unwrap().names(), 0);
+        let left = |now, is_used: bool| {
+            let mut learned = read(&bytes, now).unwrap();
+            learned.expire(now, |_| is_used);
+            learned.addresses()
+        };
+        assert_eq!((left(1090, false), left(5000, false), left(5000, true)), (2, 0, 4));
         // The clock was set back by ten weeks: nothing stays longer than an answer could have it.
         let early = encode(&read(&bytes, 1000).unwrap()).unwrap();
         let limits = LearnLimits { max_ttl: 100, ..LearnLimits::default() };

@@ -8,10 +8,14 @@
 //! The messages keep their addresses, their connection-tracking entries and their way, so policies on both ends and Services apply as without the
 //! rules. Only UDP and TCP between these pods and trusted servers is handed over.
 //!
-//! While no agent reads the queue, the kernel drops the packets. The table is of its own, so that the agent's table is as it was while no rule
+//! While no agent reads the queue, the kernel drops the packets, or lets them pass, as the table says. The table is of its own, so that the agent's table is as it was while no rule
 //! has names.
 
-use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use nix::libc::{ENOENT, EOPNOTSUPP};
 use palisade_policy::{Direction, Family, Protocol};
@@ -21,25 +25,33 @@ use crate::{
     encode::{Encoded, encode_in},
     packet_queue::QUEUE,
     phases::chunks,
+    reader::Ruleset,
     ruleset::{Chain, Content, Element, Expression, Hook, Key, Message, NodeSet, Rule, Set, family_digit},
 };
 
 /// The name of the table, of the family `inet`.
 pub const DNS_TABLE: &str = "palisade_dns";
 
-/// The port of DNS.
-const PORT: u16 = 53;
-
 /// What the table in the kernel holds.
 #[derive(Debug, Default)]
 pub struct DnsTable {
     /// Pods and servers; `None` if it is not known.
-    programmed: Option<(BTreeSet<IpAddr>, BTreeSet<IpAddr>)>,
+    programmed: Option<(BTreeSet<IpAddr>, BTreeSet<SocketAddr>)>,
+    /// Whether packets pass while no program reads the queue.
+    is_open: bool,
+    /// The number of nftables' last transaction when the table was last looked at.
+    checked: Option<u32>,
     /// Whether the kernel has the target of iptables only (`xt_NFQUEUE`), and not the statement of nftables (`nft_queue`).
     by_target: bool,
 }
 
 impl DnsTable {
+    /// Makes the value for a table of unknown content. With `is_open`, packets pass while no program reads the queue; else they are dropped.
+    #[must_use]
+    pub fn new(is_open: bool) -> Self {
+        Self { programmed: None, is_open, by_target: false, checked: None }
+    }
+
     /// Hands the messages between these pods and servers to the agent, in one transaction. Without pods or servers the table is removed.
     /// `O(change)` if only pods differ.
     ///
@@ -49,7 +61,7 @@ impl DnsTable {
         &mut self,
         kernel: &mut Kernel,
         pods: &BTreeSet<IpAddr>,
-        servers: &BTreeSet<IpAddr>,
+        servers: &BTreeSet<SocketAddr>,
     ) -> Result<(), Error> {
         let (pods, servers) = if pods.is_empty() || servers.is_empty() {
             (BTreeSet::new(), BTreeSet::new())
@@ -60,16 +72,43 @@ impl DnsTable {
             Some(old) if old == (pods.clone(), servers.clone()) => {}
             _ if pods.is_empty() => drop(remove(kernel)?),
             Some((old, same)) if same == servers && !old.is_empty() => send(kernel, difference(&old, &pods))?,
-            _ => match send(kernel, replacement(&pods, &servers, self.by_target)) {
-                Err(error) if !self.by_target && is_missing(&error) => {
-                    send(kernel, replacement(&pods, &servers, true))?;
-                    self.by_target = true;
+            _ => {
+                let queue = |by_target| Expression::Queue { number: QUEUE, bypass: self.is_open, by_target };
+                match send(kernel, replacement(&pods, &servers, &queue(self.by_target))) {
+                    Err(error) if !self.by_target && is_missing(&error) => {
+                        send(kernel, replacement(&pods, &servers, &queue(true)))?;
+                        self.by_target = true;
+                    }
+                    other => other?,
                 }
-                other => other?,
-            },
+            }
         }
         self.programmed = Some((pods, servers));
         Ok(())
+    }
+
+    /// Returns whether the kernel still has the table's rules. If not, the next [`DnsTable::set`] replaces the table. Reads the rules of
+    /// this table only, and only if any program has changed nftables since the last call.
+    ///
+    /// # Errors
+    /// If the kernel can't be read.
+    pub fn is_intact(&mut self, kernel: &mut Kernel) -> Result<bool, Error> {
+        let Some((_, servers)) = self.programmed.as_ref().filter(|(pods, _)| !pods.is_empty()) else {
+            return Ok(true);
+        };
+        let generation = kernel.kernel_generation()?;
+        if self.checked == Some(generation) {
+            return Ok(true);
+        }
+        let expected: usize =
+            chains(servers, &Expression::Counter).iter().map(|chain| chain.rules.len()).sum();
+        let is_intact = Ruleset::rules_of_table(kernel, DNS_TABLE)?.len() == expected;
+        if is_intact {
+            self.checked = Some(generation);
+        } else {
+            self.forget();
+        }
+        Ok(is_intact)
     }
 
     /// Forgets what the kernel holds, after another program may have changed it: the next [`DnsTable::set`] replaces the table.
@@ -117,21 +156,32 @@ fn difference(old: &BTreeSet<IpAddr>, new: &BTreeSet<IpAddr>) -> Vec<Message> {
 }
 
 /// Returns the messages that replace the table, whether it exists or not.
-fn replacement(pods: &BTreeSet<IpAddr>, servers: &BTreeSet<IpAddr>, by_target: bool) -> Vec<Message> {
+fn replacement(pods: &BTreeSet<IpAddr>, servers: &BTreeSet<SocketAddr>, queue: &Expression) -> Vec<Message> {
     let mut out = vec![Message::CreateTable, Message::DeleteTable, Message::CreateTable];
+    let mut create = |set: Arc<Set>, addresses: Vec<IpAddr>| {
+        out.push(Message::CreateSet(Arc::clone(&set)));
+        let elements = chunks(addresses.into_iter().map(Element::Address));
+        out.extend(elements.map(|elements| Message::AddElements(Arc::clone(&set), elements)));
+    };
     for family in Family::BOTH {
-        for (name, addresses) in [("pods", pods), ("servers", servers)] {
-            let set = address_set(name, family);
-            let elements =
-                addresses.iter().filter(|a| Family::of(**a) == family).copied().map(Element::Address);
-            out.push(Message::CreateSet(set.clone()));
-            out.extend(chunks(elements).map(|elements| Message::AddElements(set.clone(), elements)));
-        }
+        create(
+            address_set("pods", family),
+            pods.iter().copied().filter(|a| Family::of(*a) == family).collect(),
+        );
     }
-    for hook in [Hook::Queries, Hook::Answers] {
-        out.extend(Message::create_chain(&Arc::new(chain(hook, by_target))));
+    for (family, port) in ports(servers) {
+        let is_of = |server: &&SocketAddr| Family::of(server.ip()) == family && server.port() == port;
+        create(server_set(family, port), servers.iter().filter(is_of).map(SocketAddr::ip).collect());
+    }
+    for chain in chains(servers, queue) {
+        out.extend(Message::create_chain(&Arc::new(chain)));
     }
     out
+}
+
+/// The families and ports of servers.
+fn ports(servers: &BTreeSet<SocketAddr>) -> BTreeSet<(Family, u16)> {
+    servers.iter().map(|server| (Family::of(server.ip()), server.port())).collect()
 }
 
 fn address_set(name: &str, family: Family) -> Arc<Set> {
@@ -139,23 +189,36 @@ fn address_set(name: &str, family: Family) -> Arc<Set> {
     Arc::new(Set::plain(format!("{name}{}", family_digit(family)), Key::Address(family), content))
 }
 
-fn chain(hook: Hook, by_target: bool) -> Chain {
+/// The set of the servers with a port.
+fn server_set(family: Family, port: u16) -> Arc<Set> {
+    let content = Content::Node(NodeSet::Local(family));
+    let name = format!("servers{}_{port}", family_digit(family));
+    Arc::new(Set::plain(name, Key::Address(family), content))
+}
+
+fn chains(servers: &BTreeSet<SocketAddr>, queue: &Expression) -> [Chain; 2] {
+    [(Hook::Queries, "DNS queries of pods with rules by name"), (Hook::Answers, "DNS answers to them")].map(
+        |(hook, comment)| {
+            let rules = ports(servers).into_iter().flat_map(|(family, port)| {
+                [Protocol::Udp, Protocol::Tcp].map(|protocol| rule(hook, (family, protocol, port), queue))
+            });
+            Chain { comment: Some(comment.to_owned()), ..Chain::base(hook, rules.collect()) }
+        },
+    )
+}
+
+fn rule(hook: Hook, (family, protocol, port): (Family, Protocol, u16), queue: &Expression) -> Rule {
+    let (pods, servers) = (address_set("pods", family).name.clone(), server_set(family, port).name.clone());
     let is_query = hook == Hook::Queries;
-    let rule = |family, protocol: Protocol| -> Rule {
-        // The peer of an ingress rule is the source, the peer of an egress rule the destination.
-        let (source, destination) = if is_query { ("pods", "servers") } else { ("servers", "pods") };
-        let name = |set| address_set(set, family).name.clone();
-        vec![
-            Expression::Family(family),
-            Expression::Protocol(protocol.number()),
-            if is_query { Expression::Port(PORT, PORT) } else { Expression::SourcePort(PORT, PORT) },
-            Expression::PeerIn(Direction::Ingress, family, name(source)),
-            Expression::PeerIn(Direction::Egress, family, name(destination)),
-            Expression::Counter,
-            Expression::Queue { number: QUEUE, by_target },
-        ]
-    };
-    let comment = if is_query { "DNS queries of pods with rules by name" } else { "DNS answers to them" };
-    let rules = Family::BOTH.into_iter().flat_map(|f| [rule(f, Protocol::Udp), rule(f, Protocol::Tcp)]);
-    Chain { comment: Some(comment.to_owned()), ..Chain::base(hook, rules.collect()) }
+    // The peer of an ingress rule is the source, the peer of an egress rule the destination.
+    let (source, destination) = if is_query { (pods, servers) } else { (servers, pods) };
+    vec![
+        Expression::Family(family),
+        Expression::Protocol(protocol.number()),
+        if is_query { Expression::Port(port, port) } else { Expression::SourcePort(port, port) },
+        Expression::PeerIn(Direction::Ingress, family, source),
+        Expression::PeerIn(Direction::Egress, family, destination),
+        Expression::Counter,
+        queue.clone(),
+    ]
 }

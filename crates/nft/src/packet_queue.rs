@@ -30,9 +30,9 @@ use crate::{
         netlink::{NLM_F_ACK, NLM_F_REQUEST},
         nfnetlink::{NFNL_SUBSYS_QUEUE, message_type},
         nfnetlink_queue::{
-            NFQA_CFG_CMD, NFQA_CFG_PARAMS, NFQA_CFG_QUEUE_MAXLEN, NFQA_PACKET_HDR, NFQA_PAYLOAD,
-            NFQA_VERDICT_HDR, NFQNL_CFG_CMD_BIND, NFQNL_COPY_PACKET, NFQNL_MSG_CONFIG, NFQNL_MSG_PACKET,
-            NFQNL_MSG_VERDICT,
+            NFQA_CFG_CMD, NFQA_CFG_F_FAIL_OPEN, NFQA_CFG_FLAGS, NFQA_CFG_MASK, NFQA_CFG_PARAMS,
+            NFQA_CFG_QUEUE_MAXLEN, NFQA_PACKET_HDR, NFQA_PAYLOAD, NFQA_VERDICT_HDR, NFQNL_CFG_CMD_BIND,
+            NFQNL_COPY_PACKET, NFQNL_MSG_CONFIG, NFQNL_MSG_PACKET, NFQNL_MSG_VERDICT,
         },
     },
 };
@@ -42,7 +42,7 @@ use crate::{
 /// Other programs usually have 0.
 pub const QUEUE: u16 = 4053;
 
-/// The most packets that wait. The kernel drops further ones, and clients ask again.
+/// The most packets that wait.
 const LONGEST: u32 = 4096;
 
 /// The receive buffer, for a burst of small messages. The kernel doubles it, and drops packets for which there is no room.
@@ -106,11 +106,11 @@ fn failed(doing: &'static str) -> impl Fn(io::Error) -> Error {
 }
 
 impl PacketQueue {
-    /// Becomes the reader of the queue.
+    /// Becomes the reader of the queue. While too many packets wait, further ones are dropped, or pass with `pass_when_full`.
     ///
     /// # Errors
     /// If another program reads it, the kernel has no packet queues, or a permission is missing.
-    pub fn open() -> Result<Self, Error> {
+    pub fn open(pass_when_full: bool) -> Result<Self, Error> {
         let opening = failed("reading packet queue 4053, which another program may read already, of");
         let open = || -> io::Result<Socket> {
             let mut socket = Socket::new(NETLINK_NETFILTER)?;
@@ -124,7 +124,7 @@ impl PacketQueue {
         };
         let socket = Arc::new(QueueSocket(open().map_err(&opening)?));
         let mut queue = Self { socket, buffer: vec![0; DATAGRAM], early: Vec::new() };
-        for request in [bind(), parameters()] {
+        for request in [bind(), parameters(pass_when_full)] {
             queue.socket.send(&request).map_err(&opening)?;
             queue.acknowledged()?;
         }
@@ -225,12 +225,14 @@ fn bind() -> Vec<u8> {
     finish(out)
 }
 
-fn parameters() -> Vec<u8> {
+fn parameters(pass_when_full: bool) -> Vec<u8> {
     let kind = message_type(NFNL_SUBSYS_QUEUE, NFQNL_MSG_CONFIG);
     let mut out = header(kind, NLM_F_REQUEST | NLM_F_ACK, 0, QUEUE);
     // `struct nfqnl_msg_config_params`.
     out.put(NFQA_CFG_PARAMS, &[&COPY_RANGE.to_be_bytes()[..], &[NFQNL_COPY_PACKET]].concat());
     out.number(NFQA_CFG_QUEUE_MAXLEN, LONGEST);
+    let flags = if pass_when_full { NFQA_CFG_F_FAIL_OPEN } else { 0 };
+    out.number(NFQA_CFG_MASK, NFQA_CFG_F_FAIL_OPEN).number(NFQA_CFG_FLAGS, flags);
     finish(out)
 }
 

@@ -471,11 +471,12 @@ pub(crate) enum Expression {
     Log(u16, &'static str),
     /// `counter`.
     Counter,
-    /// `queue`: the packet waits until the program that reads this queue decides ([`crate::packet_queue`]). Without such a program it is
-    /// dropped.
+    /// `queue`: the packet waits until the program that reads this queue decides ([`crate::packet_queue`]).
     Queue {
         /// The number of the queue.
         number: u16,
+        /// Whether packets pass while no program reads it (`bypass`); else they are dropped.
+        bypass: bool,
         /// By the target of iptables instead of nftables' own statement, which some kernels lack.
         by_target: bool,
     },

@@ -16,11 +16,12 @@ mod core;
 mod file;
 mod link;
 mod threads;
+mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -38,16 +39,19 @@ pub(super) use self::file::NamesFile;
 use self::{
     core::{Core, Counts},
     link::Link,
+    warnings::Warnings,
 };
 use super::inbox::{Inbox, LearnedAnswer};
 use crate::{
     Reconciler,
-    config::{Config, DomainNames},
+    config::{Config, DNS_PORT, DnsFail, DomainNames},
     error_chain,
 };
 
 /// The pause after the queue or the table can't be had.
 const RETRY: Duration = Duration::from_secs(10);
+/// How often the table is looked at, in case another program changed it.
+const CHECK: Duration = Duration::from_secs(2);
 /// The nameservers of the node.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -56,16 +60,19 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub(super) struct Names {
     link: Arc<Link>,
     file: Option<NamesFile>,
-    resolvers: BTreeSet<IpAddr>,
+    resolvers: BTreeSet<SocketAddr>,
+    /// Whether messages pass unread where they would be dropped for the agent's sake.
+    is_open: bool,
     allowed: Vec<IpNet>,
     /// `None` until the queue is read.
     open: Option<Open>,
     retry: Instant,
     /// The policies with names.
     policies: Vec<Arc<Policy>>,
-    servers: BTreeSet<IpAddr>,
+    servers: BTreeSet<SocketAddr>,
     pods: BTreeMap<IpAddr, ObjectKey>,
     addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
+    warnings: Warnings,
     /// Whether the kernel may hold other pods than these.
     is_dirty: bool,
     last_error: Option<String>,
@@ -76,6 +83,8 @@ struct Open {
     kernel: Kernel,
     table: DnsTable,
     verdicts: Verdicts,
+    /// When the table is looked at next.
+    check: Instant,
 }
 
 impl Names {
@@ -107,7 +116,8 @@ impl Names {
             }
             None => LearnedNames::new(Core::limits()),
         };
-        let mut core = Core::new(learned);
+        let is_open = config.dns_fail == DnsFail::Open;
+        let mut core = Core::new(learned, is_open);
         let restored = core.restored();
         if !restored.is_empty() {
             // Before the first snapshot, so that connections to them are not denied in between.
@@ -117,7 +127,8 @@ impl Names {
         Some(Self {
             link,
             file,
-            resolvers: config.dns_resolver.0.clone(),
+            resolvers: config.dns_resolver.0.iter().map(|server| server.0).collect(),
+            is_open,
             allowed: config.dns_allow.0.iter().copied().collect(),
             open: None,
             retry: started,
@@ -125,6 +136,7 @@ impl Names {
             servers: BTreeSet::new(),
             pods: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            warnings: Warnings::default(),
             is_dirty: true,
             last_error: None,
         })
@@ -202,18 +214,19 @@ impl Names {
         }
     }
 
-    /// Releases answers whose addresses are committed, and drops them if the kernel refused.
+    /// Releases answers whose addresses are committed. If the kernel refused, they are dropped, or with `dns-fail: open` released.
     pub(super) fn release(&mut self, answers: &[LearnedAnswer], is_current: bool) {
+        let accept = is_current || self.is_open;
         if let Some(open) = &self.open {
             for packet in answers.iter().filter_map(|answer| answer.packet) {
-                if let Err(error) = open.verdicts.decide(packet, is_current) {
+                if let Err(error) = open.verdicts.decide(packet, accept) {
                     let err = error_chain::with_causes(&error);
                     tracing::warn!(err, "cannot release a DNS answer, its pod has to ask again");
                 }
             }
         }
         let mut core = self.link.core();
-        answers.iter().filter_map(|answer| answer.packet).for_each(|packet| core.release(packet, is_current));
+        answers.iter().filter_map(|answer| answer.packet).for_each(|packet| core.release(packet, accept));
         core.settle(answers.len(), is_current);
     }
 
@@ -224,6 +237,7 @@ impl Names {
 
     /// Reads the queue and programs the table, if that is due. Returns an error that is new.
     pub(super) fn tick(&mut self) -> Option<String> {
+        self.check_table();
         let is_due = self.open.is_none() || self.is_dirty;
         if !is_due || self.retry > Instant::now() {
             return None;
@@ -247,10 +261,28 @@ impl Names {
     fn program(&mut self) -> Result<(), palisade_nft::Error> {
         let open = match &mut self.open {
             Some(open) => open,
-            none => none.insert(start(&self.link, self.file.clone())?),
+            none => none.insert(start(&self.link, self.file.clone(), self.is_open)?),
         };
         let pods: BTreeSet<IpAddr> = self.pods.keys().copied().collect();
         open.table.set(&mut open.kernel, &pods, &self.servers)
+    }
+
+    /// Looks whether another program removed rules of the table.
+    fn check_table(&mut self) {
+        let now = Instant::now();
+        let Some(open) = self.open.as_mut().filter(|open| open.check <= now) else { return };
+        open.check = now + CHECK;
+        match open.table.is_intact(&mut open.kernel) {
+            Ok(true) => {}
+            Ok(false) => {
+                tracing::error!("another program changed table inet palisade_dns, replacing it");
+                self.is_dirty = true;
+            }
+            Err(error) => {
+                let err = error_chain::with_causes(&error);
+                tracing::warn!(err, "cannot check table inet palisade_dns, retrying");
+            }
+        }
     }
 
     /// Another program changed the agent's rules, and perhaps these.
@@ -261,10 +293,14 @@ impl Names {
         }
     }
 
-    /// Takes what was counted, and returns the numbers of names and addresses.
-    pub(super) fn take_counts(&self) -> (Counts, (usize, usize)) {
+    /// Takes what was counted, and returns the numbers of names and addresses. Logs what was not learned, at intervals.
+    pub(super) fn take_counts(&mut self) -> (Counts, (usize, usize)) {
         let mut core = self.link.core();
-        (std::mem::take(&mut core.counts), core.size())
+        let (counts, size) = (std::mem::take(&mut core.counts), core.size());
+        drop(core);
+        self.warnings.add(&counts);
+        self.warnings.log(Instant::now());
+        (counts, size)
     }
 
     /// Saves the names before the process ends.
@@ -274,9 +310,9 @@ impl Names {
 }
 
 /// Becomes the reader of the queue, and starts the threads.
-fn start(link: &Arc<Link>, file: Option<NamesFile>) -> Result<Open, palisade_nft::Error> {
+fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Open, palisade_nft::Error> {
     let (kernel, for_upkeep) = (Kernel::open()?, Kernel::open()?);
-    let queue = PacketQueue::open()?;
+    let queue = PacketQueue::open(is_open)?;
     let verdicts = queue.verdicts();
     let failed = |source: io::Error| palisade_nft::Error::Socket { doing: "starting a thread for", source };
     let (reader, own) = (Arc::clone(link), verdicts.clone());
@@ -285,17 +321,17 @@ fn start(link: &Arc<Link>, file: Option<NamesFile>) -> Result<Open, palisade_nft
     threads::spawn("palisade-names", move || threads::upkeep(for_upkeep, &upkeep, file.as_ref()))
         .map_err(failed)?;
     tracing::info!("reading DNS answers for rules with domain names");
-    Ok(Open { kernel, table: DnsTable::default(), verdicts })
+    Ok(Open { kernel, table: DnsTable::new(is_open), verdicts, check: Instant::now() + CHECK })
 }
 
 /// The servers that are trusted if none are set: the cluster's, by its Service, and the node's.
-fn default_servers(cluster: &Cluster) -> BTreeSet<IpAddr> {
+fn default_servers(cluster: &Cluster) -> BTreeSet<SocketAddr> {
     let mut servers: BTreeSet<IpAddr> = palisade_names::dns_service_addresses(cluster).collect();
     // A missing file names no server.
     let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
     let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
     servers.extend(named.filter(|server: &IpAddr| !server.is_loopback() && !server.is_unspecified()));
-    servers
+    servers.into_iter().map(|server| SocketAddr::new(server, DNS_PORT)).collect()
 }
 
 /// The ranges of the cluster that aren't private anyway.

@@ -12,12 +12,13 @@ use palisade_agent::{config::Config, daemon};
 
 use crate::AGENT;
 
-pub(crate) struct Agent(Child);
+pub(crate) struct Agent(pub(crate) Child);
 
 impl Agent {
-    pub(crate) fn start(dir: &Path) -> Self {
+    /// Starts it with these arguments besides.
+    pub(crate) fn start(dir: &Path, more: &[&str]) -> Self {
         let at = |name: &str| dir.join(name).display().to_string();
-        let words = [
+        let mut words = vec![
             "--node-name=n1".to_owned(),
             format!("--source=dir:{}", at("manifests")),
             format!("--socket={}", at("run/agent.sock")),
@@ -25,10 +26,17 @@ impl Agent {
             "--listen=off".to_owned(),
             "--health-listen=off".to_owned(),
             "--domain-names=on".to_owned(),
-            "--dns-resolver=203.0.113.2,2001:db8::2,10.96.0.10,169.254.20.10".to_owned(),
+            "--dns-resolver=203.0.113.2,2001:db8::2,10.96.0.10,169.254.20.10,169.254.20.10:5353".to_owned(),
         ];
+        words.extend(more.iter().map(|word| (*word).to_owned()));
         let this = std::env::current_exe().unwrap();
         Self(Command::new(this).env(AGENT, words.join("\n")).spawn().unwrap())
+    }
+
+    /// Kills it, so that it can't do anything at the end.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
     }
 
     pub(crate) fn stop(mut self) {

@@ -31,8 +31,8 @@ const fn way(name: &'static str, bridged: bool, server: &'static str, tcp: bool)
     Way { name, bridged, server, tcp }
 }
 
-/// A server outside, of both families, a Service, and a server on the node.
-pub(crate) const WAYS: [Way; 12] = [
+/// A server outside, of both families, a Service, and a server on the node with two ports.
+pub(crate) const WAYS: [Way; 14] = [
     way("u4", false, "203.0.113.2:53", false),
     way("t4", false, "203.0.113.2:53", true),
     way("u6", false, "[2001:db8::2]:53", false),
@@ -41,6 +41,8 @@ pub(crate) const WAYS: [Way; 12] = [
     way("ts", false, "10.96.0.10:53", true),
     way("un", false, "169.254.20.10:53", false),
     way("tn", false, "169.254.20.10:53", true),
+    way("up", false, "169.254.20.10:5353", false),
+    way("tp", false, "169.254.20.10:5353", true),
     way("bu4", true, "203.0.113.2:53", false),
     way("bt6", true, "[2001:db8::2]:53", true),
     way("bts", true, "10.96.0.10:53", true),

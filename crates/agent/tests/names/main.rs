@@ -21,6 +21,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
+    process::Command,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -76,7 +77,7 @@ spec:
   - name: dns
     action: Accept
     to: [{networks: [203.0.113.2/32, 169.254.20.10/32, "2001:db8::2/128"]}]
-    protocols: [{udp: {destinationPort: {number: 53}}}, {tcp: {destinationPort: {number: 53}}}]
+    protocols: [{udp: {destinationPort: {number: 53}}}, {tcp: {destinationPort: {number: 53}}}, {udp: {destinationPort: {number: 5353}}}, {tcp: {destinationPort: {number: 5353}}}]
   - name: names
     action: Accept
     to: [{domainNames: ["*.example.com"]}]
@@ -137,7 +138,8 @@ fn write_manifests(dir: &Path, text: &str) {
 }
 
 fn scenario(nodes: &Nodes, next: &Next, dir: &Path, lookups: usize) {
-    let start = || nodes.node.run(|| Agent::start(dir)).unwrap();
+    let start_with = |more: &[&str]| nodes.node.run(|| Agent::start(dir, more)).unwrap();
+    let start = || start_with(&[]);
     let mut clients: Vec<Client<'_>> = WAYS.iter().map(|way| Client::new(nodes, way)).collect();
     // No answer contains this address.
     let never = server(0, lookups + 99);
@@ -170,7 +172,25 @@ fn scenario(nodes: &Nodes, next: &Next, dir: &Path, lookups: usize) {
     // Without an agent nothing is answered, and what was learned stays allowed.
     running.stop();
     assert_eq!(clients[0].ask("later.example.com", 0), None, "fails closed");
+    assert_eq!(clients[1].ask("later.example.com", 0), None, "fails closed");
     assert!(connects(first, AT_ONCE));
+    // Or everything is answered, and nothing more is allowed.
+    let running = start_with(&["--dns-fail=open"]);
+    clients[0].ask_patiently("open.example.com");
+    running.kill();
+    for client in &mut clients[..2] {
+        let address = client.ask("away.example.com", 0).expect("fails open");
+        assert!(!connects(address, SILENCE), "not learned");
+    }
+    assert!(connects(first, AT_ONCE));
+    let running = start_with(&["--dns-fail=open"]);
+    // Until the agent reads, answers pass unread.
+    clients[..2].iter_mut().for_each(|client| until_learned(client, "back.example.com"));
+    running.kill();
+    let running = start();
+    until_learned(&mut clients[0], "closed.example.com");
+    running.kill();
+    assert_eq!(clients[0].ask("later.example.com", 0), None, "fails closed again");
     let running = start();
     let later = clients[0].ask_patiently("later.example.com");
     assert!(connects(later, AT_ONCE));
@@ -180,6 +200,11 @@ fn scenario(nodes: &Nodes, next: &Next, dir: &Path, lookups: usize) {
     kept.read_exact(&mut [0]).expect("the connection has survived");
     assert!(!connects(other, SILENCE));
     assert!(!connects(never, SILENCE));
+    // Another program removes the table: it comes back, and answers wait again.
+    let removed =
+        nodes.node.run(|| Command::new("nft").args(["delete", "table", "inet", "palisade_dns"]).status());
+    assert!(removed.unwrap().unwrap().success());
+    until_learned(&mut clients[0], "restored.example.com");
     running.stop();
 }
 
@@ -215,6 +240,14 @@ fn until_connects(address: IpAddr, wanted: bool) {
     while seen < if wanted { 1 } else { 3 } {
         assert!(begin.elapsed() < PATIENCE, "{address}: not {wanted}");
         seen = if connects(address, AT_ONCE) == wanted { seen + 1 } else { 0 };
+    }
+}
+
+/// Asks until the answered address can be reached.
+fn until_learned(client: &mut Client<'_>, name: &str) {
+    let begin = Instant::now();
+    while !connects(client.ask_patiently(name), AT_ONCE) {
+        assert!(begin.elapsed() < PATIENCE, "{name} is not learned");
     }
 }
 

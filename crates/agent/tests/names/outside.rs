@@ -26,6 +26,7 @@ pub(crate) fn serve(nodes: &Nodes) -> Next {
         (&nodes.outside, "203.0.113.2:53"),
         (&nodes.outside, "[2001:db8::2]:53"),
         (&nodes.node, "169.254.20.10:53"),
+        (&nodes.node, "169.254.20.10:5353"),
     ] {
         let address: SocketAddr = address.parse().unwrap();
         let bind = || (UdpSocket::bind(address).unwrap(), TcpListener::bind(address).unwrap());

@@ -232,12 +232,14 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             d.put(NFTA_LOG_GROUP, &group.to_be_bytes()).text(NFTA_LOG_PREFIX, prefix);
         }),
         Expression::Counter => kernel_expression(out, "counter", |_| {}),
-        Expression::Queue { number, by_target: false } => kernel_expression(out, "queue", |d| {
-            d.put(NFTA_QUEUE_NUM, &number.to_be_bytes());
+        Expression::Queue { number, bypass, by_target: false } => kernel_expression(out, "queue", |d| {
+            let flags = if *bypass { NFT_QUEUE_FLAG_BYPASS } else { 0 };
+            d.put(NFTA_QUEUE_NUM, &number.to_be_bytes()).put(NFTA_QUEUE_FLAGS, &flags.to_be_bytes());
         }),
-        Expression::Queue { number, by_target: true } => kernel_expression(out, "target", |d| {
-            // `struct xt_NFQ_info_v3`: the number, how many queues, and no flags; aligned to 8 bytes.
-            let info = [number.to_ne_bytes(), 1u16.to_ne_bytes(), [0; 2], [0; 2]].concat();
+        Expression::Queue { number, bypass, by_target: true } => kernel_expression(out, "target", |d| {
+            // `struct xt_NFQ_info_v3`: the number, how many queues, and flags (`NFQ_FLAG_BYPASS` is 1); aligned to 8 bytes.
+            let flags = u16::from(*bypass);
+            let info = [number.to_ne_bytes(), 1u16.to_ne_bytes(), flags.to_ne_bytes(), [0; 2]].concat();
             d.text(NFTA_TARGET_NAME, "NFQUEUE").number(NFTA_TARGET_REV, 3).put(NFTA_TARGET_INFO, &info);
         }),
         Expression::Verdict(outcome) => immediate(out, NFT_REG_VERDICT, |data| verdict(data, outcome)),

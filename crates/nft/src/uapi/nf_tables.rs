@@ -239,6 +239,9 @@ pub const NFTA_GEN_PROC_NAME: u16 = 3;
 
 // Of the `queue` expression.
 pub const NFTA_QUEUE_NUM: u16 = 1;
+pub const NFTA_QUEUE_FLAGS: u16 = 3;
+
+pub const NFT_QUEUE_FLAG_BYPASS: u16 = 1;
 
 // Of the `target` expression, which wraps an iptables target.
 pub const NFTA_TARGET_NAME: u16 = 1;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, TcpListener, TcpStream, UdpSocket},
+    net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     thread,
     time::Duration,
 };
@@ -24,12 +24,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("dns_messages_wait_for_a_verdict", messages_wait),
         trial("dns_segments_wait_for_a_verdict_and_become_resets", segments_wait),
+        trial("dns_messages_pass_without_a_reader_if_that_is_wanted", messages_pass_without_a_reader),
         trial("the_table_of_dns_follows_its_pods", table_follows),
     ]
 }
 
 fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
     texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn servers(texts: &[&str]) -> BTreeSet<SocketAddr> {
+    addresses(texts).into_iter().map(|address| SocketAddr::new(address, 53)).collect()
 }
 
 fn next(queue: &mut PacketQueue) -> QueuedPacket {
@@ -53,7 +58,7 @@ fn messages_wait() {
             [pod, server, other].iter().for_each(|a| address_on_loopback(a.parse().unwrap()));
         }
         let mut table = DnsTable::default();
-        table.set(&mut kernel, &addresses(&[pod]), &addresses(&[server])).unwrap();
+        table.set(&mut kernel, &addresses(&[pod]), &servers(&[server])).unwrap();
         let bind = |address: &str, port| UdpSocket::bind((address.parse::<IpAddr>().unwrap(), port)).unwrap();
         let (client, dns, untrusted) = (bind(pod, 0), bind(server, 53), bind(other, 53));
         let ask = |client: &UdpSocket, server: &UdpSocket, text: &[u8]| {
@@ -63,9 +68,9 @@ fn messages_wait() {
         ask(&client, &dns, b"lost");
         assert_eq!(received(&dns, SILENCE), None);
 
-        let mut queue = PacketQueue::open().unwrap();
+        let mut queue = PacketQueue::open(false).unwrap();
         let verdicts = queue.verdicts();
-        assert!(PacketQueue::open().is_err(), "a queue has one reader");
+        assert!(PacketQueue::open(false).is_err(), "a queue has one reader");
         // Longer than one frame, so that fragments are put together.
         let (question, answer) = (vec![7; 3000], vec![8; 8000]);
         ask(&client, &dns, &question);
@@ -101,10 +106,47 @@ fn messages_wait() {
         next(&mut queue);
         drop((queue, verdicts));
         assert_eq!(received(&dns, SILENCE), None);
-        table.set(&mut kernel, &BTreeSet::new(), &addresses(&[server])).unwrap();
+        table.set(&mut kernel, &BTreeSet::new(), &servers(&[server])).unwrap();
         ask(&client, &dns, b"free");
         assert_eq!(received(&dns, PATIENCE), Some(b"free".to_vec()));
     }
+}
+
+fn messages_pass_without_a_reader() {
+    loopback_up();
+    let mut kernel = Kernel::open().unwrap();
+    let mut table = DnsTable::new(true);
+    // Another port than that of DNS, too.
+    let server: SocketAddr = "127.0.0.3:5353".parse().unwrap();
+    table.set(&mut kernel, &addresses(&["127.0.0.2"]), &[server].into()).unwrap();
+    let (client, dns) = (UdpSocket::bind("127.0.0.2:0").unwrap(), UdpSocket::bind(server).unwrap());
+    client.send_to(b"away", server).unwrap();
+    assert_eq!(received(&dns, PATIENCE), Some(b"away".to_vec()));
+
+    // With a reader they wait, and pass once the queue is full.
+    let mut queue = PacketQueue::open(true).unwrap();
+    client.send_to(b"waits", server).unwrap();
+    assert_eq!(received(&dns, SILENCE), None);
+    let waits = next(&mut queue);
+    for number in 1..5000_u32 {
+        client.send_to(&number.to_be_bytes(), server).unwrap();
+    }
+    let passed = received(&dns, PATIENCE).expect("the queue is full");
+    assert!(u32::from_be_bytes(passed.try_into().unwrap()) >= 4000);
+    queue.verdicts().decide(waits.id, true).unwrap();
+    drop(queue);
+
+    let mut table = DnsTable::new(false);
+    table.set(&mut kernel, &addresses(&["127.0.0.2"]), &[server].into()).unwrap();
+    while received(&dns, SILENCE).is_some() {}
+    client.send_to(b"away", server).unwrap();
+    assert_eq!(received(&dns, SILENCE), None, "it is dropped again");
+    let queue = PacketQueue::open(false).unwrap();
+    for number in 0..5000_u32 {
+        client.send_to(&number.to_be_bytes(), server).unwrap();
+    }
+    assert_eq!(received(&dns, SILENCE), None, "the queue is full");
+    drop(queue);
 }
 
 fn segments_wait() {
@@ -115,16 +157,16 @@ fn segments_wait() {
             [pod, server].iter().for_each(|a| address_on_loopback(a.parse().unwrap()));
         }
         let mut table = DnsTable::default();
-        table.set(&mut kernel, &addresses(&[pod]), &addresses(&[server])).unwrap();
+        table.set(&mut kernel, &addresses(&[pod]), &servers(&[server])).unwrap();
         let listener = TcpListener::bind((server.parse::<IpAddr>().unwrap(), 53)).unwrap();
-        let mut queue = PacketQueue::open().unwrap();
+        let mut queue = PacketQueue::open(false).unwrap();
         let verdicts = queue.verdicts();
         // Bound to the pod's address.
         let (to, from) = (listener.local_addr().unwrap(), pod.parse::<IpAddr>().unwrap());
         let client = thread::spawn(move || {
             let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None);
             let socket = socket.unwrap();
-            socket.bind(&std::net::SocketAddr::new(from, 0).into()).unwrap();
+            socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
             socket.connect(&to.into()).unwrap();
             let mut stream = TcpStream::from(socket);
             stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -161,14 +203,14 @@ fn segments_wait() {
             }
         }
         assert_eq!(client.join().unwrap(), (*b"first", Err(ErrorKind::ConnectionReset)));
-        table.set(&mut kernel, &BTreeSet::new(), &addresses(&[server])).unwrap();
+        table.set(&mut kernel, &BTreeSet::new(), &servers(&[server])).unwrap();
     }
 }
 
 fn table_follows() {
     let mut kernel = Kernel::open().unwrap();
     let mut table = DnsTable::default();
-    let server = addresses(&["10.96.0.10", "fd00::a"]);
+    let server = servers(&["10.96.0.10", "fd00::a"]);
     assert!(!dns_table::remove(&mut kernel).unwrap());
     table.set(&mut kernel, &BTreeSet::new(), &server).unwrap();
     assert!(!dns_table::remove(&mut kernel).unwrap(), "no pods, no table");
@@ -180,11 +222,20 @@ fn table_follows() {
     let before = kernel.kernel_generation().unwrap();
     table.set(&mut kernel, &addresses(&["10.0.0.2"]), &server).unwrap();
     assert_eq!(kernel.kernel_generation().unwrap(), before, "nothing has changed");
-    // Another program removes it: an addition fails, and the next call replaces it.
+    // Another program removes it, or a chain's rules.
+    assert!(table.is_intact(&mut kernel).unwrap());
+    for command in [["delete", "table"], ["flush", "table"]] {
+        let words = [&command[..], &["inet", "palisade_dns"]].concat();
+        assert!(std::process::Command::new("nft").args(words).status().unwrap().success());
+        assert!(!table.is_intact(&mut kernel).unwrap());
+        table.set(&mut kernel, &addresses(&["10.0.0.2"]), &server).unwrap();
+        assert!(table.is_intact(&mut kernel).unwrap());
+    }
+    // An addition fails then, and the next call replaces it.
     assert!(dns_table::remove(&mut kernel).unwrap());
     assert!(table.set(&mut kernel, &addresses(&["10.0.0.3"]), &server).is_err());
     table.set(&mut kernel, &addresses(&["10.0.0.3"]), &server).unwrap();
-    table.set(&mut kernel, &addresses(&["10.0.0.3"]), &addresses(&["10.96.0.11"])).unwrap();
+    table.set(&mut kernel, &addresses(&["10.0.0.3"]), &servers(&["10.96.0.11"])).unwrap();
     table.set(&mut kernel, &BTreeSet::new(), &server).unwrap();
     assert!(!dns_table::remove(&mut kernel).unwrap());
 }

@@ -228,7 +228,7 @@ fn settings_follow_from_the_values() {
     let defaults = json!({
         "source": "api", "listen": "0.0.0.0:9643", "health-listen": "127.0.0.1:9644",
         "socket": "/run/palisade/agent.sock", "log-format": "json",
-        "log-level": "info", "mode": "enforce", "deny": "drop", "domain-names": "off", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
+        "log-level": "info", "mode": "enforce", "deny": "drop", "domain-names": "off", "dns-fail": "closed", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
         "report-status": true, "startup-taint": "keep", "nri": "auto", "nri-socket": "/var/run/nri/nri.sock",
         "pod-start": "closed", "pod-start-timeout": 1750, "flow-buffer": 4194304,
     });
@@ -237,8 +237,8 @@ fn settings_follow_from_the_values() {
     assert_eq!((&monitored["listen"], &monitored["log-drops"]), (&json!("[::]:19643"), &json!(false)));
     assert_eq!((&monitored["mode"], &monitored["deny"]), (&json!("audit"), &json!("drop")));
     assert_eq!(
-        (&monitored["domain-names"], &monitored["dns-resolver"], &monitored["dns-allow"]),
-        (&json!("on"), &json!(["10.96.0.10", "fd00::a"]), &json!(["10.20.0.0/16"]))
+        (&monitored["domain-names"], &monitored["dns-resolver"], &monitored["dns-allow"], &monitored["dns-fail"]),
+        (&json!("on"), &json!(["10.96.0.10", "[fd00::a]:5353"]), &json!(["10.20.0.0/16"]), &json!("open"))
     );
     assert_eq!((&monitored["nri"], &monitored["pod-start"]), (&json!("on"), &json!("open")));
     let confined = settings("deploy/tests/confined/expected.yaml");

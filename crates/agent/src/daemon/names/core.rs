@@ -14,9 +14,6 @@ use palisade_dns::{
 use palisade_nft::packet_queue::{Datagram, QueuedPacket, Segment};
 use palisade_policy::{Change, ObjectKey};
 
-/// The port of DNS.
-const PORT: u16 = 53;
-
 /// The state that the threads share.
 #[derive(Debug)]
 pub(super) struct Core {
@@ -29,6 +26,8 @@ pub(super) struct Core {
     pods: BTreeMap<IpAddr, ObjectKey>,
     /// Whether the rules are known and the kernel holds the plan.
     is_current: bool,
+    /// Whether answers pass while it doesn't.
+    is_open: bool,
     /// Changes that were handed to the worker and that it has not committed yet.
     in_flight: usize,
     /// Whether the names differ from those that were encoded last.
@@ -71,7 +70,7 @@ pub(in crate::daemon) struct Counts {
 }
 
 impl Core {
-    pub(super) fn new(learned: LearnedNames) -> Self {
+    pub(super) fn new(learned: LearnedNames, is_open: bool) -> Self {
         Self {
             exchanges: Exchanges::new(ExchangeLimits::default(), []),
             connections: Connections::new(ConnectionLimits::default()),
@@ -80,6 +79,7 @@ impl Core {
             learnable: Learnable::default(),
             pods: BTreeMap::new(),
             is_current: false,
+            is_open,
             in_flight: 0,
             is_unsaved: false,
             counts: Counts::default(),
@@ -93,7 +93,7 @@ impl Core {
     /// Decides about a packet.
     pub(super) fn packet(&mut self, packet: &QueuedPacket, now: Moment) -> Fate {
         // Pods ask again. What they know would else be more than what the kernel allows.
-        if !self.is_current {
+        if !self.is_current && !self.is_open {
             self.counts.dropped += 1;
             return Fate::Drop;
         }
@@ -170,13 +170,13 @@ impl Core {
     pub(super) fn set_rules(
         &mut self,
         (patterns, learnable): (Patterns, Learnable),
-        servers: &BTreeSet<IpAddr>,
+        servers: &BTreeSet<SocketAddr>,
     ) -> Vec<Change> {
         if patterns != self.patterns {
             self.learned.retain(&patterns);
         }
         (self.patterns, self.learnable) = (patterns, learnable);
-        self.exchanges.trust(servers.iter().map(|server| SocketAddr::new(*server, PORT)));
+        self.exchanges.trust(servers.iter().copied());
         self.hand_over()
     }
 
@@ -244,13 +244,17 @@ mod tests {
     const SERVER: &str = "10.96.0.10:53";
 
     fn core() -> Core {
-        let mut core = Core::new(LearnedNames::new(Core::limits()));
+        core_with(false)
+    }
+
+    fn core_with(is_open: bool) -> Core {
+        let mut core = Core::new(LearnedNames::new(Core::limits()), is_open);
         let pod = ObjectKey::new("shop", "web");
         core.set_pods([("10.244.7.2".parse().unwrap(), pod)].into());
         let name = DomainName::new("a.io").unwrap();
         let patterns: Patterns =
             name.patterns().take(1).collect::<Vec<DomainPattern>>().into_iter().collect();
-        core.set_rules((patterns, Learnable::default()), &["10.96.0.10".parse().unwrap()].into());
+        core.set_rules((patterns, Learnable::default()), &[SERVER.parse().unwrap()].into());
         core.settle(0, true);
         core
     }
@@ -302,6 +306,15 @@ mod tests {
         assert_eq!(hear(&mut core, 3, [198, 51, 100, 1]), Fate::Pass, "known and committed");
         core.settle(0, false);
         assert_eq!(hear(&mut core, 4, [198, 51, 100, 1]), Fate::Drop, "the kernel doesn't hold the plan");
+    }
+
+    #[test]
+    fn an_answer_is_not_dropped_for_the_sake_of_the_plan_if_dns_fails_open() {
+        let mut core = core_with(true);
+        core.settle(0, false);
+        ask(&mut core, 1);
+        assert!(matches!(hear(&mut core, 1, [198, 51, 100, 1]), Fate::Hold(_)));
+        assert_eq!(hear(&mut core, 1, [198, 51, 100, 1]), Fate::Drop, "nobody asked for it");
     }
 
     #[test]

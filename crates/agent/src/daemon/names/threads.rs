@@ -67,10 +67,10 @@ pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Arc<Link>
     }
 }
 
-/// Removes addresses whose time is over and that no connection uses, and saves the others.
+/// Removes addresses whose time is over and that no connection uses, and saves the others. Begins with those whose time was over while no
+/// agent ran.
 pub(super) fn upkeep(mut kernel: Kernel, link: &Arc<Link>, file: Option<&NamesFile>) {
     loop {
-        thread::sleep(UPKEEP);
         let now = moment(link.started);
         let expiring = link.core().expiring(now.seconds);
         let used = if expiring.is_empty() { Some(BTreeSet::new()) } else { in_use(&mut kernel, &expiring) };
@@ -83,6 +83,7 @@ pub(super) fn upkeep(mut kernel: Kernel, link: &Arc<Link>, file: Option<&NamesFi
         }
         drop(core);
         save(link, file);
+        thread::sleep(UPKEEP);
     }
 }
 

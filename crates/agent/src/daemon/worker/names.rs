@@ -58,13 +58,6 @@ impl Worker {
         }
         self.metrics.learned_names.set(i64::try_from(known).unwrap_or(i64::MAX));
         self.metrics.learned_addresses.set(i64::try_from(addresses).unwrap_or(i64::MAX));
-        if counts.over_limit > 0 {
-            let answers = counts.over_limit;
-            tracing::warn!(answers, "too many names or addresses, not all of these DNS answers were learned");
-        }
-        if let Some((address, reason)) = counts.refused {
-            tracing::warn!(%address, %reason, "DNS answers contained addresses that are not learned");
-        }
     }
 
     /// Saves the names at the end.
