@@ -6,6 +6,7 @@
 mod allowed_sources;
 mod deny_by;
 mod dns;
+mod flows;
 mod list;
 mod source;
 
@@ -26,6 +27,7 @@ pub use allowed_sources::{AllowedSources, AllowedSourcesError};
 pub use deny_by::DenyBy;
 pub(crate) use dns::DNS_PORT;
 pub use dns::{DnsFail, DnsServer, NoDnsServer};
+pub use flows::Flows;
 pub use list::{Item, List, ListError};
 pub use source::{SourceChoice, SourceError};
 
@@ -137,6 +139,8 @@ settings! {
         cni_conf_dir: PathBuf, "PALISADE_CNI_CONF_DIR", "DIR" [default_value = DEFAULT_CNI_CONF_DIR];
         /// Directory of the node's CNI plugins
         cni_bin_dir: PathBuf, "PALISADE_CNI_BIN_DIR", "DIR" [default_value = DEFAULT_CNI_BIN_DIR];
+        /// Which flows are recorded
+        flows: Flows, "PALISADE_FLOWS", "WHICH" [value_enum, default_value_t];
         /// Bytes of the latest flows that are kept for `palisade flows`; 0 keeps none
         flow_buffer: u64, "PALISADE_FLOW_BUFFER", "BYTES" [default_value_t = 4_194_304];
         /// File to which records of flows are written as JSON lines [default: none]

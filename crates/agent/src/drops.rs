@@ -368,7 +368,7 @@ pub(crate) mod tests {
         }
     }
 
-    fn reconciler() -> Reconciler {
+    pub(crate) fn reconciler() -> Reconciler {
         let pod = |name: &str, address: [u8; 4]| {
             palisade_policy::Change::SetPod(palisade_policy::Pod {
                 node: Some("n1".into()),

@@ -2,7 +2,8 @@
 //!
 //! Senders have fair shares: when the buffer is full, it evicts the oldest record of the sender with the most bytes. A pod that is denied all
 //! the time evicts its own records, and not those of its neighbors. Senders that are not pods share one place per receiving
-//! pod, because their addresses can be forged. Every loss is counted.
+//! pod, because their addresses can be forged. Forwarded connections, of which there are many more, have half of the buffer, and denied
+//! packets the other half; either uses what the other does not need. Every loss is counted.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -11,8 +12,8 @@ use std::{
 };
 
 use jiff::Timestamp;
-use palisade_flow::Record;
 pub use palisade_flow::{FlowPage, FlowRequest};
+use palisade_flow::{Record, Verdict};
 use tokio::{
     sync::{Semaphore, watch},
     time::{Instant, timeout_at},
@@ -46,13 +47,23 @@ pub(crate) struct FlowStore {
 #[derive(Debug, Default)]
 struct Buffer {
     last_id: u64,
-    records: BTreeMap<u64, (Arc<Record>, Share, usize)>,
-    shares: HashMap<Share, Held>,
+    records: BTreeMap<u64, (Arc<Record>, usize)>,
+    /// What dropped and audited packets hold.
+    denied: Shares,
+    forwarded: Shares,
+    evicted: u64,
+    unrecorded: u64,
+    connections_unrecorded: u64,
+    connection_overruns: u64,
+}
+
+/// The shares of senders.
+#[derive(Debug, Default)]
+struct Shares {
+    held: HashMap<Share, Held>,
     /// The shares by their bytes.
     sizes: BTreeSet<(usize, Share)>,
     bytes: usize,
-    evicted: u64,
-    unrecorded: u64,
 }
 
 /// Whose share a record takes.
@@ -61,7 +72,8 @@ type Share = Arc<str>;
 /// What a share holds.
 #[derive(Debug, Default)]
 struct Held {
-    ids: VecDeque<u64>,
+    /// The records, oldest first, with their bytes.
+    records: VecDeque<(u64, usize)>,
     bytes: usize,
 }
 
@@ -105,7 +117,7 @@ impl FlowStore {
     }
 
     /// Returns whether records go anywhere.
-    fn is_on(&self) -> bool {
+    pub(crate) fn is_on(&self) -> bool {
         self.capacity > 0 || self.file.is_some()
     }
 
@@ -114,6 +126,22 @@ impl FlowStore {
         if self.is_on() && packets > 0 {
             self.lock().unrecorded += packets;
             self.metrics.flow_packets_unrecorded.inc_by(packets);
+        }
+    }
+
+    /// Counts forwarded connections that get no record.
+    pub(crate) fn lose_connections(&self, connections: u64) {
+        if self.is_on() && connections > 0 {
+            self.lock().connections_unrecorded += connections;
+            self.metrics.flow_connections_unrecorded.inc_by(connections);
+        }
+    }
+
+    /// Counts losses of announcements of connections, of which each is of at least one connection.
+    pub(crate) fn lose_announcements(&self, overruns: u64) {
+        if self.is_on() && overruns > 0 {
+            self.lock().connection_overruns += overruns;
+            self.metrics.flow_connection_overruns.inc_by(overruns);
         }
     }
 
@@ -151,42 +179,22 @@ impl Buffer {
     /// Inserts a record, and returns how many made room for it.
     fn insert(&mut self, record: Record, share: &Share, bytes: usize, capacity: usize) -> u64 {
         let id = record.id;
-        self.records.insert(id, (Arc::new(record), Arc::clone(share), bytes));
-        self.resize(share, |held| {
-            held.ids.push_back(id);
-            held.bytes += bytes;
-        });
-        self.bytes += bytes;
+        let shares = match record.verdict {
+            Verdict::Forwarded => &mut self.forwarded,
+            Verdict::Dropped | Verdict::Audited => &mut self.denied,
+        };
+        shares.add(share, id, bytes);
+        self.records.insert(id, (Arc::new(record), bytes));
         let mut evicted = 0;
-        while self.bytes > capacity {
-            let Some((_, largest)) = self.sizes.last().cloned() else { break };
-            self.evict_oldest(&largest);
+        while self.denied.bytes + self.forwarded.bytes > capacity {
+            let over =
+                if self.forwarded.bytes > capacity / 2 { &mut self.forwarded } else { &mut self.denied };
+            let Some(oldest) = over.evict() else { break };
+            self.records.remove(&oldest);
             evicted += 1;
         }
         self.evicted += evicted;
         evicted
-    }
-
-    fn evict_oldest(&mut self, share: &Share) {
-        let Some(id) = self.shares.get(share).and_then(|held| held.ids.front().copied()) else { return };
-        let bytes = self.records.remove(&id).map_or(0, |(_, _, bytes)| bytes);
-        self.resize(share, |held| {
-            held.ids.pop_front();
-            held.bytes -= bytes;
-        });
-        self.bytes -= bytes;
-    }
-
-    /// Changes what a share holds, and keeps the order of the shares.
-    fn resize(&mut self, share: &Share, change: impl FnOnce(&mut Held)) {
-        let held = self.shares.entry(Arc::clone(share)).or_default();
-        self.sizes.remove(&(held.bytes, Arc::clone(share)));
-        change(held);
-        if held.ids.is_empty() {
-            self.shares.remove(share);
-        } else {
-            self.sizes.insert((held.bytes, Arc::clone(share)));
-        }
     }
 
     fn page(&self, after: u64, request: &FlowRequest) -> FlowPage {
@@ -200,10 +208,12 @@ impl Buffer {
             next: self.last_id,
             evicted: self.evicted,
             unrecorded: self.unrecorded,
+            connections_unrecorded: self.connections_unrecorded,
+            connection_overruns: self.connection_overruns,
             ..FlowPage::default()
         };
         let mut bytes = 0;
-        for (record, _, size) in later() {
+        for (record, size) in later() {
             if record.id < first || !request.filter.matches(record) {
                 continue;
             }
@@ -216,6 +226,40 @@ impl Buffer {
             page.records.push(Record::clone(record));
         }
         page
+    }
+}
+
+impl Shares {
+    fn add(&mut self, share: &Share, id: u64, bytes: usize) {
+        self.bytes += bytes;
+        self.resize(share, |held| {
+            held.records.push_back((id, bytes));
+            held.bytes += bytes;
+        });
+    }
+
+    /// Evicts the oldest record of the largest share, and returns its id.
+    fn evict(&mut self) -> Option<u64> {
+        let (_, largest) = self.sizes.last().cloned()?;
+        let (id, bytes) = self.held.get(&largest)?.records.front().copied()?;
+        self.bytes -= bytes;
+        self.resize(&largest, |held| {
+            held.records.pop_front();
+            held.bytes -= bytes;
+        });
+        Some(id)
+    }
+
+    /// Changes what a share holds, and keeps the order of the shares.
+    fn resize(&mut self, share: &Share, change: impl FnOnce(&mut Held)) {
+        let held = self.held.entry(Arc::clone(share)).or_default();
+        self.sizes.remove(&(held.bytes, Arc::clone(share)));
+        change(held);
+        if held.records.is_empty() {
+            self.held.remove(share);
+        } else {
+            self.sizes.insert((held.bytes, Arc::clone(share)));
+        }
     }
 }
 
@@ -261,6 +305,7 @@ mod tests {
             direction: Direction::Ingress,
             source: end(from),
             destination: end(Some("db")),
+            opened_to: None,
             protocol: "TCP".to_owned(),
             port: Some(port),
             policies: Vec::new(),
@@ -268,6 +313,7 @@ mod tests {
             reason: Vec::new(),
             generation: 1,
             count: 1,
+            ended: None,
         }
     }
 
@@ -301,10 +347,44 @@ mod tests {
         assert_eq!(of("10.0.0.1").len(), 5);
         assert_eq!(of("x/flood").last(), Some(&5_000), "the latest stay");
         let buffer = store.lock();
-        assert!(buffer.bytes <= 20_000 && buffer.evicted > 4_000, "{} {}", buffer.bytes, buffer.evicted);
-        assert_eq!(buffer.bytes, buffer.shares.values().map(|held| held.bytes).sum::<usize>());
-        assert_eq!(buffer.sizes.len(), buffer.shares.len());
+        let Shares { held, sizes, bytes } = &buffer.denied;
+        assert!(*bytes <= 20_000 && buffer.evicted > 4_000, "{bytes} {}", buffer.evicted);
+        assert_eq!(*bytes, held.values().map(|held| held.bytes).sum::<usize>());
+        assert_eq!(sizes.len(), held.len());
         assert_eq!(store.metrics.flow_records_evicted.get(), buffer.evicted);
+    }
+
+    #[tokio::test]
+    async fn forwarded_connections_and_denied_packets_have_half_of_the_buffer_each_if_both_need_it() {
+        let store = store(20_000);
+        let forwarded = |port| Record { verdict: Verdict::Forwarded, ..record(Some("web"), port) };
+        for port in 1..=30 {
+            store.add(record(Some("web"), port));
+        }
+        for port in 1_001..=3_000 {
+            store.add(forwarded(port));
+        }
+        let kept: Vec<u16> = all(&store).await.into_iter().map(|(_, port)| port).collect();
+        assert_eq!(kept[..30], (1..=30).collect::<Vec<u16>>(), "the drops of the pod stay");
+        assert_eq!(kept.last(), Some(&3_000));
+        assert!(kept.len() > 50, "the rest of the buffer is used: {}", kept.len());
+        for port in 1..=2_000 {
+            store.add(record(Some("web"), port));
+        }
+        let buffer = store.lock();
+        let (denied, forwarded) = (buffer.denied.bytes, buffer.forwarded.bytes);
+        assert!(denied + forwarded <= 20_000 && forwarded >= 9_000, "{denied} {forwarded}");
+    }
+
+    #[tokio::test]
+    async fn lost_connections_are_in_the_page_and_in_the_metrics() {
+        let store = store(1 << 20);
+        store.lose_connections(3);
+        store.lose_announcements(2);
+        let page = store.page(&FlowRequest::default()).await.unwrap();
+        assert_eq!((page.connections_unrecorded, page.connection_overruns, page.unrecorded), (3, 2, 0));
+        assert_eq!(store.metrics.flow_connections_unrecorded.get(), 3);
+        assert_eq!(store.metrics.flow_connection_overruns.get(), 2);
     }
 
     #[tokio::test]

@@ -24,6 +24,8 @@ pub mod cni;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+mod connections;
+#[cfg(feature = "daemon")]
 pub mod daemon;
 mod data_plane;
 #[cfg(feature = "daemon")]
@@ -47,6 +49,8 @@ mod nftables;
 mod node;
 mod pod_sources;
 mod reconcile;
+#[cfg(feature = "daemon")]
+mod record_parts;
 #[cfg(feature = "daemon")]
 mod replace;
 mod review_schedule;

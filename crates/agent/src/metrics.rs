@@ -153,11 +153,18 @@ metrics! {
     audited_pods: Family<DirectionLabel, Gauge>, "palisade_audited_pods",
         "Pod addresses of this node that policies in audit mode select, by direction";
     audited_policies: Gauge, "palisade_audited_policies", "Known policies in audit mode";
-    flow_records: Counter, "palisade_flow_records", "Records of flows: of dropped and audited packets, one for each flow and second";
+    flow_records: Counter, "palisade_flow_records",
+        "Records of flows: of dropped and audited packets and, if they are recorded, of forwarded connections, one for each flow and second";
     flow_records_evicted: Counter, "palisade_flow_records_evicted",
         "Records of flows that made room for later ones of the same sender";
     flow_packets_unrecorded: Counter, "palisade_flow_packets_unrecorded",
         "Dropped or audited packets without a record of their flow, because there were too many at once";
+    flow_connections_unrecorded: Counter, "palisade_flow_connections_unrecorded",
+        "Forwarded connections without a record of their flow, because there were too many at once";
+    flow_connection_overruns: Counter, "palisade_flow_connection_overruns",
+        "How often announcements of connections were lost because the kernel made them faster than they were read. Each time, at least one connection has no record";
+    connection_events: Gauge, "palisade_connection_events",
+        "Whether the kernel's announcements of connections are read. 0 too if the agent is to record denied packets only";
     flow_file_records_lost: Counter, "palisade_flow_file_records_lost",
         "Records of flows that were not written to the flow file, because it could not be written or not fast enough";
     errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";

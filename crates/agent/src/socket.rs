@@ -186,6 +186,12 @@ pub struct Status {
     /// How source addresses of pods are checked: `off`, `enforce`, `strict`, or `unsupported` if the kernel can't.
     #[serde(default)]
     pub source_check: String,
+    /// Which flows are recorded: `drops`, `new` or `all`.
+    #[serde(default)]
+    pub flows: String,
+    /// Why connections are not recorded, though they should be.
+    #[serde(default)]
+    pub flows_problem: Option<String>,
     /// Packets that policies dropped in the last minute, by the kernel's exact counters. `None` if drops are not counted.
     #[serde(default)]
     pub drops_last_minute: Option<u64>,

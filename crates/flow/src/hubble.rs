@@ -9,12 +9,13 @@ use crate::{Direction, End, Object, Record, Verdict};
 pub fn hubble(record: &Record) -> Value {
     let time = record.time.to_string();
     let verdict = match record.verdict {
+        Verdict::Forwarded => "FORWARDED",
         Verdict::Dropped => "DROPPED",
         Verdict::Audited => "AUDIT",
     };
-    let (direction, denied) = match record.direction {
-        Direction::Ingress => ("INGRESS", "ingress_denied_by"),
-        Direction::Egress => ("EGRESS", "egress_denied_by"),
+    let (direction, denied, allowed) = match record.direction {
+        Direction::Ingress => ("INGRESS", "ingress_denied_by", "ingress_allowed_by"),
+        Direction::Egress => ("EGRESS", "egress_denied_by", "egress_allowed_by"),
     };
     let version = if record.source.address.is_ipv4() { "IPv4" } else { "IPv6" };
     let mut flow = json!({
@@ -37,7 +38,15 @@ pub fn hubble(record: &Record) -> Value {
     if record.verdict == Verdict::Dropped {
         flow["drop_reason_desc"] = json!("POLICY_DENIED");
     }
-    if !record.policies.is_empty() {
+    if record.verdict == Verdict::Forwarded {
+        flow["is_reply"] = json!(false);
+        if let Some(rule) = record.rule.iter().find(|rule| rule.decided) {
+            flow[allowed] = json!([policy(&rule.policy)]);
+        }
+        if let Some(service) = record.opened_to.as_ref().and_then(|to| to.service.as_ref()) {
+            flow["destination_service"] = json!({ "name": service.name, "namespace": service.namespace });
+        }
+    } else if !record.policies.is_empty() {
         flow[denied] = record.policies.iter().map(policy).collect();
     }
     json!({ "flow": flow, "node_name": record.node, "time": time })
@@ -77,7 +86,7 @@ fn policy(policy: &Object) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::example;
+    use crate::record::{example, forwarded};
 
     #[test]
     fn a_dropped_connection_is_as_hubble_writes_it() {
@@ -108,6 +117,19 @@ mod tests {
                 "time": "2026-11-28T10:00:00.25Z",
             })
         );
+    }
+
+    #[test]
+    fn a_forwarded_connection_has_its_service_and_the_policy_that_allows() {
+        let mut record = forwarded();
+        if let Some(rule) = &mut record.rule {
+            rule.decided = true;
+        }
+        let flow = &hubble(&record)["flow"];
+        assert_eq!((&flow["verdict"], &flow["is_reply"]), (&json!("FORWARDED"), &json!(false)));
+        assert_eq!(flow["destination_service"], json!({"name": "db", "namespace": "shop"}));
+        assert_eq!(flow["ingress_allowed_by"][0]["name"], "closed");
+        assert!(flow.get("ingress_denied_by").is_none() && flow.get("drop_reason_desc").is_none(), "{flow}");
     }
 
     #[test]

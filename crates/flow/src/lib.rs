@@ -1,7 +1,7 @@
 //! Records of connections that policies decided.
 //!
 //! ```text
-//!   agent: dropped packet + the engine's reason ─► Record ─► buffer of the node ─► Filter ─► FlowPage ─► `palisade flows`
+//!   agent: packet or connection + the engine's reason ─► Record ─► buffer of the node ─► Filter ─► FlowPage ─► `palisade flows`
 //!                                                                                                └─ JSON lines, or Hubble's JSON
 //! ```
 
@@ -15,4 +15,4 @@ mod record;
 pub use filter::{Filter, FilterError, Peer, PolicyName, Port};
 pub use hubble::hubble;
 pub use page::{FlowPage, FlowRequest};
-pub use record::{Direction, End, Object, Record, Rule, Verdict, Workload};
+pub use record::{Direction, End, Ended, Object, OpenedTo, Record, Rule, Verdict, Workload};

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What happened to packets of one connection in one direction of policies: source, destination, verdict, and why.
+/// What happened to packets of one connection, or to connections: source, destination, verdict, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// The record's number on its node. Later records have greater ones.
@@ -22,6 +22,9 @@ pub struct Record {
     pub source: End,
     /// The receiver, after a Service's address was translated.
     pub destination: End,
+    /// What the connection was opened to, if that was translated. Only of forwarded connections: a denied packet does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened_to: Option<OpenedTo>,
     /// The protocol, such as `TCP`.
     pub protocol: String,
     /// The destination port. `None` for protocols without ports.
@@ -37,14 +40,46 @@ pub struct Record {
     pub reason: Vec<String>,
     /// The generation of the kernel's table when the record was made.
     pub generation: u64,
-    /// How many packets the record stands for.
+    /// How many packets the record stands for; of forwarded connections, how many connections.
     pub count: u64,
+    /// That these connections have ended, with what was counted. `None` if they have begun, and of packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Ended>,
+}
+
+/// An address that was translated to that of the destination.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OpenedTo {
+    /// The address.
+    pub address: IpAddr,
+    /// The port. `None` for protocols without ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// The Service that has the address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<Object>,
+}
+
+/// What was counted of connections until they ended, in both directions together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Packets. `None` unless the node counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packets: Option<u64>,
+    /// Bytes of the packets, with IP headers. `None` unless the node counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+    /// How long the longest of them existed, with the time until connection tracking gave it up. `None` unless the node notes times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub milliseconds: Option<u64>,
 }
 
 /// What happened to a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
+    /// It is the first packet of a connection, and passed.
+    Forwarded,
     /// A policy denied it.
     Dropped,
     /// It passed, and a policy in audit mode would have denied it.
@@ -90,7 +125,7 @@ pub struct Workload {
 }
 
 /// An object of the cluster.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Object {
     /// The kind in the API's spelling.
     pub kind: String,
@@ -121,6 +156,7 @@ pub struct Rule {
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Forwarded => "forwarded",
             Self::Dropped => "dropped",
             Self::Audited => "audited",
         })
@@ -142,6 +178,18 @@ impl fmt::Display for Object {
         match &self.namespace {
             Some(namespace) => write!(f, "{namespace}/{}", self.name),
             None => f.write_str(&self.name),
+        }
+    }
+}
+
+/// The Service, else the address, with the port.
+impl fmt::Display for OpenedTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.service, self.address, self.port) {
+            (Some(service), _, Some(port)) => write!(f, "service {service}:{port}"),
+            (Some(service), _, None) => write!(f, "service {service}"),
+            (None, address, Some(port)) => write!(f, "{}", std::net::SocketAddr::new(address, port)),
+            (None, address, None) => write!(f, "{address}"),
         }
     }
 }
@@ -193,6 +241,7 @@ pub(crate) fn example() -> Record {
             labels: BTreeMap::new(),
             node: None,
         },
+        opened_to: None,
         protocol: "TCP".to_owned(),
         port: Some(5432),
         policies: vec![policy.clone()],
@@ -206,6 +255,26 @@ pub(crate) fn example() -> Record {
         reason: vec!["isolated by NetworkPolicy shop/closed".to_owned()],
         generation: 12,
         count: 3,
+        ended: None,
+    }
+}
+
+/// A connection to a Service that has ended.
+#[cfg(test)]
+pub(crate) fn forwarded() -> Record {
+    Record {
+        verdict: Verdict::Forwarded,
+        opened_to: Some(OpenedTo {
+            address: [10, 96, 0, 9].into(),
+            port: Some(80),
+            service: Some(Object {
+                kind: "Service".to_owned(),
+                namespace: Some("shop".to_owned()),
+                name: "db".to_owned(),
+            }),
+        }),
+        ended: Some(Ended { packets: Some(9), bytes: Some(1200), milliseconds: None }),
+        ..example()
     }
 }
 
@@ -222,6 +291,18 @@ mod tests {
             line.starts_with(r#"{"id":7,"time":"2026-11-28T10:00:00.25Z","node":"n1","verdict":"dropped""#),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_forwarded_connection_has_what_it_was_opened_to_and_what_was_counted() {
+        let line = serde_json::to_string(&forwarded()).unwrap();
+        assert_eq!(serde_json::from_str::<Record>(&line).unwrap(), forwarded());
+        assert!(line.contains(r#""verdict":"forwarded""#), "{line}");
+        assert!(line.contains(r#""ended":{"packets":9,"bytes":1200}"#), "{line}");
+        let opened_to = forwarded().opened_to.unwrap();
+        assert_eq!(opened_to.to_string(), "service shop/db:80");
+        assert_eq!(OpenedTo { service: None, ..opened_to.clone() }.to_string(), "10.96.0.9:80");
+        assert_eq!(OpenedTo { service: None, port: None, ..opened_to }.to_string(), "10.96.0.9");
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::{
 pub(crate) const HELP: &str = "\
 On a machine with an agent, that agent is queried over its socket, which accepts root and the agent's own user only. Elsewhere, and with --node, --namespace-of-agents, --context or --kubeconfig, the agents of a cluster are: `palisade flows` runs in their pods through the API server, as with `kubectl exec`, and the records are merged by time. This requires what the Role palisade-flow-reader grants.
 
-An agent keeps the latest flows, as many as fit into the setting flow-buffer; a flow that is dropped all the time has one record each second, with the number of its packets.
+An agent keeps the latest flows, as many as fit into the setting flow-buffer; a flow that is dropped all the time has one record each second, with the number of its packets. Connections that policies allow are recorded if the agent's setting flows is new or all.
 
 PEER is a pod or workload (NAMESPACE/NAME), a namespace (NAMESPACE/), an address or a CIDR.
 
@@ -34,6 +34,7 @@ Examples:
   palisade flows --to shop/database --since 5m
   palisade flows --node worker-1 --context staging  of one node of a cluster
   palisade flows -n shop --port 53/UDP
+  palisade flows --verdict forwarded --to shop/     connections that passed, of agents that record these
   palisade flows --policy shop/default-deny -o json | jq -r .reason[0]
 
 Exit codes: 0 shown, also if there is nothing, 2 error, also if an agent could not be queried.";
@@ -89,6 +90,8 @@ struct Since {
 /// `--verdict`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Decided {
+    /// A connection that passed; agents record these if their setting flows is new or all
+    Forwarded,
     /// Denied by a policy
     Dropped,
     /// Passed, but a policy in audit mode would deny it
@@ -98,6 +101,7 @@ enum Decided {
 impl Decided {
     fn verdict(self) -> Verdict {
         match self {
+            Self::Forwarded => Verdict::Forwarded,
             Self::Dropped => Verdict::Dropped,
             Self::Audited => Verdict::Audited,
         }

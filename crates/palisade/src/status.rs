@@ -85,6 +85,7 @@ struct Summary {
     source_check: Option<String>,
     cut_off: Vec<Value>,
     not_enforced: Vec<Value>,
+    flows_problem: Option<String>,
 }
 
 /// Prints the status of the agents.
@@ -249,7 +250,7 @@ fn row(agent: &Agent) -> Vec<String> {
 
 /// What the table has no column for.
 fn notes(agent: &Agent) -> Vec<String> {
-    let Summary { not_ready, cut_off, not_enforced, unusable_objects, .. } = &agent.summary;
+    let Summary { not_ready, cut_off, not_enforced, unusable_objects, flows_problem, .. } = &agent.summary;
     let mut out = Vec::new();
     let mut note = |text: &str| out.push(format!("{}: {text}\n", escape::plain(&agent.node)));
     if let Some(error) = &agent.error {
@@ -257,6 +258,9 @@ fn notes(agent: &Agent) -> Vec<String> {
     }
     if let Some(why) = not_ready {
         note(&format!("{} {}", styled(Style::Bad, "not ready:"), escape::plain(why)));
+    }
+    if let Some(why) = flows_problem {
+        note(&format!("{} {}", styled(Style::Bad, "connections are not recorded:"), escape::plain(why)));
     }
     if !not_enforced.is_empty() {
         let heading = styled(Style::Bad, "NOT ENFORCED:");

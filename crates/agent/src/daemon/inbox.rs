@@ -78,6 +78,8 @@ pub(crate) struct Pending {
     pub(crate) denied_packets: Vec<DeniedPacket>,
     /// The number of further denied packets.
     pub(crate) uncollected_packets: u64,
+    /// Whether connections wait to be taken.
+    pub(crate) connections: bool,
     /// A change of our table by another program.
     pub(crate) table_change: Option<TableChange>,
     /// Whether nftables notifications were lost.
@@ -101,6 +103,7 @@ impl Pending {
             && self.findings.is_empty()
             && self.denied_packets.is_empty()
             && self.uncollected_packets == 0
+            && !self.connections
             && self.table_change.is_none()
             && !self.lost_notifications
             && self.runtime.is_empty()
@@ -149,6 +152,11 @@ impl Inbox {
                 pending.uncollected_packets += 1;
             }
         });
+    }
+
+    /// Records that connections wait to be taken.
+    pub(crate) fn note_connections(&self) {
+        self.update(|pending| pending.connections = true);
     }
 
     /// Records that another program changed our table.

@@ -1,8 +1,14 @@
 //! Threads that read kernel events: denied packets, and changes of our table by other programs.
 
-use std::{io, sync::Arc, thread, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use palisade_nft::{
+    conntrack::{ConnectionEvent, ConnectionEvents, Events},
     drift::{Drift, Watcher},
     drops::{DropEvent, DropEventReader},
 };
@@ -11,10 +17,21 @@ use super::{
     error::DaemonError,
     inbox::{Inbox, TableChange},
 };
-use crate::{drops::DeniedPacket, error_chain};
+use crate::{
+    connections::{Connection, SeenConnections, Sum},
+    drops::DeniedPacket,
+    error_chain,
+    metrics::Metrics,
+};
 
 /// How long a thread blocks if no event arrives. The threads end with the process.
 const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How often the kernel's setting for announcements of connections is looked at, and the pause after a failure.
+const CONNECTIONS_RETRY: Duration = Duration::from_secs(10);
+/// The most announcements that are read at once, and the pause afterwards: at most 20,000 in a second, whatever pods do. The kernel drops
+/// what does not fit into the buffer meanwhile, which costs it little.
+const MAX_EVENTS: usize = 400;
+const EVENTS_PAUSE: Duration = Duration::from_millis(20);
 /// The pause after a read failed.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -43,6 +60,76 @@ pub(super) fn read_denied_packets(group: u16, inbox: Arc<Inbox>) -> Result<(), D
             pause_after_failure("denied packets", &read);
         }
     })
+}
+
+/// Starts a thread that reads the kernel's announcements of connections, as soon as the kernel makes some.
+pub(super) fn read_connections(
+    events: Events,
+    seen: Arc<SeenConnections>,
+    inbox: Arc<Inbox>,
+    metrics: Arc<Metrics>,
+) -> Result<(), DaemonError> {
+    spawn("palisade-connections", move || {
+        loop {
+            match ConnectionEvents::are_enabled() {
+                Ok(()) => {
+                    let error = read_until_disabled(events, &seen, &inbox, &metrics);
+                    set_problem(&error, &seen, &metrics);
+                }
+                Err(why) => set_problem(&why, &seen, &metrics),
+            }
+            thread::sleep(CONNECTIONS_RETRY);
+        }
+    })
+}
+
+/// Reads connections. Returns why that ended.
+fn read_until_disabled(events: Events, seen: &SeenConnections, inbox: &Inbox, metrics: &Metrics) -> String {
+    let mut reader = match ConnectionEvents::open(events) {
+        Ok(reader) => reader,
+        Err(error) => return error_chain::with_causes(&error),
+    };
+    tracing::info!("recording new connections");
+    metrics.connection_events.set(1);
+    seen.set_problem(None);
+    let mut checked = Instant::now();
+    loop {
+        let read = reader.wait(CONNECTIONS_RETRY).and_then(|_| {
+            for _ in 0..MAX_EVENTS {
+                let Some(event) = reader.read()? else { break };
+                let (connection, sum) = match event {
+                    ConnectionEvent::New(entry) => (Connection::of(&entry, false), Sum::of_new()),
+                    ConnectionEvent::Ended(entry, end) => (Connection::of(&entry, true), Sum::of_end(end)),
+                    ConnectionEvent::Lost => {
+                        seen.add_overrun();
+                        inbox.note_connections();
+                        continue;
+                    }
+                };
+                if seen.add(connection, sum) {
+                    inbox.note_connections();
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = read {
+            return error_chain::with_causes(&error);
+        }
+        if checked.elapsed() >= CONNECTIONS_RETRY {
+            checked = Instant::now();
+            if let Err(why) = ConnectionEvents::are_enabled() {
+                return why;
+            }
+        }
+        thread::sleep(EVENTS_PAUSE);
+    }
+}
+
+fn set_problem(why: &str, seen: &SeenConnections, metrics: &Metrics) {
+    metrics.connection_events.set(0);
+    if seen.set_problem(Some(why.to_owned())) {
+        tracing::warn!(why, "cannot record new connections, trying again");
+    }
 }
 
 /// Starts a thread that reads nftables notifications about our table.

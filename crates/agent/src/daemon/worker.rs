@@ -67,7 +67,8 @@ use super::{
 };
 use crate::{
     NftDataPlane, NodeAgent, Report,
-    config::{Config, SourceCheck},
+    config::{Config, Flows, SourceCheck},
+    connections::ConnectionLog,
     drops::DropLog,
     error_chain,
     flows::FlowStore,
@@ -100,6 +101,9 @@ pub(super) struct Worker {
     errors: ErrorLog,
     drops: DropLog,
     flows: Arc<FlowStore>,
+    which_flows: Flows,
+    /// Makes records of connections, if these are wanted.
+    connections: Option<ConnectionLog>,
     /// When dropped packets that the kernel did not log were last counted.
     drops_counted: Instant,
     /// The nflog group of denied packets.
@@ -150,6 +154,7 @@ impl Worker {
         explain: Explain,
         wording: Wording,
     ) -> Self {
+        let connections = flows::connection_log(config, shared, &wording);
         let drops = DropLog::new(shared.node.clone(), Arc::clone(&shared.flows), wording, Instant::now());
         Self {
             agent: NodeAgent::in_mode(shared.node.clone(), plane, config.mode.into())
@@ -163,6 +168,8 @@ impl Worker {
             errors: ErrorLog::new(Arc::clone(&shared.metrics)),
             drops,
             flows: Arc::clone(&shared.flows),
+            which_flows: config.flows,
+            connections,
             drops_counted: Instant::now(),
             log_group: EnforcerOptions::default().log_group.filter(|_| config.log_drops),
             explain,
@@ -195,7 +202,8 @@ impl Worker {
     /// Processes inputs until the inbox is stopped.
     pub(super) fn run(&mut self) {
         loop {
-            let due = self.review_due.into_iter().chain(self.repairs.due()).chain(self.runtime.due()).min();
+            let due = self.review_due.into_iter().chain(self.repairs.due()).chain(self.runtime.due());
+            let due = due.chain(self.connections.as_ref().and_then(ConnectionLog::due)).min();
             let due = due.map(|at| at.saturating_duration_since(Instant::now()));
             let pending = self.inbox.take(due.map_or(TICK, |due| due.min(TICK)));
             self.health.beat();
@@ -231,6 +239,7 @@ impl Worker {
             findings,
             denied_packets,
             uncollected_packets,
+            connections,
             learned,
             runtime,
             requests,
@@ -272,6 +281,9 @@ impl Worker {
                 Instant::now(),
             );
         }
+        if let Some(log) = self.connections.as_mut().filter(|_| connections) {
+            log.note();
+        }
         for PendingRequest { request, respond } in requests {
             // The client may be gone.
             _ = respond.send(self.respond(request));
@@ -297,7 +309,7 @@ impl Worker {
         let is_first = self.agent.reconciler().is_waiting();
         let begin = Instant::now();
         let report = self.agent.snapshot(cluster);
-        self.drops.forget_policies();
+        self.forget_all_flows();
         self.apply_report(report, received);
         self.follow_names(None);
         self.check_node_name();
@@ -310,6 +322,7 @@ impl Worker {
                 "processed the first snapshot"
             );
             self.read_denied_packets();
+            self.read_connections();
         }
     }
 
@@ -317,15 +330,14 @@ impl Worker {
         self.errors.count_changes(&changes);
         let is_node = |c: &Change| matches!(c, Change::SetNode(_) | Change::RemoveNode(_));
         let has_nodes = changes.iter().any(is_node);
-        if changes.iter().any(|c| !matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
-            self.drops.forget_policies();
-        }
+        self.forget_policies_of_flows(&changes);
         let changes: Vec<Change> =
             changes.into_iter().map(|change| self.runtime.pods.api_change(change)).collect();
         let addresses = pod_addresses(&changes);
-        self.forget_flows_of(&changes);
+        let changed = self.forget_flows_of(&changes);
         let for_names = self.names.is_some().then(|| changes.clone());
         let report = self.agent.apply(changes);
+        self.follow_local_pods(&changed);
         self.apply_report(report, received);
         if let Some(changes) = for_names {
             self.follow_names(Some(&changes));
@@ -518,6 +530,7 @@ impl Worker {
             self.apply_report(report, None);
         }
         self.drops.tick(Instant::now());
+        self.record_connections();
         self.count_losses();
         self.watch_table();
         self.follow_links();

@@ -1,23 +1,17 @@
 //! Why a packet was denied, or would be if no policy were in audit mode, as labels of a metric and as a record.
 
-use std::collections::BTreeMap;
-
 use jiff::Timestamp;
-use palisade_flow::{self as flow, End, Object, Record};
+use palisade_flow::{self as flow, Record};
 use palisade_policy::{
-    Deciding, Direction, Endpoint, Flow, Labels, Mode, Name, PolicyKey, Reason, RuleRef, Verdict, reference,
+    Deciding, Direction, Endpoint, Flow, Mode, PolicyKey, Reason, RuleRef, Verdict, reference,
 };
 
 use super::{DeniedPacket, Wording};
-use crate::{Reconciler, metrics::DropLabels};
-
-/// Limits of a record: bytes of the labels of each end, bytes of a line of the reason, and lines. Tenants choose labels and policies, so
-/// these can be long.
-const MAX_LABEL_BYTES: usize = 2048;
-const MAX_LINE: usize = 1024;
-const MAX_LINES: usize = 8;
-/// The most policies that a record names.
-const MAX_POLICIES: usize = 16;
+use crate::{
+    Reconciler,
+    metrics::DropLabels,
+    record_parts::{MAX_LINES, MAX_POLICIES, direction, end, policy, rule_ref, shortened},
+};
 
 /// What denied a packet, or would deny it.
 #[derive(Debug)]
@@ -73,19 +67,18 @@ pub(super) fn explain(
         time: Timestamp::UNIX_EPOCH,
         node: String::new(),
         verdict: if packet.audited { flow::Verdict::Audited } else { flow::Verdict::Dropped },
-        direction: match packet.direction {
-            Direction::Ingress => flow::Direction::Ingress,
-            Direction::Egress => flow::Direction::Egress,
-        },
+        direction: direction(packet.direction),
         source: end(&flow.source, reconciler),
         destination: end(&flow.destination, reconciler),
+        opened_to: None,
         protocol: packet.protocol.to_string(),
         port: packet.protocol.has_ports().then_some(packet.port),
         policies: policies.iter().take(MAX_POLICIES).map(|key| policy(key)).collect(),
-        rule: rule.map(|(rule, decided)| field(rule, packet.direction, decided)),
+        rule: rule.map(|(rule, decided)| rule_ref(rule, packet.direction, decided)),
         reason: reason.take(MAX_LINES).map(shortened).collect(),
         generation,
         count: 0,
+        ended: None,
     };
     Explained { labels, record }
 }
@@ -101,65 +94,8 @@ fn at_fault(reason: &Reason) -> (Vec<&PolicyKey>, Option<(&RuleRef, bool)>) {
     }
 }
 
-fn end(end: &Endpoint, reconciler: &Reconciler) -> End {
-    let known = reconciler.owner(end.address());
-    let object = |namespace: &Name, name: &Name| Object {
-        kind: "Pod".to_owned(),
-        namespace: Some(namespace.to_string()),
-        name: name.to_string(),
-    };
-    End {
-        address: end.address(),
-        pod: known.map(|pod| object(&pod.key.namespace, &pod.key.name)),
-        workload: known.and_then(|pod| pod.workload.as_ref()).map(|workload| flow::Workload {
-            kind: workload.kind.to_string(),
-            name: workload.name.to_string(),
-        }),
-        labels: known.map(|pod| labels(&pod.labels)).unwrap_or_default(),
-        node: match end {
-            Endpoint::Node { name, .. } => Some(name.to_string()),
-            _ => None,
-        },
-    }
-}
-
-/// The labels, as far as there is room.
-fn labels(labels: &Labels) -> BTreeMap<String, String> {
-    let mut room = MAX_LABEL_BYTES;
-    let mut fits = |(key, value): &(&Name, &Name)| {
-        let size = key.len() + value.len();
-        let fits = size <= room;
-        room = room.saturating_sub(size);
-        fits
-    };
-    labels.iter().take_while(|pair| fits(pair)).map(|(k, v)| (k.to_string(), v.to_string())).collect()
-}
-
-fn policy(key: &PolicyKey) -> Object {
-    let namespace = Some(key.namespace.to_string()).filter(|namespace| !namespace.is_empty());
-    Object { kind: key.kind.to_string(), namespace, name: key.name.to_string() }
-}
-
-fn field(rule: &RuleRef, direction: Direction, decided: bool) -> flow::Rule {
-    flow::Rule {
-        policy: policy(&rule.policy),
-        field: format!("{direction}[{}]", rule.index),
-        name: rule.name.as_ref().map(ToString::to_string).map(shortened),
-        at: rule.origin.as_ref().map(ToString::to_string).map(shortened),
-        decided,
-    }
-}
-
-fn shortened(mut text: String) -> String {
-    if text.len() > MAX_LINE {
-        text.truncate(text.floor_char_boundary(MAX_LINE));
-        text.push('…');
-    }
-    text
-}
-
 /// What a side's reason is without words, for tests.
 #[cfg(test)]
-pub(super) fn no_words(_: &palisade_policy::Side, _: Direction) -> Vec<String> {
+pub(crate) fn no_words(_: &palisade_policy::Side, _: Direction) -> Vec<String> {
     vec!["a reason".to_owned()]
 }

@@ -38,6 +38,8 @@ pub struct ConntrackEntry {
     pub source_port: u16,
     /// Whether the first packet had another destination than the answerer: a service.
     pub translated: bool,
+    /// The destination of the first packet, before translation: that of a service, or `destination` and `port`.
+    pub opened_to: (IpAddr, u16),
     /// `IPS_*` bits.
     pub status: u32,
     /// Its labels, as the kernel stores them. All zero if it has none, or no room for any.
@@ -90,6 +92,7 @@ impl ConntrackEntry {
             source_port: original.source_port,
             translated: (original.destination, original.destination_port)
                 != (reply.source, reply.source_port),
+            opened_to: (original.destination, original.destination_port),
             status: entry.number(CTA_STATUS).unwrap_or_default(),
             labels,
             midstream: began_midstream(entry),
@@ -188,6 +191,7 @@ mod tests {
         assert_eq!((entry.source, entry.destination), (client.into(), pod.into()));
         assert_eq!((entry.source_port, entry.port), (40_000, 8080));
         assert!(entry.translated && !entry.is_revoked());
+        assert_eq!(entry.opened_to, (service.into(), 80));
         assert_eq!(entry.to_string(), "TCP 10.0.0.1 port 40000 to 10.0.1.5 port 8080");
         for cut in 0..bytes.len() {
             // Must not panic.

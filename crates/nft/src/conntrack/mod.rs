@@ -10,6 +10,7 @@
 
 mod cleanup;
 mod entry;
+mod events;
 mod five_tuple;
 mod label;
 mod listing;
@@ -19,6 +20,7 @@ use palisade_policy::Protocol;
 
 pub use self::cleanup::delete_all;
 pub use self::entry::ConntrackEntry;
+pub use self::events::{ConnectionEnd, ConnectionEvent, ConnectionEvents, Events};
 pub use self::five_tuple::FiveTuple;
 pub(crate) use self::five_tuple::{FIRST_EPHEMERAL_PORT, ICMP, ICMPV6};
 pub use self::label::REVOKED;

@@ -13,6 +13,8 @@ pub const NFNL_SUBSYS_NFTABLES: u16 = libc::NFNL_SUBSYS_NFTABLES as u16;
 pub const NFNL_MSG_BATCH_BEGIN: u16 = libc::NFNL_MSG_BATCH_BEGIN as u16;
 pub const NFNL_MSG_BATCH_END: u16 = libc::NFNL_MSG_BATCH_END as u16;
 
+pub const NFNLGRP_CONNTRACK_NEW: u32 = libc::NFNLGRP_CONNTRACK_NEW as u32;
+pub const NFNLGRP_CONNTRACK_DESTROY: u32 = libc::NFNLGRP_CONNTRACK_DESTROY as u32;
 pub const NFNLGRP_NFTABLES: u32 = libc::NFNLGRP_NFTABLES as u32;
 
 /// The netlink type of a subsystem's message.

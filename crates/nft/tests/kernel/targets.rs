@@ -10,6 +10,7 @@ mod dns;
 mod drift;
 mod drops;
 mod entries;
+mod events;
 mod faults;
 mod foreign_edits;
 mod hairpin;
@@ -50,6 +51,7 @@ fn main() {
         dns::trials(),
         drift::trials(),
         drops::trials(),
+        events::trials(),
         faults::trials(),
         foreign_edits::trials(),
         hairpin::trials(),

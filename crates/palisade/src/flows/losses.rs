@@ -12,6 +12,8 @@ pub(super) struct Losses {
     pub(super) started: Option<Timestamp>,
     evicted: u64,
     unrecorded: u64,
+    connections: u64,
+    overruns: u64,
 }
 
 impl Losses {
@@ -34,7 +36,20 @@ impl Losses {
                 "{of}records that made room for later ones of the same sender (setting flow-buffer): {evicted}\n"
             ));
         }
+        let connections = page.connections_unrecorded.saturating_sub(self.connections);
+        let overruns = page.connection_overruns.saturating_sub(self.overruns);
+        if connections > 0 {
+            output::note(&format!(
+                "{of}connections without a record, because there were too many at once: {connections}\n"
+            ));
+        }
+        if overruns > 0 {
+            output::note(&format!(
+                "{of}the kernel announced connections faster than they were read, and some have no record; times: {overruns}\n"
+            ));
+        }
         (self.evicted, self.unrecorded) = (page.evicted, page.unrecorded);
+        (self.connections, self.overruns) = (page.connections_unrecorded, page.connection_overruns);
         self.started = Some(page.started);
     }
 }

@@ -189,6 +189,13 @@ fn status(status: &Status) -> String {
     if let Some(audited) = status.audited_last_minute.filter(|n| *n > 0 || status.audited_policies > 0) {
         line("would deny", format!("{audited} connections in the last minute, by policies in audit mode"));
     }
+    let flows = match (&*status.flows, &status.flows_problem) {
+        ("new", None) => "new connections and drops are recorded".to_owned(),
+        ("all", None) => "new and ended connections and drops are recorded".to_owned(),
+        (_, Some(why)) => styled(Style::Bad, &format!("connections are not recorded: {why}")),
+        _ => "drops are recorded".to_owned(),
+    };
+    line("flows", flows);
     line("source check", status.source_check.clone());
     line("pods wait", held_by(&status.held_by));
     if let Some(review) = &status.unreviewed {

@@ -18,6 +18,8 @@ struct Record {
     protocol: String,
     port: Option<u16>,
     count: Option<u64>,
+    /// Connections that have ended, most of which have another record of their beginning.
+    ended: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq, Eq)]
@@ -73,7 +75,8 @@ pub(super) fn line(value: serde_json::Value) -> Result<Line, String> {
     let destination = end(record.destination)?;
     let flow = RecordedFlow { source, destination, protocol, port: port(protocol, record.port)? };
     let passed = record.verdict != Verdict::Dropped;
-    Ok(Line::Flow(Box::new(Seen { flow, passed, count: record.count.unwrap_or(1) })))
+    let count = if record.ended.is_some() { 0 } else { record.count.unwrap_or(1) };
+    Ok(Line::Flow(Box::new(Seen { flow, passed, count })))
 }
 
 fn end(end: End) -> Result<RecordedEnd, String> {
@@ -143,6 +146,15 @@ mod tests {
         };
         let db = RecordedEnd { address: [10, 0, 0, 1].into(), owner: pod("db", None, &[]) };
         assert_eq!((flow.source, flow.destination), (web, db));
+    }
+
+    #[test]
+    fn connections_that_ended_are_not_counted_again() {
+        let mut record: palisade_flow::Record = serde_json::from_str(RECORD).unwrap();
+        record.verdict = palisade_flow::Verdict::Forwarded;
+        assert_eq!((seen(&record).passed, seen(&record).count), (true, 3));
+        record.ended = Some(palisade_flow::Ended::default());
+        assert_eq!((seen(&record).passed, seen(&record).count), (true, 0));
     }
 
     #[test]

@@ -136,6 +136,8 @@ fn lines(mut from: impl BufRead, name: &str) -> Result<Recording> {
             break;
         }
     }
+    // Of what was only seen to end, nothing was counted.
+    recording.flows.values_mut().for_each(|tally| tally.count = tally.count.max(1));
     Ok(recording)
 }
 

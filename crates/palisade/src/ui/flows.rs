@@ -196,9 +196,12 @@ fn filter(query: &Query<'_>) -> Result<Filter, String> {
     }
     let verdict = match query.optional("verdict")?.filter(|text| !text.is_empty()) {
         None => None,
+        Some("forwarded") => Some(Verdict::Forwarded),
         Some("dropped") => Some(Verdict::Dropped),
         Some("audited") => Some(Verdict::Audited),
-        Some(other) => return Err(format!("verdict: `{other}` is neither `dropped` nor `audited`")),
+        Some(other) => {
+            return Err(format!("verdict: `{other}` is none of `forwarded`, `dropped` and `audited`"));
+        }
     };
     let namespace = query.optional("namespace")?.map(str::trim).filter(|text| !text.is_empty());
     let namespace = namespace.map(|name| match format!("{name}/").parse() {

@@ -8,6 +8,7 @@
 
 mod audit;
 mod cni;
+mod connections;
 mod faults;
 mod flows;
 mod node_restart;

@@ -94,10 +94,15 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts the lab, and creates the manifests without a policy.
     pub(crate) fn new() -> Self {
+        Self::with("")
+    }
+
+    /// The same with further objects.
+    pub(crate) fn with(objects: &str) -> Self {
         let dir = TempDir::new().unwrap();
         for name in ["lab", "manifests"] {
             fs::create_dir(dir.path().join(name)).unwrap();
-            fs::write(dir.path().join(name).join("pods.yaml"), PODS).unwrap();
+            fs::write(dir.path().join(name).join("pods.yaml"), format!("{PODS}{objects}")).unwrap();
         }
         let mut command = palisade(dir.path());
         command.args(["lab", "up", "--family", "4"]).arg(dir.path().join("lab"));

@@ -230,7 +230,7 @@ fn settings_follow_from_the_values() {
         "socket": "/run/palisade/agent.sock", "log-format": "json",
         "log-level": "info", "mode": "enforce", "deny": "drop", "domain-names": "off", "dns-fail": "closed", "egress-to-own-node": "enforce", "source-check": "enforce", "log-drops": true,
         "report-status": true, "startup-taint": "keep", "nri": "auto", "nri-socket": "/var/run/nri/nri.sock",
-        "pod-start": "closed", "pod-start-timeout": 1750, "flow-buffer": 4194304,
+        "pod-start": "closed", "pod-start-timeout": 1750, "flows": "drops", "flow-buffer": 4194304,
     });
     assert_eq!(settings("deploy/manifests/palisade.yaml"), defaults);
     let monitored = settings("deploy/tests/monitored/expected.yaml");
@@ -240,6 +240,7 @@ fn settings_follow_from_the_values() {
         (&monitored["domain-names"], &monitored["dns-resolver"], &monitored["dns-allow"], &monitored["dns-fail"]),
         (&json!("on"), &json!(["10.96.0.10", "[fd00::a]:5353"]), &json!(["10.20.0.0/16"]), &json!("open"))
     );
+    assert_eq!(monitored["flows"], json!("new"));
     assert_eq!((&monitored["nri"], &monitored["pod-start"]), (&json!("on"), &json!("open")));
     let confined = settings("deploy/tests/confined/expected.yaml");
     assert_eq!((&confined["listen"], &confined["report-status"]), (&json!("127.0.0.1:9643"), &json!(false)));

@@ -3,21 +3,90 @@
 use std::{
     collections::{HashSet, VecDeque},
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use palisade_nft::conntrack::Events;
 use palisade_policy::{Change, Cluster};
 
-use super::Worker;
+use super::{Worker, kernel_events};
+use crate::{
+    config::{Config, Flows},
+    connections::ConnectionLog,
+    daemon::shared::{Shared, Wording},
+    error_chain,
+};
 
 /// How often dropped packets are counted that the kernel did not log.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Worker {
-    /// Forgets why packets from and to changed pods were dropped. To be called before the changes are applied.
-    pub(super) fn forget_flows_of(&mut self, changes: &[Change]) {
+    /// Forgets what is known of flows from and to changed pods. To be called before the changes are applied. Returns the addresses, which
+    /// [`Worker::follow_local_pods`] takes afterwards.
+    pub(super) fn forget_flows_of(&mut self, changes: &[Change]) -> HashSet<IpAddr> {
         let addresses = changed_addresses(changes, self.agent.reconciler().cluster());
         self.drops.forget_ends(&addresses);
+        if let Some(connections) = &mut self.connections {
+            connections.forget_ends(&addresses);
+        }
+        addresses
+    }
+
+    /// Tells the thread that reads connections which addresses are those of the node's pods now.
+    pub(super) fn follow_local_pods(&self, changed: &HashSet<IpAddr>) {
+        if let Some(connections) = &self.connections {
+            connections.seen().follow(changed, &self.agent.reconciler().plan().local);
+        }
+    }
+
+    /// Forgets why flows were dropped or passed, if the changes are of anything but pods. To be called before they are applied.
+    pub(super) fn forget_policies_of_flows(&mut self, changes: &[Change]) {
+        if changes.iter().all(|c| matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
+            return;
+        }
+        self.drops.forget_policies();
+        if let Some(connections) = &mut self.connections {
+            connections.forget_policies();
+            if changes.iter().any(|c| matches!(c, Change::SetService(_) | Change::RemoveService(_))) {
+                connections.forget_services();
+            }
+        }
+    }
+
+    /// Forgets everything, after a snapshot.
+    pub(super) fn forget_all_flows(&mut self) {
+        self.drops.forget_policies();
+        if let Some(connections) = &mut self.connections {
+            connections.forget_policies();
+            connections.forget_services();
+            connections.seen().set_local(&self.agent.reconciler().plan().local);
+        }
+    }
+
+    /// Starts to read connections. Called once.
+    pub(super) fn read_connections(&mut self) {
+        let events = match self.which_flows {
+            Flows::Drops => return,
+            Flows::New => Events::New,
+            Flows::All => Events::NewAndEnded,
+        };
+        let Some(connections) = &self.connections else { return };
+        let (inbox, metrics) = (Arc::clone(&self.inbox), Arc::clone(&self.metrics));
+        let started = kernel_events::read_connections(events, Arc::clone(connections.seen()), inbox, metrics);
+        if let Err(error) = started {
+            let err = error_chain::with_causes(&error);
+            tracing::warn!(err, "cannot read connections, they are not recorded");
+            self.errors.record("drops", err);
+        }
+    }
+
+    /// Makes records of connections that were seen.
+    pub(super) fn record_connections(&mut self) {
+        let world = (self.agent.reconciler(), self.generation);
+        if let Some(connections) = &mut self.connections {
+            connections.tick(world, Instant::now());
+        }
     }
 
     /// Counts dropped packets that the kernel did not log, at intervals: without a scrape of the metrics, nothing else does.
@@ -34,6 +103,22 @@ impl Worker {
             self.count_unlogged_drops();
         }
     }
+}
+
+/// Makes what records connections, if the settings say so and records go anywhere.
+pub(super) fn connection_log(config: &Config, shared: &Shared, wording: &Wording) -> Option<ConnectionLog> {
+    if config.flows == Flows::Drops {
+        return None;
+    }
+    if !shared.flows.is_on() {
+        tracing::warn!(
+            "connections are not recorded: the setting flow-buffer is 0, and there is no flow-file"
+        );
+        return None;
+    }
+    let (records, wording) = (Arc::clone(&shared.flows), Arc::clone(wording));
+    let log = ConnectionLog::new(shared.node.clone(), Arc::default(), records, wording, config.log_drops);
+    Some(log)
 }
 
 /// How many packets were dropped in the last minute.

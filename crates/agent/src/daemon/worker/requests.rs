@@ -9,7 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::Worker;
 use crate::{
     ReviewState,
-    config::SourceCheck,
+    config::{Flows, SourceCheck},
     daemon::{shared::VERSION, shortfall::Shortfall},
     drops::counter,
     error_chain,
@@ -109,6 +109,8 @@ impl Worker {
             not_enforced: with_names(&self.shortfall.not_enforced),
             held_by: self.held_by(),
             source_check,
+            flows: self.which_flows.as_str().to_owned(),
+            flows_problem: self.flows_problem(),
             drops_last_minute: self.drop_rate.last_minute(),
             audited_last_minute: self.audit_rate.last_minute(),
             errors_last_hour: self.errors.in_last_hour(),
@@ -116,6 +118,15 @@ impl Worker {
             watches: self.errors.watch_views(),
             unusable_objects: self.errors.unusable_objects(),
             unreviewed: self.unreviewed(),
+        }
+    }
+
+    /// Why connections are not recorded, though they should be.
+    fn flows_problem(&self) -> Option<String> {
+        match &self.connections {
+            Some(connections) => connections.seen().problem(),
+            None if self.which_flows == Flows::Drops => None,
+            None => Some("flow-buffer is 0, and there is no flow-file".to_owned()),
         }
     }
 

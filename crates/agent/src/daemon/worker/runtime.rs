@@ -194,9 +194,10 @@ impl Worker {
             other => other,
         });
         let changes: Vec<Change> = shared.collect();
-        self.forget_flows_of(&changes);
+        let changed = self.forget_flows_of(&changes);
         let for_names = self.names.is_some().then(|| changes.clone());
         let report = self.agent.apply(changes);
+        self.follow_local_pods(&changed);
         self.apply_report(report, received);
         if let Some(changes) = for_names {
             self.follow_names(Some(&changes));

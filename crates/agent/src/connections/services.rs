@@ -1,0 +1,57 @@
+//! Which Service has an address.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use palisade_policy::{Cluster, ObjectKey, Protocol};
+
+/// How often the index is made anew at most, while Services change.
+const REBUILD_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An index of the cluster's Services. Only records need it, so it is made when one does, and not with each change.
+#[derive(Debug, Default)]
+pub(super) struct Services {
+    by_address: HashMap<IpAddr, ObjectKey>,
+    by_node_port: HashMap<(Protocol, u16), ObjectKey>,
+    built: Option<Instant>,
+    is_stale: bool,
+}
+
+impl Services {
+    /// Services have changed.
+    pub(super) fn invalidate(&mut self) {
+        self.is_stale = true;
+    }
+
+    /// Makes the index if it is missing, or if Services have changed and it is a second old. `O(services)`.
+    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Instant) {
+        let is_due = match self.built {
+            None => true,
+            Some(built) => self.is_stale && now.saturating_duration_since(built) >= REBUILD_INTERVAL,
+        };
+        if !is_due {
+            return;
+        }
+        (self.built, self.is_stale) = (Some(now), false);
+        self.by_address.clear();
+        self.by_node_port.clear();
+        for service in cluster.services.values() {
+            for address in service.addresses.iter().copied().chain(service.access.addresses()) {
+                self.by_address.entry(address).or_insert_with(|| service.key.clone());
+            }
+            for port in &service.ports {
+                if let Some(node_port) = port.node_port {
+                    self.by_node_port.insert((port.protocol, node_port), service.key.clone());
+                }
+            }
+        }
+    }
+
+    /// Returns the Service with an address, or with a port of all nodes if the address is that of a node.
+    pub(super) fn at(&self, address: IpAddr, port: (Protocol, u16), is_node: bool) -> Option<&ObjectKey> {
+        self.by_address.get(&address).or_else(|| self.by_node_port.get(&port).filter(|_| is_node))
+    }
+}
