@@ -8,6 +8,7 @@ pub(crate) mod line;
 mod ours;
 mod outcome;
 pub(crate) mod recording;
+mod source;
 pub(crate) mod text;
 
 use anyhow::{Context as _, Result, bail};

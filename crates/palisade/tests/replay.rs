@@ -198,3 +198,29 @@ fn records_come_from_standard_input() {
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("4 records replayed"));
 }
+
+/// Devices without end, and named pipes to which nothing writes.
+#[cfg(unix)]
+#[test]
+fn what_never_ends_or_begins_is_refused() {
+    for verb in ["replay", "suggest"] {
+        let words = format!("{verb} --flows /dev/zero -f examples/shop");
+        let words = if verb == "replay" { words + " --with examples/shop" } else { words };
+        refused(&words, "a line is longer than 64 MiB");
+    }
+    let folder = tempfile::tempdir().expect("a directory");
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).expect("a named pipe");
+    let words = format!("suggest --flows {} -f examples/shop", pipe.display());
+    refused(&words, "is a named pipe, and nothing writes to it");
+    // A program that writes later is waited for.
+    let to = pipe;
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        fs::write(to, "source,destination,protocol,port\n203.0.113.1,203.0.113.2,TCP,80\n")
+            .expect("it is read");
+    });
+    let (_, _, err) = run(&mut palisade(&words));
+    writer.join().expect("it wrote");
+    assert!(err.contains("203.0.113.1"), "{err}");
+}

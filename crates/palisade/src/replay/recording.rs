@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::{self, BufRead, BufReader, Read as _},
+    io::{self, BufRead, Read as _},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -12,7 +11,7 @@ use palisade_analysis::replay::RecordedFlow;
 use super::{
     csv, hubble,
     line::{Line, Seen, is_link_traffic},
-    ours,
+    ours, source,
 };
 use crate::{
     escape,
@@ -22,6 +21,12 @@ use crate::{
 
 /// The longest line. A record of Hubble with the labels of both ends has some kilobytes.
 const MAX_LINE: u64 = 1 << 20;
+/// How much of a line that is too long is skipped. What has longer ones has no lines.
+const MAX_SKIPPED: u64 = 64 << 20;
+/// The most bytes of a pipe or a device, which may never end.
+const MAX_STREAM: u64 = 1 << 30;
+/// The most different connections. They are kept in memory.
+const MAX_FLOWS: usize = 1_000_000;
 /// The most messages about lines that are not records.
 const MAX_MESSAGES: usize = 20;
 
@@ -58,15 +63,11 @@ enum Reader {
 /// Reads a file, or standard input if it is `-`. Lines that are no records are reported with their number.
 ///
 /// # Errors
-/// When the file can't be read, has no record, or has lines that are no records and `keep_going` is not set.
+/// When the file can't be read, has no record or too many, does not end, or has lines that are no records and `keep_going` is not set.
 pub(crate) fn read(path: &str, keep_going: bool) -> Result<Recording> {
     let name = if path == "-" { "standard input".to_owned() } else { escape::plain(path).into_owned() };
-    let recording = if path == "-" {
-        lines(io::stdin().lock(), &name)
-    } else {
-        let file = File::open(path).with_context(|| format!("can't read {name}"))?;
-        lines(BufReader::new(file), &name)
-    }?;
+    let source = source::open(path, &name)?;
+    let recording = lines(source.from, &name, if source.is_finite { u64::MAX } else { MAX_STREAM })?;
     let bad = recording.malformed;
     if bad > MAX_MESSAGES {
         output::note(&format!("… and {} more\n", bad - MAX_MESSAGES));
@@ -88,18 +89,33 @@ pub(crate) fn read(path: &str, keep_going: bool) -> Result<Recording> {
     Ok(recording)
 }
 
-fn lines(mut from: impl BufRead, name: &str) -> Result<Recording> {
+/// Reads at most `most` bytes.
+fn lines(mut from: impl BufRead, name: &str, most: u64) -> Result<Recording> {
+    let mut read: u64 = 0;
     let mut recording = Recording::default();
     let mut reader: Option<Reader> = None;
     let mut line = Vec::new();
     for number in 1.. {
         line.clear();
         let length = (&mut from).take(MAX_LINE).read_until(b'\n', &mut line);
-        if length.with_context(|| format!("can't read {name}"))? == 0 {
+        let length = length.with_context(|| format!("can't read {name}"))?;
+        if length == 0 {
             break;
         }
+        read += length as u64;
+        if read > most {
+            bail!(
+                "{name} is not a regular file, and more than {} MiB are not read from it: write them to a file first",
+                most >> 20
+            );
+        }
+        if recording.flows.len() > MAX_FLOWS {
+            bail!(
+                "{name} has more than {MAX_FLOWS} different connections: use the records of a shorter time"
+            );
+        }
         let found = if line.len() as u64 == MAX_LINE && line.last() != Some(&b'\n') {
-            skip_rest(&mut from).with_context(|| format!("can't read {name}"))?;
+            read += skip_rest(&mut from).with_context(|| format!("can't read {name}"))?;
             Err(format!("the line is longer than {MAX_LINE} bytes"))
         } else {
             std::str::from_utf8(&line)
@@ -141,15 +157,21 @@ fn lines(mut from: impl BufRead, name: &str) -> Result<Recording> {
     Ok(recording)
 }
 
-/// Skips the rest of a line that is too long.
-fn skip_rest(from: &mut impl BufRead) -> io::Result<()> {
+/// Skips the rest of a line that is too long, and returns its length.
+fn skip_rest(from: &mut impl BufRead) -> io::Result<u64> {
+    let mut skipped: u64 = 0;
     loop {
         let buffer = from.fill_buf()?;
         let end = buffer.iter().position(|byte| *byte == b'\n');
         let length = buffer.len();
-        from.consume(end.map_or(length, |at| at + 1));
+        let used = end.map_or(length, |at| at + 1);
+        from.consume(used);
+        skipped += used as u64;
         if end.is_some() || length == 0 {
-            return Ok(());
+            return Ok(skipped);
+        }
+        if skipped > MAX_SKIPPED {
+            return Err(io::Error::other(format!("a line is longer than {} MiB", MAX_SKIPPED >> 20)));
         }
     }
 }
@@ -188,7 +210,22 @@ mod tests {
     use super::*;
 
     fn read(text: &[u8]) -> Recording {
-        lines(text, "x").unwrap()
+        lines(text, "x", u64::MAX).unwrap()
+    }
+
+    #[test]
+    fn what_never_ends_is_refused() {
+        let header = b"source,destination,protocol,port\n";
+        let refused = |read: &mut dyn BufRead, most| lines(read, "x", most).unwrap_err();
+        let row: &[u8] = b"10.0.0.1,10.0.0.2,TCP,80\n";
+        let many = [header, &row.repeat(100_000)[..]].concat();
+        let error = refused(&mut &*many, 1 << 20);
+        assert!(error.to_string().contains("more than 1 MiB are not read"), "{error}");
+        assert!(lines(&*many, "x", u64::MAX).is_ok());
+        let zeros = io::BufReader::new(io::repeat(0));
+        let mut endless = io::Cursor::new(header).chain(zeros);
+        let error = format!("{:#}", refused(&mut endless, u64::MAX));
+        assert!(error.contains("a line is longer than 64 MiB"), "{error}");
     }
 
     #[test]
