@@ -25,6 +25,7 @@ use palisade_policy::{Cluster, Direction, Flow, Labels, Name, Policy, Protocol, 
 
 use crate::{edit::DeclaredWorkloads, end::ConnectionEnd};
 
+pub use demand::is_system_namespace;
 pub use verify::DeniedFlow;
 
 use demand::Demands;
@@ -38,6 +39,16 @@ pub enum SuggestStyle {
     PerWorkload,
     /// All pods of a namespace.
     PerNamespace,
+}
+
+/// From what policies are suggested.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SuggestBasis {
+    /// Recorded connections.
+    #[default]
+    Records,
+    /// Connections that manifests show to be needed. [`Seen::line`] is the number of what shows it.
+    Needs,
 }
 
 /// A connection that was seen.
@@ -85,6 +96,8 @@ pub struct SuggestQuestion<'a> {
     pub flows: &'a [SeenFlow],
     /// What a policy selects.
     pub style: SuggestStyle,
+    /// From what policies are suggested.
+    pub basis: SuggestBasis,
     /// The only namespace that gets policies. `None`: all in which a pod is an end of a flow, apart from those of the system.
     pub namespace: Option<&'a Name>,
 }
@@ -302,7 +315,7 @@ pub struct Suggestion {
 pub fn suggest(question: &SuggestQuestion<'_>) -> Suggestion {
     let groups = Groups::new(question.cluster, question.workloads, question.style);
     let demands = Demands::collect(question, &groups);
-    let (policies, limits) = policies::policies(&demands, &groups);
+    let (policies, limits) = policies::policies(&demands, &groups, question.basis);
     let after = verify::with_policies(question.cluster, &demands.namespaces, &policies);
     let (allowed, denied) = verify::verify(&after, question.flows, &groups);
     let excess = excess::excess(question.cluster, &after, &demands, &groups);

@@ -126,6 +126,7 @@ pub(crate) fn assemble(
     loaded.label_origins = gathered.label_origins;
     loaded.pod_makers = gathered.pod_makers;
     loaded.callers = gathered.callers;
+    loaded.references = gathered.references.join();
     loaded.service_labels = gathered.service_labels;
     loaded
 }

@@ -196,7 +196,7 @@ pub(crate) fn labels(at: &At<'_>) -> Labels {
 /// Returns namespace and name of an object. Those of cluster-scoped kinds have no namespace.
 pub(crate) fn key(at: &At<'_>, kind: &str, default_namespace: &str) -> Option<ObjectKey> {
     let metadata = at.get("metadata")?;
-    let namespaced = kind.ends_with("Monitor");
+    let namespaced = kind.ends_with("Monitor") || kind == "ConfigMap";
     let namespace = match (namespaced, text(&metadata, "namespace")) {
         (false, _) => Name::from(""),
         (true, Some(namespace)) => namespace,

@@ -15,6 +15,7 @@ use crate::{
     diagnostic::{Code, Diagnostic, Severity},
     overlay,
     pod_makers::PodMakers,
+    references::ReadReferences,
     refused::Substitute,
     tree::At,
 };
@@ -49,6 +50,8 @@ pub(crate) struct Gathered {
     pub(crate) callers: Vec<Caller>,
     /// The labels of Services, which no policy matches.
     pub(crate) service_labels: BTreeMap<ObjectKey, Labels>,
+    /// What the settings of workloads say, if it is read.
+    pub(crate) references: ReadReferences,
     /// Policies that the API server would refuse.
     pub(crate) refused: Vec<Substitute>,
 }

@@ -128,6 +128,7 @@ impl Loader<'_> {
                     gathered: &mut self.gathered,
                     counts: &mut self.counts,
                     default_namespace: &self.options.default_namespace,
+                    references: self.options.references,
                 };
                 reader.root(&mut cx, &root);
             }

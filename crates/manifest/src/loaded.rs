@@ -11,6 +11,7 @@ use crate::{
     diagnostic::{Diagnostic, Severity},
     note::Note,
     pod_makers::PodMakers,
+    references::References,
     refused::RefusedPolicy,
 };
 
@@ -79,6 +80,8 @@ pub struct Loaded {
     pub pod_makers: PodMakers,
     /// Objects that say who connects to pods, in the order of their documents.
     pub callers: Vec<Caller>,
+    /// The hosts that the settings of workloads name, if they were read ([`LoadOptions::references`](crate::LoadOptions)).
+    pub references: References,
     /// The labels of Services that have any. No policy matches them.
     pub service_labels: BTreeMap<ObjectKey, Labels>,
     /// Policies with errors, and what stands for each in the cluster, in the order of their documents.

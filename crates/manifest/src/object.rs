@@ -10,7 +10,7 @@ use crate::{
     list,
     loaded::Counts,
     meta::{Meta, Object, meta, provisional_name},
-    refused,
+    references, refused,
     tree::{At, Value},
     unrendered,
 };
@@ -26,6 +26,8 @@ pub(crate) struct ObjectReader<'i> {
     pub(crate) gathered: &'i mut Gathered,
     pub(crate) counts: &'i mut Counts,
     pub(crate) default_namespace: &'i str,
+    /// Whether the hosts that settings name are read.
+    pub(crate) references: bool,
 }
 
 impl ObjectReader<'_> {
@@ -153,6 +155,12 @@ impl ObjectReader<'_> {
                 self.gathered.service_labels.insert(key.clone(), labels);
             }
         }
+        if self.references {
+            let containers = references::of_pod_spec(cx, at, kind.called);
+            if !containers.is_empty() {
+                self.gathered.references.pods.insert((kind_name.clone(), key.clone()), containers);
+            }
+        }
         if let Some(declaration) = declaration {
             self.gathered.add(&kind_name, key, declaration, cx.text.is_of_cluster());
         }
@@ -196,6 +204,7 @@ impl ObjectReader<'_> {
     ) {
         self.pass_over(kind);
         self.caller(cx, at, group, kind);
+        self.config_map(cx, at, api_version, kind);
         if let Some(cure) = foreign::makes_pods(group, kind) {
             self.gathered.pod_makers.add(cx.names.name(group), cx.names.name(kind), cure);
         }
@@ -227,6 +236,17 @@ impl ObjectReader<'_> {
         if !targets.is_empty() {
             let kind = cx.names.name(kind);
             self.gathered.callers.push(Caller { kind, key, origin: cx.origin(at), targets });
+        }
+    }
+
+    /// Keeps the hosts that a ConfigMap names.
+    fn config_map(&mut self, cx: &mut Context<'_>, at: &At<'_>, api_version: &str, kind: &str) {
+        if !self.references || (api_version, kind) != ("v1", "ConfigMap") {
+            return;
+        }
+        if let Some(key) = callers::key(at, kind, self.default_namespace) {
+            cx.object = Some(provisional_name(kind, at));
+            self.gathered.references.add_config_map(cx, at, key);
         }
     }
 

@@ -33,6 +33,8 @@ pub struct LoadOptions {
     pub limits: Limits,
     /// Whether an undeclared namespace doesn't exist, provided that any namespace is declared.
     pub all_namespaces: bool,
+    /// Whether the hosts are read that environment variables, arguments and ConfigMaps name.
+    pub references: bool,
     /// What is known about the addresses of pods and nodes that report none. They get placeholders; `None`: they get
     /// none.
     pub addresses: Option<AddressPlan>,
@@ -56,6 +58,7 @@ impl Default for LoadOptions {
             max_made_pods: 300_000,
             limits: Limits::default(),
             all_namespaces: true,
+            references: false,
             addresses: Some(AddressPlan::default()),
         }
     }

@@ -5,6 +5,7 @@
 //!   service.
 //! * [`recognized_controllers`] finds the pods that forward connections for routes.
 //! * [`Route`] is an Ingress, a route of the Gateway API or an OpenShift Route.
+//! * [`host_mentions`] finds the hosts that a setting names, and [`MentionResolver`] what they are in a cluster.
 //! * [`dns_servers`] finds the pods that serve DNS.
 //! * [`describe_peer`] and its siblings describe peers and ports of policies.
 
@@ -16,9 +17,12 @@ mod dns_name;
 mod endpoints;
 mod ingress_controllers;
 mod lookup;
+mod mentioned;
+mod mentions;
 mod routes;
 #[cfg(test)]
 mod sample;
+mod scrapers;
 mod service_addresses;
 mod service_targets;
 mod services;
@@ -30,7 +34,10 @@ pub use dns_name::{DnsName, dashed};
 pub use endpoints::{NoEndpoint, endpoints_of, of_family};
 pub use ingress_controllers::{RecognizedController, is_served_from_outside, recognized_controllers};
 pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find, find_anywhere};
+pub use mentioned::{MentionResolver, Mentioned};
+pub use mentions::{HostMention, MentionForm, host_mentions, is_host_setting};
 pub use routes::{PortSpec, Route, RouteBackend, RoutePort};
+pub use scrapers::is_scraper;
 pub use service_addresses::{Way, has_port, host_port, node_port, service_at, service_of_host, services_at};
 pub use service_targets::{
     API_SERVER, ServiceTarget, ServiceTargets, api_server, is_api_server, service_targets,

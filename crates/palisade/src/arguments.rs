@@ -114,7 +114,7 @@ pub(crate) enum Verb {
     #[cfg(not(feature = "live"))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Snapshot(left_out::Words),
-    /// Write NetworkPolicies that allow recorded connections
+    /// Write NetworkPolicies that allow recorded connections, or those that manifests show
     #[command(after_help = suggest::HELP)]
     Suggest(Suggest),
     /// Show the agents of a cluster: whether they are ready, their policies, errors and drops

@@ -25,6 +25,11 @@ pub(crate) struct ControllerArguments {
 }
 
 impl ControllerArguments {
+    /// Returns whether the option was given.
+    pub(crate) fn is_given(&self) -> bool {
+        !self.names.is_empty()
+    }
+
     /// Returns the routes into a cluster and the pods that forward them. Names without a namespace are looked up in
     /// `namespace`. Without names, well-known controllers are recognized, and a note says which. A route whose load balancer is
     /// outside the cluster forwards nothing: its connections come from outside addresses.

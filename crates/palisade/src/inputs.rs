@@ -139,6 +139,16 @@ impl InputArguments {
         self.load_gathered(self.gathered(read, namespace, quiet, need)?, quiet)
     }
 
+    /// As [`Self::load`], and reads the hosts that settings name.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub(crate) fn load_with_references(&self, namespace: Option<&str>, need: Need) -> Result<LoadedInputs> {
+        let mut gathered = self.gathered(self.snapshot(namespace)?, namespace, false, need)?;
+        gathered.options.references = true;
+        self.load_gathered(gathered, false)
+    }
+
     /// As [`Self::load`], and returns the texts of what was read.
     ///
     /// # Errors

@@ -1,12 +1,16 @@
-//! `palisade suggest`: NetworkPolicies that allow recorded connections.
+//! `palisade suggest`: NetworkPolicies that allow recorded connections, or those that manifests show to be needed.
 //!
 //! ```text
 //! records ─► flows of the cluster ─► palisade_analysis::suggest ─► YAML with comments ─► read again and compared ─► printed
 //! (replay)      (seen, replies)                                       (document)              (read_back)
+//! manifests ─► flows with evidence ─►
+//!              (needs)
 //! ```
 
+mod basis;
 mod document;
 mod json;
+mod needs;
 mod notes;
 mod read_back;
 mod replies;
@@ -14,16 +18,27 @@ mod seen;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
-use palisade_analysis::suggest::{SuggestQuestion, SuggestStyle, suggest};
-use palisade_policy::Name;
+use palisade_analysis::suggest::{
+    SeenFlow, SuggestBasis, SuggestQuestion, SuggestStyle, Suggestion, suggest,
+};
+use palisade_policy::{Cluster, Name};
 
 use crate::{
-    cluster::Need, escape, exit::Outcome, explain::suggest::declared, inputs::InputArguments, output,
+    cluster::Need,
+    entrances::ControllerArguments,
+    escape,
+    exit::Outcome,
+    explain::suggest::declared,
+    inputs::{InputArguments, LoadedInputs},
+    output,
     replay::recording,
 };
+use basis::Basis;
 
 pub(crate) const HELP: &str = "\
 FILE has one record a line, in the formats of `palisade replay`: the JSON of `palisade flows -o json`, that of `hubble observe -o jsonpb`, or CSV whose first line names its columns. Connections that were dropped are left out, unless --include-dropped is given.
+
+With --from-services, nothing is recorded: the manifests show who connects to whom, by the Services that environment variables, arguments and ConfigMaps name, by Ingresses and routes, and by monitors. Comments have file and line of what shows it. What is not known is listed, and denied.
 
 Each namespace gets a policy that denies everything, one that allows DNS, and one for each workload (or for all its pods) that allows what was recorded: by the labels of pods and the names of namespaces, by the names of ports where the pods have them, and by CIDRs for other addresses. Comments say which connections each rule stands for. Namespaces of the system get policies only with -n.
 
@@ -34,6 +49,7 @@ Examples:
   palisade suggest --flows flows.json -n shop            for one namespace
   palisade suggest --flows flows.csv -f manifests/ > policies.yaml
   hubble observe -o jsonpb | palisade suggest --flows - --style per-namespace
+  palisade suggest --from-services -f manifests/ > policies.yaml
   palisade replay --flows flows.json --with policies.yaml   what they would break
 
 Exit codes: 0 all that was recorded is allowed, 1 some is not, 2 error or undecided.";
@@ -42,14 +58,20 @@ Exit codes: 0 all that was recorded is allowed, 1 some is not, 2 error or undeci
 #[derive(Debug, Args)]
 pub(crate) struct Suggest {
     /// Recorded connections, or - for standard input
-    #[arg(long, value_name = "FILE")]
-    flows: String,
+    #[arg(long, value_name = "FILE", required_unless_present = "from_services")]
+    flows: Option<String>,
+    /// Allow what manifests show to be needed: Services that environment variables, arguments and ConfigMaps name, routes,
+    /// monitors
+    #[arg(long, conflicts_with_all = ["flows", "include_dropped"])]
+    from_services: bool,
     /// What a policy selects
     #[arg(long, value_enum, value_name = "STYLE", default_value_t)]
     style: Style,
     /// Allow also what was dropped
     #[arg(long)]
     include_dropped: bool,
+    #[command(flatten)]
+    controller: ControllerArguments,
     #[command(flatten)]
     sources: InputArguments,
     /// Suggest policies for this namespace only; it is also that of manifests without one
@@ -85,46 +107,104 @@ pub(crate) fn run(mut arguments: Suggest) -> Result<Outcome> {
     let sources = &mut arguments.sources;
     // The cluster alone is what is read without manifests.
     sources.live &= !(sources.files.is_empty() && sources.render.is_empty());
+    match arguments.flows.clone() {
+        Some(flows) => from_records(&arguments, &flows),
+        None => from_manifests(&arguments),
+    }
+}
+
+fn from_records(arguments: &Suggest, flows: &str) -> Result<Outcome> {
     let sources = &arguments.sources;
-    if arguments.flows == "-" && sources.files.iter().any(|path| path == "-") {
+    if arguments.controller.is_given() {
+        bail!("--ingress-controller needs --from-services: records say which pods connect");
+    }
+    if flows == "-" && sources.files.iter().any(|path| path == "-") {
         bail!("standard input (-) can be given only once");
     }
-    let recording = recording::read(&arguments.flows, sources.reading.keep_going)?;
+    let recording = recording::read(flows, sources.reading.keep_going)?;
     let world = sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
     let seen = seen::seen(&recording, &world.loaded.cluster, arguments.include_dropped)?;
-    let workloads = declared(&world.loaded);
-    let namespace: Option<Name> = arguments.namespace.as_deref().map(Name::from);
-    let question = SuggestQuestion {
-        cluster: &seen.cluster,
-        workloads: &workloads,
-        flows: &seen.flows,
-        style: match arguments.style {
-            Style::PerWorkload => SuggestStyle::PerWorkload,
-            Style::PerNamespace => SuggestStyle::PerNamespace,
-        },
-        namespace: namespace.as_ref(),
-    };
-    let suggestion = output::with_progress("comparing what the policies allow", || suggest(&question));
+    let today = &world.loaded.cluster;
+    let suggestion = arguments.suggestion(&world, &seen.cluster, &seen.flows, SuggestBasis::Records);
     if suggestion.policies.is_empty() {
-        notes::print(&suggestion, &seen, &recording, &world.loaded.cluster);
+        notes::print(&suggestion, &seen, &recording, today);
         match &arguments.namespace {
             Some(name) => bail!("no recorded connection has an end in namespace {}", escape::plain(name)),
             None => bail!("no recorded connection has an end in a namespace that gets policies"),
         }
     }
-    let text = document::text(&suggestion);
+    let text = document::text(&suggestion, Basis::Records, &[]);
     read_back::check(&text, &suggestion)?;
-    match arguments.output {
-        SuggestFormat::Yaml => output::print(&text),
-        SuggestFormat::Json => {
-            output::print(&json::document(&suggestion, &seen, &recording, world.incomplete())?)
-        }
-    }
-    .context("can't write the answer")?;
-    notes::print(&suggestion, &seen, &recording, &world.loaded.cluster);
+    arguments.print(text, || {
+        let rest = json::Rest::of_records(&seen, &recording);
+        json::document(&suggestion, Basis::Records, rest, world.incomplete())
+    })?;
+    notes::print(&suggestion, &seen, &recording, today);
     Ok(if recording.malformed > 0 || !seen.undecided.is_empty() {
         Outcome::Incomplete
     } else {
         world.outcome(Outcome::of(suggestion.denied.is_empty()))
     })
+}
+
+fn from_manifests(arguments: &Suggest) -> Result<Outcome> {
+    let sources = &arguments.sources;
+    if sources.files.is_empty() && sources.render.is_empty() {
+        bail!(
+            "--from-services needs manifests (-f, -k or --helm): settings are not read from a cluster, because they may have \
+             passwords"
+        );
+    }
+    let world = sources.load_with_references(arguments.namespace.as_deref(), Need::Everything)?;
+    let loaded = &world.loaded;
+    let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
+    let needs = needs::needs(loaded, &entrances)?;
+    let suggestion = arguments.suggestion(&world, &loaded.cluster, &needs.flows, SuggestBasis::Needs);
+    let basis = Basis::Needs(&needs.evidence);
+    let closed = needs::closed(loaded, &needs, &suggestion);
+    let only: Option<Name> = arguments.namespace.as_deref().map(Name::from);
+    let none = needs::without_policies(loaded, &suggestion, only.as_ref());
+    let notes = || notes::print_needs(&suggestion, &needs, &closed, &none, &loaded.cluster);
+    if suggestion.policies.is_empty() {
+        notes();
+        bail!("the manifests show no connection of a pod in a namespace that gets policies");
+    }
+    let text = document::text(&suggestion, basis, &closed);
+    read_back::check(&text, &suggestion)?;
+    arguments.print(text, || {
+        json::document(&suggestion, basis, json::Rest::of_needs(&needs, &closed), world.incomplete())
+    })?;
+    notes();
+    Ok(match needs.undecided.is_empty() {
+        true => world.outcome(Outcome::of(suggestion.denied.is_empty())),
+        false => Outcome::Incomplete,
+    })
+}
+
+impl Suggest {
+    fn suggestion(
+        &self,
+        world: &LoadedInputs,
+        cluster: &Cluster,
+        flows: &[SeenFlow],
+        basis: SuggestBasis,
+    ) -> Suggestion {
+        let workloads = declared(&world.loaded);
+        let namespace: Option<Name> = self.namespace.as_deref().map(Name::from);
+        let style = match self.style {
+            Style::PerWorkload => SuggestStyle::PerWorkload,
+            Style::PerNamespace => SuggestStyle::PerNamespace,
+        };
+        let namespace = namespace.as_ref();
+        let question = SuggestQuestion { cluster, workloads: &workloads, flows, style, basis, namespace };
+        output::with_progress("comparing what the policies allow", || suggest(&question))
+    }
+
+    fn print(&self, yaml: String, json: impl FnOnce() -> Result<String>) -> Result<()> {
+        let text = match self.output {
+            SuggestFormat::Yaml => yaml,
+            SuggestFormat::Json => json()?,
+        };
+        output::print(&text).context("can't write the answer")
+    }
 }

@@ -101,6 +101,7 @@ const QUESTIONS: &[(&str, &[&str])] = &[
         &[
             "--flows crates/palisade/tests/cases/replay/shop.jsonl -f examples/shop",
             "--flows crates/palisade/tests/cases/replay/shop.jsonl -f examples/shop --style per-namespace -n shop",
+            "--from-services -f crates/palisade/tests/cases/suggest/services",
         ],
     ),
     (

@@ -15,6 +15,12 @@ const SYSTEM: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
 /// The beginning of the names of OpenShift's own namespaces.
 const OPENSHIFT: &str = "openshift-";
 
+/// Returns whether a namespace is one of the system. It gets policies only if it is asked for.
+#[must_use]
+pub fn is_system_namespace(name: &str) -> bool {
+    SYSTEM.contains(&name) || name.starts_with(OPENSHIFT)
+}
+
 /// A peer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WantedPeer {
@@ -66,13 +72,12 @@ impl Demands {
     pub(super) fn collect(question: &SuggestQuestion<'_>, groups: &Groups<'_>) -> Self {
         let seen_in: BTreeSet<&Name> =
             question.flows.iter().flat_map(|seen| namespaces_of(&seen.flow)).collect();
-        let is_system = |name: &Name| SYSTEM.contains(&&**name) || name.starts_with(OPENSHIFT);
         let (namespaces, system) = match question.namespace {
             // Without a record, a policy would deny everything.
             Some(name) => {
                 (seen_in.contains(name).then(|| name.clone()).into_iter().collect(), BTreeSet::new())
             }
-            None => seen_in.into_iter().cloned().partition(|name| !is_system(name)),
+            None => seen_in.into_iter().cloned().partition(|name| !is_system_namespace(name)),
         };
         let servers = dns_servers(question.cluster);
         let dns = Dns {

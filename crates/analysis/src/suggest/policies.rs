@@ -9,7 +9,7 @@ use palisade_policy::{
 };
 
 use super::{
-    LimitHit, Purpose, SeenPods, SuggestedPolicy,
+    LimitHit, Purpose, SeenPods, SuggestBasis, SuggestedPolicy,
     blocks::ClusterRanges,
     demand::{Demands, Dns},
     groups::{Groups, PodGroup},
@@ -20,14 +20,19 @@ const DEFAULT_DENY: &str = "default-deny";
 const ALLOW_DNS: &str = "allow-dns";
 const DNS_SERVERS: &str = "allow-dns-clients";
 /// The policy of a whole namespace.
-const WHOLE: &str = "allow-recorded";
+const WHOLE: [&str; 2] = ["allow-recorded", "allow-needed"];
 /// The longest name of an object of Kubernetes (a DNS subdomain, RFC 1123), with room for what makes it unique.
 const MAX_NAME: usize = 200;
 /// The longest kind in a name.
 const MAX_KIND: usize = 32;
 
 /// Returns the policies, and what was left out of them.
-pub(super) fn policies(demands: &Demands, groups: &Groups<'_>) -> (Vec<SuggestedPolicy>, Vec<LimitHit>) {
+pub(super) fn policies(
+    demands: &Demands,
+    groups: &Groups<'_>,
+    basis: SuggestBasis,
+) -> (Vec<SuggestedPolicy>, Vec<LimitHit>) {
+    let whole = WHOLE[usize::from(basis == SuggestBasis::Needs)];
     let mut maker = RuleMaker { groups, ranges: ClusterRanges::of(groups.cluster), limits: Vec::new() };
     let mut subjects: BTreeMap<&PodGroup, [Rules; 2]> = BTreeMap::new();
     for ((group, direction), wanted) in &demands.wanted {
@@ -49,7 +54,7 @@ pub(super) fn policies(demands: &Demands, groups: &Groups<'_>) -> (Vec<Suggested
             if ingress.rules.is_empty() && egress.rules.is_empty() {
                 continue;
             }
-            let name = unused(name_of(group), group, &mut taken);
+            let name = unused(name_of(group, whole), group, &mut taken);
             out.push(of_seen(group, &name, groups.selector(group), ingress, egress));
         }
     }
@@ -150,9 +155,9 @@ fn usual_peer(home: &Name) -> Peer {
 }
 
 /// Returns the name of a policy, of characters that names of objects may have: records may have any.
-fn name_of(group: &PodGroup) -> String {
+fn name_of(group: &PodGroup, whole: &str) -> String {
     let name = match group {
-        PodGroup::Namespace(_) => WHOLE,
+        PodGroup::Namespace(_) => whole,
         PodGroup::Pods(SeenPods::Workload { workload, .. }) => &workload.name,
         PodGroup::Pods(SeenPods::Alike { first, .. }) => first,
     };
@@ -161,7 +166,7 @@ fn name_of(group: &PodGroup) -> String {
     // Each part between dots begins and ends with a letter or digit.
     let parts = name.split('.').map(|part| part.trim_matches('-')).filter(|part| !part.is_empty());
     let name = parts.collect::<Vec<_>>().join(".");
-    if name.is_empty() { WHOLE.to_owned() } else { name }
+    if name.is_empty() { whole.to_owned() } else { name }
 }
 
 /// Returns a name that no other policy of the namespace has: with the kind of the workload, or with a number.

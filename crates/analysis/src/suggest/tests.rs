@@ -51,7 +51,8 @@ fn seen(cluster: &Cluster, from: [u8; 4], to: [u8; 4], protocol: Protocol, port:
 
 fn suggested(cluster: &Cluster, flows: &[SeenFlow], style: SuggestStyle) -> Suggestion {
     let workloads = DeclaredWorkloads::default();
-    suggest(&SuggestQuestion { cluster, workloads: &workloads, flows, style, namespace: None })
+    let basis = SuggestBasis::Records;
+    suggest(&SuggestQuestion { cluster, workloads: &workloads, flows, style, basis, namespace: None })
 }
 
 fn named<'a>(suggestion: &'a Suggestion, name: &str) -> &'a SuggestedPolicy {
@@ -185,6 +186,7 @@ fn dns_is_always_allowed_and_the_system_is_left_alone() {
         workloads: &workloads,
         flows: &flows,
         style: SuggestStyle::PerWorkload,
+        basis: SuggestBasis::Records,
         namespace: Some(&system),
     };
     let suggestion = suggest(&question);

@@ -6,6 +6,7 @@ use crate::admits::{Other, allowed, is_isolated, isolating, may_admit_others};
 use crate::needed::{Needed, needed};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::CallTarget;
+use palisade_names::is_scraper;
 use palisade_policy::{Direction, Pod, Protocol};
 
 /// The rule.
@@ -85,15 +86,6 @@ spec:
 "#
 );
 
-/// The labels of what scrapes: Prometheus as its operator, its charts and its examples make it, and two that read the same
-/// monitors.
-const SCRAPERS: [(&str, &str); 4] = [
-    ("app.kubernetes.io/name", "prometheus"),
-    ("app", "prometheus"),
-    ("app.kubernetes.io/name", "vmagent"),
-    ("app.kubernetes.io/name", "alloy"),
-];
-
 /// How many pods that scrape are tried.
 const MOST_SCRAPERS: usize = 20;
 
@@ -101,9 +93,8 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     if cx.loaded.callers.is_empty() {
         return Vec::new();
     }
-    let scrapes = |pod: &&Pod| SCRAPERS.iter().any(|(key, value)| pod.labels.get(key) == Some(*value));
     let classes = cx.all_classes().map(|class| class.pods[0]);
-    let scrapers: Vec<&Pod> = classes.filter(scrapes).take(MOST_SCRAPERS).collect();
+    let scrapers: Vec<&Pod> = classes.filter(|pod| is_scraper(pod)).take(MOST_SCRAPERS).collect();
     let mut out = Vec::new();
     let mut shown = HashSet::new();
     for one in needed(cx, |target| !matches!(target, CallTarget::Service { .. })) {

@@ -6,6 +6,7 @@ use palisade_analysis::suggest::{Purpose, Seen, SeenConnection, SuggestedPolicy,
 use palisade_policy::{Direction, IpBlock, Peer, PolicyKey, Rule};
 use serde_json::{Value, json};
 
+use super::basis::Basis;
 use crate::{
     escape,
     explain::manifest::{peer, port, selector, yaml},
@@ -22,20 +23,46 @@ const HEADER: &str = "\
 
 ";
 
-/// Formats all policies.
-pub(super) fn text(suggestion: &Suggestion) -> String {
-    let mut out = HEADER.to_owned();
+const HEADER_OF_NEEDS: &str = "\
+# Written by `palisade suggest --from-services` from manifests: from the hosts that settings name, from routes and from monitors.
+# What no manifest shows is denied. The comments say which connections each rule stands for, and what shows it.
+";
+
+/// The most lines of what is denied that the header lists.
+const MOST_CLOSED: usize = 100;
+
+/// Formats all policies. `closed` is what is denied because nothing is known about it.
+pub(super) fn text(suggestion: &Suggestion, basis: Basis<'_>, closed: &[String]) -> String {
+    let mut out = match basis {
+        Basis::Records => HEADER.to_owned(),
+        Basis::Needs(_) => header_of_needs(closed),
+    };
     for (at, policy) in suggestion.policies.iter().enumerate() {
         if at > 0 {
             out.push_str("---\n");
         }
-        add(policy, &mut out);
+        add(policy, basis, &mut out);
     }
     out
 }
 
+fn header_of_needs(closed: &[String]) -> String {
+    let mut out = HEADER_OF_NEEDS.to_owned();
+    if !closed.is_empty() {
+        out.push_str("#\n# Not known, and therefore not allowed:\n");
+    }
+    for line in closed.iter().take(MOST_CLOSED) {
+        _ = writeln!(out, "# * {}", escape::plain(line));
+    }
+    if closed.len() > MOST_CLOSED {
+        _ = writeln!(out, "# * … and {} more (-o json lists all)", closed.len() - MOST_CLOSED);
+    }
+    out.push('\n');
+    out
+}
+
 /// Returns what a policy is there for.
-pub(super) fn purpose(policy: &SuggestedPolicy) -> String {
+pub(super) fn purpose(policy: &SuggestedPolicy, basis: Basis<'_>) -> String {
     let namespace = &policy.policy.key.namespace;
     match &policy.purpose {
         Purpose::DefaultDeny => {
@@ -52,7 +79,10 @@ pub(super) fn purpose(policy: &SuggestedPolicy) -> String {
             let name = pods
                 .as_ref()
                 .map_or_else(|| format!("the pods of namespace {namespace}"), ToString::to_string);
-            let mut text = format!("What was recorded of {name}");
+            let mut text = match basis {
+                Basis::Records => format!("What was recorded of {name}"),
+                Basis::Needs(_) => format!("What manifests show of {name}"),
+            };
             if pods.is_some() && policy.policy.subject.pods.is_everything() {
                 text.push_str(
                     ". These pods have no labels of their own, so all pods of the namespace are selected",
@@ -63,9 +93,9 @@ pub(super) fn purpose(policy: &SuggestedPolicy) -> String {
     }
 }
 
-fn add(suggested: &SuggestedPolicy, out: &mut String) {
+fn add(suggested: &SuggestedPolicy, basis: Basis<'_>, out: &mut String) {
     let policy = &suggested.policy;
-    _ = writeln!(out, "# {}.", escape::plain(&purpose(suggested)));
+    _ = writeln!(out, "# {}.", escape::plain(&purpose(suggested, basis)));
     let head = json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -85,29 +115,31 @@ fn add(suggested: &SuggestedPolicy, out: &mut String) {
         let Some(rules) = rules.as_ref().filter(|rules| !rules.is_empty()) else { continue };
         _ = writeln!(out, "  {name}:");
         for (rule, seen) in rules.iter().zip(seen) {
-            add_comments(rule, seen, out);
+            add_comments(rule, seen, basis, out);
             add_rule(rule, &policy.key, direction, out);
         }
     }
 }
 
 /// Writes what a rule stands for.
-fn add_comments(rule: &Rule, seen: &[SeenConnection], out: &mut String) {
+fn add_comments(rule: &Rule, seen: &[SeenConnection], basis: Basis<'_>, out: &mut String) {
     for one in seen.iter().take(LISTED) {
-        _ = writeln!(out, "    # {}", connection(one));
+        _ = writeln!(out, "    # {}", connection(one, basis));
     }
     if seen.len() > LISTED {
         let mut rest = Seen::default();
         seen[LISTED..].iter().for_each(|one| rest.add(&one.seen));
-        _ = writeln!(
-            out,
-            "    # … and {} more, {} (-o json lists all)",
-            seen.len() - LISTED,
-            times(rest.count)
-        );
+        let how_often = match basis {
+            Basis::Records => format!(", {}", times(rest.count)),
+            Basis::Needs(_) => String::new(),
+        };
+        _ = writeln!(out, "    # … and {} more{how_often} (-o json lists all)", seen.len() - LISTED);
     }
     for note in [
-        seen.is_empty().then_some("not recorded"),
+        seen.is_empty().then_some(match basis {
+            Basis::Records => "not recorded",
+            Basis::Needs(_) => "allowed to all",
+        }),
         rule.ports.is_none().then_some("All ports: a rule can't allow a protocol without ports alone"),
         is_merged(rule).then_some("The addresses are merged: others of these networks are allowed too"),
     ]
@@ -119,14 +151,9 @@ fn add_comments(rule: &Rule, seen: &[SeenConnection], out: &mut String) {
 }
 
 /// Formats a connection: `shop/deployment/web → shop/deployment/db on TCP 5432, 3 times (line 7)`.
-pub(super) fn connection(one: &SeenConnection) -> String {
+pub(super) fn connection(one: &SeenConnection, basis: Basis<'_>) -> String {
     let SeenConnection { from, to, protocol, port, seen } = one;
-    let text = format!(
-        "{from} → {to} on {}, {} (line {})",
-        port_text(*protocol, *port),
-        times(seen.count),
-        seen.line
-    );
+    let text = format!("{from} → {to} on {}{}", port_text(*protocol, *port), basis.source(seen));
     escape::plain(&text).into_owned()
 }
 

@@ -10,7 +10,7 @@ use palisade_policy::Direction;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{document::purpose, notes::limit, seen::SeenFlows};
+use super::{basis::Basis, document::purpose, needs::Needs, notes::limit, seen::SeenFlows};
 use crate::{
     cluster::JsonMissing,
     explain::manifest,
@@ -36,6 +36,8 @@ struct Document<'a> {
     left_out: JsonLeftOut<'a>,
     lost: u64,
     malformed: usize,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    not_known: &'a [String],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<JsonMissing<'a>>,
 }
@@ -66,6 +68,8 @@ struct JsonSeen {
     records: u64,
     count: u64,
     line: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    evidence: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -112,42 +116,89 @@ struct JsonLeftOut<'a> {
     system_namespaces: Vec<&'a str>,
 }
 
+/// What is left out of a suggestion.
+pub(super) struct Rest<'a> {
+    undecided: Vec<JsonUndecided>,
+    dropped: Seen,
+    replies: Seen,
+    link_local: Seen,
+    not_connections: BTreeMap<&'static str, u64>,
+    lost: u64,
+    malformed: usize,
+    not_known: &'a [String],
+}
+
+impl<'a> Rest<'a> {
+    /// What is left out of records.
+    pub(super) fn of_records(seen: &SeenFlows, recording: &Recording) -> Self {
+        let undecided =
+            seen.undecided.iter().map(|(why, seen)| JsonUndecided { why: why_not(why), seen: seen.into() });
+        Self {
+            undecided: undecided.collect(),
+            dropped: seen.dropped,
+            replies: seen.replies,
+            link_local: seen.link,
+            not_connections: recording.skipped.clone(),
+            lost: recording.lost,
+            malformed: recording.malformed,
+            not_known: &[],
+        }
+    }
+
+    /// What manifests don't show.
+    pub(super) fn of_needs(needs: &Needs, not_known: &'a [String]) -> Self {
+        let none = Seen::default();
+        let undecided =
+            needs.undecided.iter().map(|why| JsonUndecided { why: why.clone(), seen: (&none).into() });
+        Self {
+            undecided: undecided.collect(),
+            dropped: none,
+            replies: none,
+            link_local: none,
+            not_connections: BTreeMap::new(),
+            lost: 0,
+            malformed: 0,
+            not_known,
+        }
+    }
+}
+
 /// Encodes a suggestion.
 pub(super) fn document(
     suggestion: &Suggestion,
-    seen: &SeenFlows,
-    recording: &Recording,
+    basis: Basis<'_>,
+    rest: Rest<'_>,
     incomplete: Vec<JsonMissing<'_>>,
 ) -> Result<String> {
-    let undecided =
-        seen.undecided.iter().map(|(why, seen)| JsonUndecided { why: why_not(why), seen: seen.into() });
+    let complete = suggestion.denied.is_empty() && rest.undecided.is_empty() && rest.malformed == 0;
     Encoding::Json.encode(&Document {
         schema: SCHEMA,
-        complete: suggestion.denied.is_empty() && seen.undecided.is_empty() && recording.malformed == 0,
+        complete,
         namespaces: suggestion.namespaces.iter().map(|name| &**name).collect(),
-        policies: suggestion.policies.iter().map(policy).collect(),
+        policies: suggestion.policies.iter().map(|one| policy(one, basis)).collect(),
         allowed: (&suggestion.allowed).into(),
-        denied: suggestion.denied.iter().map(denied).collect(),
+        denied: suggestion.denied.iter().map(|one| denied(one, basis)).collect(),
         limits: suggestion.limits.iter().map(limit).collect(),
         pairs: pairs(&suggestion.excess),
-        undecided: undecided.collect(),
+        undecided: rest.undecided,
         left_out: JsonLeftOut {
             elsewhere: (&suggestion.elsewhere).into(),
-            dropped: (&seen.dropped).into(),
-            replies: (&seen.replies).into(),
-            link_local: (&seen.link).into(),
-            not_connections: &recording.skipped,
+            dropped: (&rest.dropped).into(),
+            replies: (&rest.replies).into(),
+            link_local: (&rest.link_local).into(),
+            not_connections: &rest.not_connections,
             system_namespaces: suggestion.system.iter().map(|name| &**name).collect(),
         },
-        lost: recording.lost,
-        malformed: recording.malformed,
+        lost: rest.lost,
+        malformed: rest.malformed,
+        not_known: rest.not_known,
         incomplete,
     })
 }
 
-fn policy(suggested: &SuggestedPolicy) -> JsonPolicy {
+fn policy(suggested: &SuggestedPolicy, basis: Basis<'_>) -> JsonPolicy {
     let rules = |rules: &[Vec<SeenConnection>]| {
-        rules.iter().map(|seen| seen.iter().map(connection).collect()).collect()
+        rules.iter().map(|seen| seen.iter().map(|one| connection(one, basis)).collect()).collect()
     };
     JsonPolicy {
         purpose: match suggested.purpose {
@@ -156,29 +207,29 @@ fn policy(suggested: &SuggestedPolicy) -> JsonPolicy {
             Purpose::DnsServers => "dns-servers",
             Purpose::Seen(_) => "seen",
         },
-        text: purpose(suggested),
+        text: purpose(suggested, basis),
         object: manifest::policy(&suggested.policy),
         ingress: rules(&suggested.ingress),
         egress: rules(&suggested.egress),
     }
 }
 
-fn connection(one: &SeenConnection) -> JsonConnection {
+fn connection(one: &SeenConnection, basis: Basis<'_>) -> JsonConnection {
     let SeenConnection { from, to, protocol, port, seen } = one;
     JsonConnection {
         source: from.to_string(),
         destination: to.to_string(),
         protocol: protocol.to_string(),
         port: protocol.has_ports().then_some(*port),
-        seen: seen.into(),
+        seen: JsonSeen { evidence: basis.evidence(seen).map(str::to_owned), ..seen.into() },
     }
 }
 
-fn denied(one: &DeniedFlow) -> JsonDenied {
+fn denied(one: &DeniedFlow, basis: Basis<'_>) -> JsonDenied {
     let side =
         |of: Direction| one.sides.iter().find(|(direction, _)| *direction == of).map(|(_, side)| side.into());
     JsonDenied {
-        connection: connection(&one.connection),
+        connection: connection(&one.connection, basis),
         egress: side(Direction::Egress),
         ingress: side(Direction::Ingress),
     }
@@ -203,6 +254,6 @@ fn pairs(excess: &Excess) -> JsonPairs {
 impl From<&Seen> for JsonSeen {
     fn from(seen: &Seen) -> Self {
         let Seen { connections, records, count, line } = *seen;
-        Self { connections, records, count, line }
+        Self { connections, records, count, line, evidence: None }
     }
 }

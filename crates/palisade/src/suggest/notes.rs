@@ -1,16 +1,20 @@
 //! What a suggestion does and what it lacks, for standard error.
 
+use std::collections::BTreeSet;
+
 use palisade_analysis::suggest::{
     DeniedFlow, Excess, LimitHit, MAX_PEERS, MAX_PORTS, Seen, SuggestLimit, Suggestion,
 };
 use palisade_policy::{Cluster, Name, Tier};
 
 use super::{
+    basis::Basis,
     document::{connection, times},
+    needs::Needs,
     seen::SeenFlows,
 };
 use crate::{
-    escape,
+    connection_ends, escape,
     inputs::plural,
     output::{self, Style, styled},
     reasons,
@@ -20,25 +24,71 @@ use crate::{
 /// The most lines of a kind.
 const SHOWN: usize = 10;
 
-/// Prints all notes.
+/// Prints all notes about a suggestion from records.
 pub(super) fn print(suggestion: &Suggestion, seen: &SeenFlows, recording: &Recording, today: &Cluster) {
-    let mut lines = result(suggestion, seen.connections);
-    lines.extend(denied(&suggestion.denied));
-    lines.extend(suggestion.limits.iter().take(SHOWN).map(limit));
-    lines.extend(more(suggestion.limits.len()));
-    lines.extend(excess(&suggestion.excess));
-    lines.extend(others(suggestion, today));
+    let mut lines = common(suggestion, seen.connections, today, Basis::Records);
     lines.extend(left_out(suggestion, seen, recording));
+    print_lines(&lines);
+}
+
+/// Prints all notes about a suggestion from manifests. `closed` is what is denied because nothing is known about it, `none` the
+/// namespaces that get no policies.
+pub(super) fn print_needs(
+    suggestion: &Suggestion,
+    needs: &Needs,
+    closed: &[String],
+    none: &BTreeSet<Name>,
+    today: &Cluster,
+) {
+    let connections = needs.flows.iter().map(|one| one.seen.count).sum();
+    let mut lines = common(suggestion, connections, today, Basis::Needs(&needs.evidence));
+    lines.extend(system(suggestion));
+    let none: Vec<&Name> = none.iter().collect();
+    if !none.is_empty() {
+        let names = connection_ends::abbreviated(&none, |name| name.to_string());
+        lines.push(format!(
+            "note: no policies for {}: no connection of their pods is known",
+            escape::plain(&names)
+        ));
+    }
+    if needs.probed > 0 {
+        let probed = number(needs.probed as u64, "workload");
+        lines.push(format!("note: probes of the kubelet need no rule ({probed} with probes)"));
+    }
+    lines.extend(listed("note: not known, so not allowed:", closed.iter()));
+    lines.extend(listed("undecided:", needs.undecided.iter()));
+    print_lines(&lines);
+}
+
+fn listed<'l>(head: &str, all: impl ExactSizeIterator<Item = &'l String>) -> Vec<String> {
+    let count = all.len();
+    let mut out: Vec<String> =
+        all.take(SHOWN).map(|line| format!("{head} {}", escape::plain(line))).collect();
+    out.extend(more(count));
+    out
+}
+
+fn print_lines(lines: &[String]) {
     for line in lines {
         output::note(&format!("{line}\n"));
     }
+}
+
+fn common(suggestion: &Suggestion, connections: u64, today: &Cluster, basis: Basis<'_>) -> Vec<String> {
+    let mut lines = result(suggestion, connections, basis);
+    lines.extend(denied(&suggestion.denied, basis));
+    lines.extend(suggestion.limits.iter().take(SHOWN).map(limit));
+    lines.extend(more(suggestion.limits.len()));
+    lines.extend(excess(&suggestion.excess, basis));
+    lines.extend(others(suggestion, today));
+    lines
 }
 
 fn number(count: u64, noun: &str) -> String {
     format!("{count} {}", plural(usize::try_from(count).unwrap_or(usize::MAX), noun))
 }
 
-fn result(suggestion: &Suggestion, connections: u64) -> Vec<String> {
+fn result(suggestion: &Suggestion, connections: u64, basis: Basis<'_>) -> Vec<String> {
     if suggestion.policies.is_empty() {
         return Vec::new();
     }
@@ -47,19 +97,20 @@ fn result(suggestion: &Suggestion, connections: u64) -> Vec<String> {
     let head = styled(if denied == 0 { Style::Good } else { Style::Bad }, "checked:");
     let but = if denied == 0 { String::new() } else { format!(", but for {denied} that follow") };
     vec![format!(
-        "{head} {policies} {} for {namespaces} {} allow the {} that {} recorded{but}",
+        "{head} {policies} {} for {namespaces} {} allow the {} that {} {}{but}",
         if policies == 1 { "policy" } else { "policies" },
         plural(namespaces, "namespace"),
         number(connections, "connection"),
         if connections == 1 { "was" } else { "were" },
+        basis.known(),
     )]
 }
 
-fn denied(all: &[DeniedFlow]) -> Vec<String> {
+fn denied(all: &[DeniedFlow], basis: Basis<'_>) -> Vec<String> {
     let head = styled(Style::Bad, "denied:");
     let mut out = Vec::new();
     for DeniedFlow { connection: one, sides } in all.iter().take(SHOWN) {
-        out.push(format!("{head} {}", connection(one)));
+        out.push(format!("{head} {}", connection(one, basis)));
         for (direction, side) in sides {
             let reason = reasons::lines(side, *direction).into_iter().next().unwrap_or_default();
             out.push(format!("  {direction}: {}", escape::plain(&reason)));
@@ -88,17 +139,21 @@ pub(super) fn limit(hit: &LimitHit) -> String {
     escape::plain(&text).into_owned()
 }
 
-fn excess(excess: &Excess) -> Vec<String> {
+fn excess(excess: &Excess, basis: Basis<'_>) -> Vec<String> {
     let Excess { pairs, today, seen, suggested, more: edges, more_total } = excess;
     if *pairs == 0 {
         return Vec::new();
     }
     let mut out = vec![format!(
-        "note: of {pairs} pairs of workloads, {today} may connect today and {suggested} with the policies; {seen} did. DNS and nodes don't count"
+        "note: of {pairs} pairs of workloads, {today} may connect today and {suggested} with the policies; {seen} {}. DNS and nodes don't count",
+        match basis {
+            Basis::Records => "did",
+            Basis::Needs(_) => "need to",
+        }
     )];
     for edge in edges.iter().take(SHOWN) {
         let text = format!("{} → {} on {}", edge.from, edge.to, edge.traffic);
-        out.push(format!("note: allowed though not recorded: {}", escape::plain(&text)));
+        out.push(format!("note: allowed though not {}: {}", basis.known(), escape::plain(&text)));
     }
     if *more_total > SHOWN as u64 {
         out.push(format!("  … and {} more", more_total - SHOWN as u64));
@@ -125,13 +180,14 @@ fn others(suggestion: &Suggestion, today: &Cluster) -> Vec<String> {
     (number > 0).then_some(note).into_iter().collect()
 }
 
+fn system(suggestion: &Suggestion) -> Vec<String> {
+    let note =
+        |name| format!("note: no policies for {name}, a namespace of the system: use -n {name} to get them");
+    suggestion.system.iter().map(note).collect()
+}
+
 fn left_out(suggestion: &Suggestion, seen: &SeenFlows, recording: &Recording) -> Vec<String> {
-    let mut out = Vec::new();
-    for name in &suggestion.system {
-        out.push(format!(
-            "note: no policies for {name}, a namespace of the system: use -n {name} to get them"
-        ));
-    }
+    let mut out = system(suggestion);
     let connections = |seen: &Seen| number(seen.connections, "connection");
     let mut note = |seen: &Seen, why: &str| {
         if seen.connections > 0 {

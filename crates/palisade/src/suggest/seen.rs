@@ -19,7 +19,7 @@ use crate::replay::{
 };
 
 /// The most different connections. Each is decided by all policies.
-const MAX_CONNECTIONS: usize = 100_000;
+pub(super) const MAX_CONNECTIONS: usize = 100_000;
 
 /// What was seen.
 pub(super) struct SeenFlows {
