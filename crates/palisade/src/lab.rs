@@ -9,6 +9,7 @@ mod down;
 mod event;
 mod exec;
 mod fuzz;
+mod hosts;
 mod layout_arguments;
 mod matrix;
 mod probe;

@@ -165,6 +165,29 @@ fn the_kernel_does_what_the_engine_says_on_every_example() {
 }
 
 #[test]
+fn addresses_of_names_are_reachable_where_rules_of_an_example_have_the_names() {
+    let runtime = TempDir::new().unwrap();
+    let folder = example("egress-by-name");
+    let lab = |more: &[&str]| {
+        let mut command = palisade(runtime.path());
+        command.args(["lab", "run", "--family", "4"]).arg(&folder).arg("--hosts").arg(folder.join("hosts"));
+        run(command.args(more), 0)
+    };
+    let (kernel, engine) = (lab(&[]), lab(&["--dry-run"]));
+    assert_eq!(kernel, engine);
+    let json: serde_json::Value = serde_json::from_str(&lab(&["-o", "json", "--dry-run"])).unwrap();
+    let flows = json["flows"].as_array().unwrap();
+    let of_invoices = flows.iter().filter(|flow| flow["source"].to_string().contains("invoices"));
+    let allowed: std::collections::BTreeSet<(&str, u64)> = of_invoices
+        .filter(|flow| flow["verdict"] == "allowed")
+        .filter_map(|flow| Some((flow["destination"]["address"].as_str()?, flow["port"].as_u64()?)))
+        .filter(|(address, _)| address.starts_with("203."))
+        .collect();
+    assert_eq!(allowed, [("203.0.113.10", 443), ("203.0.113.11", 443)].into());
+    assert!(kernel.contains("payments.example is 203.0.113.12"), "{kernel}");
+}
+
+#[test]
 fn json_has_counts_and_every_probe() {
     let runtime = TempDir::new().unwrap();
     let json = run(

@@ -13,6 +13,7 @@ use palisade_policy::{Direction, Flow, reference};
 use serde::Serialize;
 
 use super::{
+    hosts,
     layout_arguments::{LayoutArguments, load_options},
     matrix::{Matrix, draw},
     wording::verdict_lines,
@@ -31,6 +32,7 @@ Examples:
   palisade lab run examples/shop
   palisade lab run examples/shop --nodes 3 --bridge --family 4
   palisade lab run examples/shop -o json | jq .mismatches
+  palisade lab run examples/egress-by-name --hosts examples/egress-by-name/hosts
   palisade lab run examples/shop --dry-run | diff examples/shop/expected.txt -
 
 Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
@@ -53,6 +55,9 @@ pub(crate) struct Run {
     /// Seed of the random choice
     #[arg(long, value_name = "SEED", default_value_t = 0)]
     seed: u64,
+    /// Addresses of host names outside, in the format of /etc/hosts: nodes treat them as learned, for domainNames of policies
+    #[arg(long, value_name = "FILE")]
+    hosts: Option<String>,
     /// Print the engine's verdicts only, without a kernel or packets
     #[arg(long)]
     dry_run: bool,
@@ -69,8 +74,14 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     let mut files = inputs::inputs(&arguments.paths)?;
     files.extend(arguments.render.inputs(None, false)?);
     let names = [arguments.paths.clone(), arguments.render.names()].concat().join(", ");
-    let loaded = inputs::load_inputs(&files, &names, &arguments.reading, &load_options(), false)?;
-    let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
+    let mut loaded = inputs::load_inputs(&files, &names, &arguments.reading, &load_options(), false)?;
+    let mut layout_options = arguments.layout.options();
+    if let Some(path) = &arguments.hosts {
+        let hosts = hosts::read(path).context("--hosts")?;
+        layout_options.outside.extend(hosts::addresses(&hosts));
+        loaded.cluster.learned = hosts;
+    }
+    let layout = Layout::of(&loaded.cluster, &layout_options)?;
     let options =
         ProbeOptions { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
     if arguments.dry_run {
@@ -125,6 +136,7 @@ fn text(layout: &Layout, report: &Report) -> String {
     let direct = report.probes.iter().filter(|t| matches!(t.probe.target, Target::Direct(_)));
     let flows = direct.filter_map(|t| Some((&t.probe.flows.first()?.0, passed(&t.outcome))));
     let mut out = draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH);
+    out.push_str(&hosts::legend(&layout.cluster));
     if !report.mismatches.is_empty() {
         _ = writeln!(out, "\n{}", styled(Style::Bad, "kernel and engine disagree:"));
         for mismatch in &report.mismatches {
@@ -225,7 +237,10 @@ fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<()> 
     let flows: Vec<(&Flow, bool)> =
         direct.filter_map(|p| p.flows.first()).map(|(flow, verdict)| (flow, verdict.is_allow())).collect();
     let text = match form.encoding() {
-        None => draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH),
+        None => {
+            let matrix = draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH);
+            matrix + &hosts::legend(&layout.cluster)
+        }
         Some(encoding) => dry_document(layout, &flows, encoding)?,
     };
     output::print(&text).context("can't write the result")
