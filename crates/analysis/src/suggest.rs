@@ -1,4 +1,4 @@
-//! NetworkPolicies that allow the connections that were seen, and as little else as selectors can tell apart.
+//! Policies that allow the connections that were seen, and as little else as selectors can tell apart.
 //!
 //! ```text
 //!  SeenFlow ─► demands: subject, direction, peer, port ─► rules: one per set of ports ─► policies of each namespace
@@ -14,6 +14,7 @@ mod blocks;
 mod demand;
 mod excess;
 mod groups;
+mod names;
 mod policies;
 mod ports;
 mod rules;
@@ -21,7 +22,9 @@ mod verify;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr};
 
-use palisade_policy::{Cluster, Direction, Flow, Labels, Name, Policy, Protocol, Traffic, Workload};
+use palisade_policy::{
+    Cluster, Direction, DomainName, Flow, Labels, Name, Policy, Protocol, Traffic, Workload,
+};
 
 use crate::{edit::DeclaredWorkloads, end::ConnectionEnd};
 
@@ -60,6 +63,9 @@ pub struct SeenFlow {
     pub from_own_node: bool,
     /// How often it was seen.
     pub seen: Seen,
+    /// The names by which a destination outside the cluster is to be allowed, instead of its address. The cluster of the
+    /// question has the address among those that were learned for them.
+    pub names: Vec<DomainName>,
 }
 
 /// How often connections were seen.
@@ -194,6 +200,15 @@ pub enum Purpose {
     },
     /// It lets all pods of the cluster reach the DNS servers in its namespace.
     DnsServers,
+    /// It lets pods reach DNS, and hosts by the names that were recorded.
+    Names {
+        /// The pods; all of the namespace if `None`.
+        pods: Option<SeenPods>,
+        /// Their namespace.
+        namespace: Name,
+        /// Whether no DNS server is known, so that its usual labels are selected.
+        usual: bool,
+    },
     /// It allows what was seen of these pods; all pods of the namespace if `None`.
     Seen(Option<SeenPods>),
 }

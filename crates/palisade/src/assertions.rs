@@ -11,6 +11,7 @@ mod check;
 mod example;
 mod file;
 mod formats;
+mod hosts;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
 #[cfg(feature = "live")]

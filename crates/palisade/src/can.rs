@@ -10,7 +10,7 @@ mod json_end;
 pub(crate) mod lookup;
 pub(crate) mod made_up;
 mod names;
-mod note;
+pub(crate) mod note;
 pub(crate) mod notes;
 mod pairs;
 pub(crate) mod question;

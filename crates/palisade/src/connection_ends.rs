@@ -5,7 +5,7 @@ use std::{collections::HashMap, net::IpAddr};
 use palisade_analysis::{ConnectionEnd, NodeAddresses, WorkloadPods, shape};
 use palisade_manifest::Loaded;
 use palisade_names::Route;
-use palisade_policy::{Name, ObjectKey, Origin, PolicyKey};
+use palisade_policy::{IpRange, LearnedName, Name, ObjectKey, Origin, PolicyKey};
 use serde::Serialize;
 
 use crate::traffic::{JsonRange, range_text};
@@ -29,7 +29,11 @@ pub(crate) fn name_ends<'a>(
     endpoints: impl Iterator<Item = &'a ConnectionEnd>,
     loaded: &'a Loaded,
 ) -> Vec<NamedEnd<'a>> {
-    let end = |endpoint| NamedEnd { id: name(endpoint), endpoint, at: origin_of(endpoint, loaded) };
+    let end = |endpoint| NamedEnd {
+        id: host_name(endpoint, loaded).unwrap_or_else(|| name(endpoint)),
+        endpoint,
+        at: origin_of(endpoint, loaded),
+    };
     let mut ends: Vec<NamedEnd<'a>> = endpoints.map(end).collect();
     let mut seen: HashMap<String, usize> = HashMap::new();
     for end in &mut ends {
@@ -41,6 +45,17 @@ pub(crate) fn name_ends<'a>(
         }
     }
     ends
+}
+
+/// Returns the name of a host whose learned addresses are an end, with these.
+fn host_name(endpoint: &ConnectionEnd, loaded: &Loaded) -> Option<String> {
+    let ConnectionEnd::External(external) = endpoint else { return None };
+    let is_of = |learned: &&LearnedName| {
+        let is_one = |range: &IpRange| range.first == range.last && learned.addresses.contains(&range.first);
+        external.ranges.iter().all(is_one)
+    };
+    let learned = loaded.cluster.learned.values().find(is_of)?;
+    Some(format!("{} ({})", learned.name, abbreviated(&external.ranges, range_text)))
 }
 
 /// Joins the first few of a list: `a, b, c, d and 3 more`.

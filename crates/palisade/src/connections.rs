@@ -42,6 +42,7 @@ pub(crate) const HELP: &str = "\
   namespace/NAME           everything in a namespace
   10.0.0.0/8, 2001:db8::/32
                            external addresses, split at the edges of the range
+  api.example.com          a host outside, with --to also by rules that have it among their domainNames
   {ingress-controller}     the pods that forward connections into the cluster
 
 A workload is split into parts if policies treat its pods differently. External addresses are split exactly where a policy distinguishes them. Listed are new connections, after translation of service addresses. Connections of a pod to itself are always allowed and not listed.
@@ -199,7 +200,16 @@ impl Connections {
 
 /// Prints the connections.
 pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
-    let world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
+    let mut world = arguments.sources.load(arguments.namespace.as_deref(), false, Need::Everything)?;
+    if let Some(learned) =
+        filter::learned(&world.loaded.cluster, &arguments.to, &world.namespace).context("--to")?
+    {
+        output::note(&format!(
+            "note: {} may have any public address, and is shown as if it were resolved to the addresses listed\n",
+            learned.name
+        ));
+        world.loaded.cluster.learned.insert(learned.name.clone(), learned);
+    }
     let (loaded, namespace) = (&world.loaded, &*world.namespace);
     let cluster = &loaded.cluster;
     if let Some(name) = arguments.namespace.as_deref().filter(|n| !cluster.namespaces.contains_key(*n)) {

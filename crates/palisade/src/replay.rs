@@ -5,6 +5,7 @@ mod csv;
 mod hubble;
 mod json;
 pub(crate) mod line;
+pub(crate) mod names;
 mod ours;
 mod outcome;
 pub(crate) mod recording;
@@ -22,7 +23,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-FILE has one record a line: the JSON of `palisade flows -o json`, that of `hubble observe -o jsonpb`, or CSV whose first line names its columns (source, destination, protocol, port, and optionally verdict and count; all others are ignored). A record of CSV without a verdict passed. Replies must not be in it.
+FILE has one record a line: the JSON of `palisade flows -o json`, that of `hubble observe -o jsonpb`, or CSV whose first line names its columns (source, destination, protocol, port, and optionally verdict, count and destination_name; all others are ignored). A record of CSV without a verdict passed. Replies must not be in it.
 
 Without --with, each record is compared with today's policies: those of the cluster, or of the manifests of -f. With --with, today's policies are compared with those after CANDIDATE is applied: its objects replace those with the same name, and all others stay.
 
@@ -67,7 +68,8 @@ pub(crate) fn run(mut arguments: Replay) -> Result<Outcome> {
         bail!("standard input (-) can be given only once");
     }
     let recording = recording::read(&arguments.flows, sources.reading.keep_going)?;
-    let world = sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    let mut world = sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    world.loaded.cluster.learned = names::learned(&recording, &world.loaded.cluster);
     let today = &world.loaded.cluster;
     let candidate = candidate
         .map(|path| candidate::read(path, &world.namespace, &sources.reading, &sources.addresses))

@@ -31,7 +31,7 @@ use crate::{
     explain::suggest::declared,
     inputs::{InputArguments, LoadedInputs},
     output,
-    replay::recording,
+    replay::{names, recording},
 };
 use basis::Basis;
 
@@ -40,7 +40,7 @@ FILE has one record a line, in the formats of `palisade replay`: the JSON of `pa
 
 With --from-services, nothing is recorded: the manifests show who connects to whom, by the Services that environment variables, arguments and ConfigMaps name, by Ingresses and routes, and by monitors. Comments have file and line of what shows it. What is not known is listed, and denied.
 
-Each namespace gets a policy that denies everything, one that allows DNS, and one for each workload (or for all its pods) that allows what was recorded: by the labels of pods and the names of namespaces, by the names of ports where the pods have them, and by CIDRs for other addresses. Comments say which connections each rule stands for. Namespaces of the system get policies only with -n.
+Each namespace gets a policy that denies everything, one that allows DNS, and one for each workload (or for all its pods) that allows what was recorded: by the labels of pods and the names of namespaces, by the names of ports where the pods have them, and by CIDRs for other addresses. Comments say which connections each rule stands for. With --domains, destinations outside the cluster of which the records have names (`destination.names` of Palisade, `destination_names` of Hubble, the column `destination_name`) are allowed by a ClusterNetworkPolicy for each workload, which agents enforce with --domain-names=on. Namespaces of the system get policies only with -n.
 
 Whatever is in the records is allowed, whoever caused it: review the comments. What is printed was read again, and every recorded connection was decided by it; what else it allows is counted on standard error.
 
@@ -48,6 +48,7 @@ Examples:
   palisade suggest --flows flows.json                    for the cluster's pods
   palisade suggest --flows flows.json -n shop            for one namespace
   palisade suggest --flows flows.csv -f manifests/ > policies.yaml
+  palisade suggest --flows flows.json --domains -n shop  hosts outside by name
   hubble observe -o jsonpb | palisade suggest --flows - --style per-namespace
   palisade suggest --from-services -f manifests/ > policies.yaml
   palisade replay --flows flows.json --with policies.yaml   what they would break
@@ -62,7 +63,7 @@ pub(crate) struct Suggest {
     flows: Option<String>,
     /// Allow what manifests show to be needed: Services that environment variables, arguments and ConfigMaps name, routes,
     /// monitors
-    #[arg(long, conflicts_with_all = ["flows", "include_dropped"])]
+    #[arg(long, conflicts_with_all = ["flows", "include_dropped", "domains"])]
     from_services: bool,
     /// What a policy selects
     #[arg(long, value_enum, value_name = "STYLE", default_value_t)]
@@ -70,6 +71,9 @@ pub(crate) struct Suggest {
     /// Allow also what was dropped
     #[arg(long)]
     include_dropped: bool,
+    /// Allow destinations outside the cluster by the names that the records have of them, with ClusterNetworkPolicies
+    #[arg(long)]
+    domains: bool,
     #[command(flatten)]
     controller: ControllerArguments,
     #[command(flatten)]
@@ -122,8 +126,10 @@ fn from_records(arguments: &Suggest, flows: &str) -> Result<Outcome> {
         bail!("standard input (-) can be given only once");
     }
     let recording = recording::read(flows, sources.reading.keep_going)?;
-    let world = sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
-    let seen = seen::seen(&recording, &world.loaded.cluster, arguments.include_dropped)?;
+    let mut world = sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
+    world.loaded.cluster.learned = names::learned(&recording, &world.loaded.cluster);
+    let wanted = seen::Wanted { dropped: arguments.include_dropped, by_name: arguments.domains };
+    let seen = seen::seen(&recording, &world.loaded.cluster, wanted)?;
     let today = &world.loaded.cluster;
     let suggestion = arguments.suggestion(&world, &seen.cluster, &seen.flows, SuggestBasis::Records);
     if suggestion.policies.is_empty() {

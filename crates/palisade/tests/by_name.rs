@@ -239,7 +239,11 @@ fn a_resolver_is_asked_on_request_and_its_answer_is_decided() {
     let json = can("shop/web api.example.com:443 -o json");
     answered(&json, 0, &["\"once_resolved\": true", "\"host-name\"", "203.0.113.9"]);
     let ran = run_among(hosts, "explain shop/web two.example.com:443 --resolve", dir.path());
-    answered(&ran, 1, &["192.0.2.5", "203.0.113.7", "✓ peer domain name *.example.com"]);
+    let answered_by =
+        "note: the resolver of this machine answered 192.0.2.5, 203.0.113.7 for two.example.com";
+    answered(&ran, 1, &[answered_by, "✓ peer domain name *.example.com"]);
+    let json = run_among(hosts, "explain shop/web inside.example.com:443 --resolve -o json", dir.path());
+    answered(&json, 1, &["\"not-learned\"", "\"host-name\""]);
 }
 
 #[cfg(target_os = "linux")]
@@ -261,4 +265,62 @@ fn a_resolver_without_an_answer_and_ends_that_are_no_hosts_are_errors() {
     let ran =
         run_among("10.96.0.9 api.example.com\n", "can shop/web api.example.com:443 --resolve", dir.path());
     refused(&ran, &["10.96.0.9 of a service", "shop/svc/s"]);
+}
+
+#[test]
+fn assertions_have_hosts_as_destinations() {
+    let dir = plain();
+    let assertions = |expected: &[(&str, &str, &str)]| {
+        let mut text = "schema: palisade.test/v1\nassertions:\n".to_owned();
+        for (at, (to, port, expect)) in expected.iter().enumerate() {
+            text +=
+                &format!("- {{name: a{at}, from: shop/web, to: {to}, ports: [{port}], expect: {expect}}}\n");
+        }
+        let file = dir.path().join("assertions.txt");
+        fs::write(&file, text).unwrap();
+        run(&format!("test {}", file.display()), &dir.path().join("m.yaml"))
+    };
+    let hold = [
+        ("api.example.com", "443", "allow"),
+        ("API.Example.com.", "443", "allow"),
+        ("api.example.com", "80", "deny"),
+        ("example.com", "443", "deny"),
+        // What one assertion resolves is not resolved for another.
+        ("internet", "443", "deny"),
+        ("[api.example.com, b.example.com]", "443", "allow"),
+    ];
+    answered(&assertions(&hold), 0, &["6 assertions checked, 6 hold"]);
+    let ran = assertions(&[("api.example.com", "443", "deny")]);
+    answered(&ran, 1, &["fails", "egress[0] \"vendor\"", "api.example.com may have any public address"]);
+    // The addresses of one name are not those of another, although both have a rule.
+    let ran = assertions(&[("[api.example.com, a_b.example.net]", "80", "allow")]);
+    answered(&ran, 1, &["fails", "api.example.com may have any public address"]);
+    assert!(!ran.out.contains("a_b.example.net may"), "{}", ran.out);
+    // Some addresses of the name are denied before.
+    let ran = {
+        let file = dir.path().join("assertions.txt");
+        fs::write(&file, "schema: palisade.test/v1\nassertions:\n- {name: a, from: shop/web, to: api.example.com, ports: [443], expect: allow}\n").unwrap();
+        run(&format!("test {}", file.display()), manifest(BY_NAME).path())
+    };
+    answered(&ran, 1, &["fails", "egress[0] \"never\""]);
+}
+
+#[test]
+fn connections_are_listed_to_a_host() {
+    let dir = plain();
+    let ran = run("connections --to api.example.com --from shop/web", dir.path());
+    answered(&ran, 0, &["api.example.com (203.0.113.1)", "TCP 443"]);
+    assert!(ran.err.contains("note: api.example.com may have any public address"), "{}", ran.err);
+    let ran = run("connections --to api.example.com --port 80", dir.path());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(!ran.out.contains("api.example.com"), "{}", ran.out);
+    let ran = run("connections --to other.example.org --from shop/web", dir.path());
+    assert_eq!(ran.code, 0, "{}", ran.err);
+    assert!(!ran.out.contains("TCP 443") && !ran.err.contains("resolved"), "{}{}", ran.out, ran.err);
+    // Where rules treat some of its addresses differently, each part is listed.
+    let ran = run("connections --to api.example.com --from shop/web", manifest(BY_NAME).path());
+    answered(&ran, 0, &["api.example.com (", "TCP 22,443"]);
+    refused(&run("connections --to api.example.com --to b.example.com", dir.path()), &["ask about one"]);
+    let json = run("connections --to api.example.com -o json", dir.path());
+    answered(&json, 0, &["api.example.com (203.0.113.1)"]);
 }

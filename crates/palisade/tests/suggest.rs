@@ -173,6 +173,76 @@ fn what_is_suggested_breaks_nothing_that_was_seen_and_denies_the_rest() {
     }
 }
 
+/// Records of web with names of destinations, in the formats of Palisade and of Hubble.
+fn by_name() -> String {
+    let to = |address: &str, names: &[&str]| json!({"address": address, "names": names});
+    let web = pod("shop", "web", "10.0.0.2");
+    let hubble = json!({"flow": {
+        "verdict": "FORWARDED", "IP": {"source": "10.0.0.2", "destination": "203.0.113.8"},
+        "l4": {"TCP": {"destination_port": 443}}, "source": {"namespace": "shop", "pod_name": "web"},
+        "destination": {"labels": ["reserved:world"]}, "destination_names": ["cdn.example.net"],
+        "traffic_direction": "EGRESS",
+    }});
+    lines(&[
+        record(&web, &to("203.0.113.7", &["API.Example.com."]), "TCP", 443),
+        hubble,
+        // Names that policies can't have, and an address that agents don't learn.
+        record(&web, &to("203.0.113.9", &["localhost", "203.0.113.9", "_x.example.com"]), "TCP", 443),
+        record(&web, &to("172.16.0.9", &["inside.example.com"]), "TCP", 443),
+        record(&web, &pod("shop", "db", "10.0.0.3"), "TCP", 5432),
+    ])
+}
+
+#[test]
+fn destinations_with_names_are_allowed_by_name_on_request() {
+    for style in ["per-workload", "per-namespace"] {
+        let trial = Trial::new(&by_name()).with_manifests(SHOP);
+        let (code, out, err) = trial.suggest(&format!(" --style {style} --domains"));
+        assert_eq!(code, 0, "{out}{err}");
+        for part in [
+            "kind: ClusterNetworkPolicy",
+            "tier: Admin",
+            "- api.example.com",
+            "- cdn.example.net",
+            "cidr: 203.0.113.9/32",
+            "cidr: 172.16.0.9/32",
+            "# shop/pod/web → 203.0.113.7 on TCP 443, 2 times (line 1)",
+        ] {
+            assert!(out.contains(part), "{style}: no {part:?} in {out}");
+        }
+        for no in ["203.0.113.7/32", "203.0.113.8", "localhost", "inside.example.com", "_x"] {
+            let rules = out.lines().filter(|line| !line.trim_start().starts_with('#'));
+            assert!(!rules.clone().any(|line| line.contains(no)), "{style}: {no} in {out}");
+        }
+        assert!(err.contains("1 policy has domain names, which only agents with --domain-names=on"), "{err}");
+        if style == "per-workload" {
+            recorded("cases/suggest/by-name.yaml", &out);
+        }
+        // The records have the names, so nothing breaks; without them, the addresses are unknown, and denied.
+        let (code, _, err) = trial.replay(&trial.flows());
+        assert_eq!(code, 0, "{style}: {err}");
+        let unnamed = trial.folder.path().join("unnamed");
+        fs::write(&unnamed, format!("{HEADER}10.0.0.2,203.0.113.7,TCP,443,,\n")).expect("it can be written");
+        let (code, out, err) = trial.replay(&unnamed);
+        assert_eq!(code, 1, "{style}: {out}{err}");
+        let named =
+            "source,destination,protocol,port,dst_host\n10.0.0.2,203.0.113.200,TCP,443,api.example.com\n";
+        fs::write(&unnamed, named).expect("it can be written");
+        let (code, _, err) = trial.replay(&unnamed);
+        assert_eq!(code, 0, "{style}: another address of the name: {err}");
+        fs::write(&unnamed, named.replace("api.", "other.")).expect("it can be written");
+        assert_eq!(trial.replay(&unnamed).0, 1, "{style}: another name");
+        // What lint knows about names holds for it.
+        let lint = format!("lint -f {} --severity warning", trial.suggested().display());
+        let (_, out, _) = run(&mut palisade(&lint));
+        assert!(!out.contains("PAL067"), "{out}");
+    }
+    let trial = Trial::new(&by_name()).with_manifests(SHOP);
+    let (code, out, err) = trial.suggest("");
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(!out.contains("domainNames") && out.contains("203.0.113.7/32"), "without --domains: {out}");
+}
+
 #[test]
 fn a_connection_to_a_service_is_one_to_the_pods_behind_it() {
     let trial = Trial::new(&format!("{HEADER}10.0.0.2,10.96.0.9,TCP,15432,,\n")).with_manifests(SHOP);

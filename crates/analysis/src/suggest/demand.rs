@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use palisade_names::dns_servers;
-use palisade_policy::{Direction, Endpoint, Flow, Name, ObjectKey, Protocol};
+use palisade_policy::{Direction, DomainName, Endpoint, Flow, Name, ObjectKey, Protocol};
 
 use super::{
     Seen, SeenEnd, SeenFlow, SuggestQuestion,
@@ -27,6 +27,8 @@ pub(super) enum WantedPeer {
     Pods(PodGroup),
     /// An address of a node, or of nothing in the cluster.
     Address(std::net::IpAddr),
+    /// A host outside the cluster.
+    Host(DomainName),
 }
 
 /// A port at a peer.
@@ -121,24 +123,25 @@ impl Demands {
                 continue;
             }
             let Some(group) = groups.of(key) else { continue };
-            let peer = wanted_peer(groups, peer);
-            let port = match (self.is_dns(flow), direction, &peer) {
-                (true, Direction::Egress, _) => {
-                    let ports = self.dns_seen.entry(key.namespace.clone()).or_default();
-                    ports.entry((flow.protocol, flow.port)).or_default()
+            for peer in wanted_peers(groups, peer, seen, direction) {
+                let port = match (self.is_dns(flow), direction, &peer) {
+                    (true, Direction::Egress, _) => {
+                        let ports = self.dns_seen.entry(key.namespace.clone()).or_default();
+                        ports.entry((flow.protocol, flow.port)).or_default()
+                    }
+                    (true, Direction::Ingress, WantedPeer::Pods(_)) => {
+                        self.dns_served.entry((flow.protocol, flow.port)).or_default()
+                    }
+                    _ => {
+                        let peers = self.wanted.entry((group.clone(), direction)).or_default();
+                        peers.entry(peer).or_default().entry((flow.protocol, flow.port)).or_default()
+                    }
+                };
+                if let Endpoint::Pod { key, .. } = &flow.destination {
+                    port.destinations.insert(key.clone());
                 }
-                (true, Direction::Ingress, WantedPeer::Pods(_)) => {
-                    self.dns_served.entry((flow.protocol, flow.port)).or_default()
-                }
-                _ => {
-                    let ports = self.wanted.entry((group, direction)).or_default().entry(peer).or_default();
-                    ports.entry((flow.protocol, flow.port)).or_default()
-                }
-            };
-            if let Endpoint::Pod { key, .. } = &flow.destination {
-                port.destinations.insert(key.clone());
+                port.seen.entry(ends.clone()).or_default().add(&seen.seen);
             }
-            port.seen.entry(ends.clone()).or_default().add(&seen.seen);
         }
     }
 
@@ -181,6 +184,20 @@ fn needs_no_rule(seen: &SeenFlow, direction: Direction, groups: &Groups<'_>) -> 
         _ => false,
     };
     own || seen.from_own_node
+}
+
+/// Returns the names of a destination outside the cluster, if it has some; else the end itself.
+fn wanted_peers(
+    groups: &Groups<'_>,
+    end: &Endpoint,
+    seen: &SeenFlow,
+    direction: Direction,
+) -> Vec<WantedPeer> {
+    let by_name = direction == Direction::Egress && matches!(end, Endpoint::External(_));
+    if by_name && !seen.names.is_empty() {
+        return seen.names.iter().cloned().map(WantedPeer::Host).collect();
+    }
+    vec![wanted_peer(groups, end)]
 }
 
 fn wanted_peer(groups: &Groups<'_>, end: &Endpoint) -> WantedPeer {

@@ -11,8 +11,9 @@ use palisade_policy::{
 use super::{
     LimitHit, Purpose, SeenPods, SuggestBasis, SuggestedPolicy,
     blocks::ClusterRanges,
-    demand::{Demands, Dns},
+    demand::{Demands, Dns, WantedPeer, WantedPeers},
     groups::{Groups, PodGroup},
+    names,
     rules::{RuleMaker, Rules, connections, rule},
 };
 
@@ -21,8 +22,8 @@ const ALLOW_DNS: &str = "allow-dns";
 const DNS_SERVERS: &str = "allow-dns-clients";
 /// The policy of a whole namespace.
 const WHOLE: [&str; 2] = ["allow-recorded", "allow-needed"];
-/// The longest name of an object of Kubernetes (a DNS subdomain, RFC 1123), with room for what makes it unique.
-const MAX_NAME: usize = 200;
+/// The longest name of an object of Kubernetes (a DNS subdomain, RFC 1123), with room for what makes it unique, and for the namespace.
+const MAX_NAME: usize = 150;
 /// The longest kind in a name.
 const MAX_KIND: usize = 32;
 
@@ -34,13 +35,19 @@ pub(super) fn policies(
 ) -> (Vec<SuggestedPolicy>, Vec<LimitHit>) {
     let whole = WHOLE[usize::from(basis == SuggestBasis::Needs)];
     let mut maker = RuleMaker { groups, ranges: ClusterRanges::of(groups.cluster), limits: Vec::new() };
-    let mut subjects: BTreeMap<&PodGroup, [Rules; 2]> = BTreeMap::new();
+    let mut subjects: BTreeMap<&PodGroup, SubjectRules> = BTreeMap::new();
     for ((group, direction), wanted) in &demands.wanted {
-        let rules = maker.rules(group, *direction, wanted);
-        let [ingress, egress] = subjects.entry(group).or_default();
+        let is_host = |peer: &WantedPeer| matches!(peer, WantedPeer::Host(_));
+        let (hosts, others): (WantedPeers, WantedPeers) =
+            wanted.iter().map(|(peer, ports)| (peer.clone(), ports.clone())).partition(|(p, _)| is_host(p));
+        let rules = maker.rules(group, *direction, &others);
+        let subject = subjects.entry(group).or_default();
         match direction {
-            Direction::Ingress => *ingress = rules,
-            Direction::Egress => *egress = rules,
+            Direction::Ingress => subject.ingress = rules,
+            Direction::Egress => {
+                subject.egress = rules;
+                subject.hosts = maker.rules(group, *direction, &hosts);
+            }
         }
     }
     let mut out = Vec::new();
@@ -50,15 +57,27 @@ pub(super) fn policies(
         out.push(allow_dns(namespace, demands, groups));
         out.extend(dns_servers(namespace, demands, groups));
         for (group, rules) in subjects.iter_mut().filter(|(group, _)| group.namespace() == namespace) {
-            let [ingress, egress] = std::mem::take(rules);
-            if ingress.rules.is_empty() && egress.rules.is_empty() {
+            let SubjectRules { ingress, egress, hosts } = std::mem::take(rules);
+            if [&ingress, &egress, &hosts].into_iter().all(|rules| rules.rules.is_empty()) {
                 continue;
             }
             let name = unused(name_of(group, whole), group, &mut taken);
-            out.push(of_seen(group, &name, groups.selector(group), ingress, egress));
+            if !(ingress.rules.is_empty() && egress.rules.is_empty()) {
+                out.push(of_seen(group, &name, groups.selector(group), ingress, egress));
+            }
+            out.extend(names::by_name(group, &name, hosts, demands, groups));
         }
     }
     (out, maker.limits)
+}
+
+/// The rules of a subject.
+#[derive(Default)]
+struct SubjectRules {
+    ingress: Rules,
+    egress: Rules,
+    /// Egress to hosts by name.
+    hosts: Rules,
 }
 
 fn policy(namespace: &Name, name: &str, pods: Selector) -> Policy {
@@ -125,7 +144,7 @@ fn dns_servers(namespace: &Name, demands: &Demands, groups: &Groups<'_>) -> Opti
     Some(SuggestedPolicy { policy, purpose: Purpose::DnsServers, ingress: seen, egress: Vec::new() })
 }
 
-fn dns_ports(ports: &BTreeSet<u16>) -> Vec<PortMatch> {
+pub(super) fn dns_ports(ports: &BTreeSet<u16>) -> Vec<PortMatch> {
     let usual = BTreeSet::from([DNS_PORT]);
     let ports = if ports.is_empty() { &usual } else { ports };
     let of =
@@ -133,7 +152,7 @@ fn dns_ports(ports: &BTreeSet<u16>) -> Vec<PortMatch> {
     [Protocol::Udp, Protocol::Tcp].into_iter().flat_map(of).collect()
 }
 
-fn server_peers(servers: &BTreeSet<ObjectKey>, home: &Name, groups: &Groups<'_>) -> Vec<Peer> {
+pub(super) fn server_peers(servers: &BTreeSet<ObjectKey>, home: &Name, groups: &Groups<'_>) -> Vec<Peer> {
     let mut by_namespace: BTreeMap<&Name, BTreeSet<ObjectKey>> = BTreeMap::new();
     for key in servers {
         by_namespace.entry(&key.namespace).or_default().insert(key.clone());
@@ -142,7 +161,7 @@ fn server_peers(servers: &BTreeSet<ObjectKey>, home: &Name, groups: &Groups<'_>)
 }
 
 /// The labels of DNS servers in most clusters.
-fn usual_peer(home: &Name) -> Peer {
+pub(super) fn usual_peer(home: &Name) -> Peer {
     let server = usual_dns_server();
     let namespace = server.key.namespace;
     let namespaces = if namespace == *home {

@@ -13,6 +13,7 @@ use super::{
     blocks::{ClusterRanges, blocks},
     demand::{WantedPeer, WantedPeers, WantedPorts},
     groups::{Groups, PodGroup},
+    names,
     ports::port_list,
 };
 
@@ -44,7 +45,7 @@ impl RuleMaker<'_> {
             let destination = match (direction, peer) {
                 (Direction::Ingress, _) => Some(subject),
                 (Direction::Egress, WantedPeer::Pods(group)) => Some(group),
-                (Direction::Egress, WantedPeer::Address(_)) => None,
+                (Direction::Egress, WantedPeer::Address(_) | WantedPeer::Host(_)) => None,
             };
             let list = port_list(self.groups, destination, ports);
             let seen = connections(ports);
@@ -62,6 +63,9 @@ impl RuleMaker<'_> {
                 }
                 WantedPeer::Address(address) => {
                     addresses.entry(list).or_default().insert(*address, seen);
+                }
+                WantedPeer::Host(name) => {
+                    drafts.entry(list).or_default().entry(names::peer(name)).or_default().extend(seen);
                 }
             }
         }

@@ -1,6 +1,8 @@
 use std::collections::BTreeSet;
 
-use palisade_policy::{Endpoint, Family, ObjectKey, Peer, Pod, PortMatch, Protocol, Reason, reference};
+use palisade_policy::{
+    Endpoint, Family, ObjectKey, Peer, Pod, PortMatch, Protocol, Reason, Rule, Tier, reference,
+};
 use palisade_testkit::{Shape, running_pod, seeds};
 
 use super::*;
@@ -46,6 +48,7 @@ fn seen(cluster: &Cluster, from: [u8; 4], to: [u8; 4], protocol: Protocol, port:
         flow: Flow { source, destination, protocol, port, through_service: false },
         from_own_node: false,
         seen: Seen { connections: 1, records: 1, count: 3, line: 7 },
+        names: Vec::new(),
     }
 }
 
@@ -65,6 +68,88 @@ const WEB: [u8; 4] = [10, 0, 0, 1];
 const DB: [u8; 4] = [10, 0, 0, 2];
 const MONITOR: [u8; 4] = [10, 0, 0, 3];
 const OUTSIDE: [u8; 4] = [203, 0, 113, 9];
+
+/// A flow from web to an address outside, by names.
+fn to_host(cluster: &mut Cluster, last: u8, port: u16, names: &[String]) -> SeenFlow {
+    let address = IpAddr::from([203, 0, 113, last]);
+    let names: Vec<DomainName> = names.iter().map(|name| DomainName::new(name).unwrap()).collect();
+    for name in &names {
+        let learned =
+            palisade_policy::LearnedName { name: name.clone(), addresses: [address].into_iter().collect() };
+        cluster.learned.insert(name.clone(), learned);
+    }
+    SeenFlow { names, ..seen(cluster, WEB, [203, 0, 113, last], Protocol::Tcp, port) }
+}
+
+#[test]
+fn hosts_with_names_are_allowed_by_cluster_wide_policies_and_not_by_address() {
+    let mut cluster = cluster();
+    let flows = [
+        to_host(&mut cluster, 1, 443, &["api.example.com".to_owned(), "cdn.example.net".to_owned()]),
+        to_host(&mut cluster, 2, 8443, &["api.example.com".to_owned()]),
+        seen(&cluster, WEB, OUTSIDE, Protocol::Tcp, 443),
+    ];
+    let suggestion = suggested(&cluster, &flows, SuggestStyle::PerWorkload);
+    assert!(suggestion.denied.is_empty(), "{:?}", suggestion.denied);
+    let policy = &named(&suggestion, "/shop.web.by-name").policy;
+    assert_eq!(
+        (&*policy.key.kind, policy.tier, policy.ingress.is_none()),
+        ("ClusterNetworkPolicy", Tier::Admin, true)
+    );
+    let rules = policy.egress.as_ref().unwrap();
+    let peers = |rule: &Rule| rule.peers.iter().flatten().map(|entry| entry.peer.clone()).collect::<Vec<_>>();
+    assert!(matches!(&peers(&rules[0])[..], [Peer::Pods(_)]), "the first rule is that of DNS");
+    let of_names = [names::peer(&flows[0].names[0]), names::peer(&flows[0].names[1])];
+    assert_eq!(peers(&rules[1]), of_names[1..]);
+    assert_eq!(peers(&rules[2]), of_names[..1]);
+    // The address without a name has a rule of a NetworkPolicy, and the others have none.
+    let by_address = named(&suggestion, "shop/web").policy.egress.as_ref().unwrap();
+    assert!(
+        matches!(&peers(&by_address[0])[..], [Peer::Block(block)] if block.cidr.to_string() == "203.0.113.9/32")
+    );
+    assert_eq!(by_address.len(), 1);
+    // Without names, nothing of this is written.
+    let without: Vec<SeenFlow> =
+        flows.iter().map(|flow| SeenFlow { names: Vec::new(), ..flow.clone() }).collect();
+    let suggestion = suggested(&cluster, &without, SuggestStyle::PerWorkload);
+    assert!(suggestion.policies.iter().all(|one| &*one.policy.key.kind == "NetworkPolicy"));
+}
+
+#[test]
+fn policies_with_many_names_and_ports_stay_within_what_the_api_admits() {
+    let mut cluster = cluster();
+    let host = |number: usize| format!("n{number}.example.com");
+    let mut flows: Vec<SeenFlow> =
+        (0..100).map(|n| to_host(&mut cluster, (n % 200) as u8, 443, &[host(n)])).collect();
+    // Every second port, so that they are no range.
+    flows.extend((0..60).map(|n| to_host(&mut cluster, 250, 1000 + 2 * n, &[host(1000)])));
+    // As many sets of ports as there are names.
+    for n in 0..40 {
+        flows
+            .extend((0..2).map(|p| {
+                to_host(&mut cluster, 251, 2000 + 100 * n + 10 * p, &[host(2000 + usize::from(n))])
+            }));
+    }
+    for style in [SuggestStyle::PerWorkload, SuggestStyle::PerNamespace] {
+        let suggestion = suggested(&cluster, &flows, style);
+        assert!(suggestion.denied.is_empty(), "{:?}", suggestion.denied);
+        let by_name = suggestion.policies.iter().filter(|one| matches!(one.purpose, Purpose::Names { .. }));
+        let policies: Vec<&Policy> = by_name.map(|one| &one.policy).collect();
+        assert_eq!(policies.len(), 2, "{:?}", policies.iter().map(|p| &p.key).collect::<Vec<_>>());
+        for policy in policies {
+            let rules = policy.egress.as_ref().unwrap();
+            assert!(rules.len() <= 25);
+            for rule in rules {
+                assert!(rule.peers.as_ref().unwrap().len() <= 25 && rule.ports.as_ref().unwrap().len() <= 25);
+            }
+        }
+    }
+    // More names than a policy may have are said.
+    let many: Vec<SeenFlow> =
+        (0..300).map(|n| to_host(&mut cluster, (n % 200) as u8, 443, &[host(n)])).collect();
+    let suggestion = suggested(&cluster, &many, SuggestStyle::PerWorkload);
+    assert!(suggestion.limits.iter().any(|hit| hit.limit == SuggestLimit::Peers && hit.number == 300));
+}
 
 #[test]
 fn each_workload_gets_rules_by_selectors_and_names_of_ports() {
@@ -298,6 +383,7 @@ fn random_flows_are_allowed() {
                 flow,
                 from_own_node: false,
                 seen: Seen { connections: 1, records: 1, count: 1, line: 1 },
+                names: Vec::new(),
             })
             .collect();
         for style in [SuggestStyle::PerWorkload, SuggestStyle::PerNamespace] {

@@ -39,7 +39,7 @@ pub(super) fn verify(after: &Cluster, flows: &[SeenFlow], groups: &Groups<'_>) -
     let mut allowed = Seen::default();
     let mut denied: BTreeMap<(SeenEnd, SeenEnd, Protocol, u16), DeniedFlow> = BTreeMap::new();
     let mut known: HashMap<&Flow, Option<Decision>> = HashMap::new();
-    for SeenFlow { flow, from_own_node, seen } in flows {
+    for SeenFlow { flow, from_own_node, seen, .. } in flows {
         // Nothing denies these (SEMANTICS A39). The node may not be known.
         let denial = known.entry(flow).or_insert_with(|| {
             let decision = (!from_own_node).then(|| reference::decide(after, flow));

@@ -5,7 +5,7 @@ use palisade_policy::Cluster;
 
 use super::{
     file::{Place, Written},
-    resolve,
+    hosts, resolve,
 };
 use crate::exit::Outcome;
 
@@ -21,6 +21,8 @@ pub(crate) struct TestResult {
     /// What is said about it beside the counterexamples.
     pub(super) messages: Vec<String>,
     pub(super) assertions: Vec<Assertion>,
+    /// The hosts among its destinations that rules have by name.
+    names: Vec<String>,
 }
 
 /// Whether an assertion holds.
@@ -66,21 +68,34 @@ fn checked(cluster: &Cluster, written: Written, namespace: &str) -> TestResult {
         judged: 0,
         messages: Vec::new(),
         assertions: Vec::new(),
+        names: Vec::new(),
     };
-    match resolve::assertions(cluster, &out.written, namespace) {
-        Ok(assertions) => out.assertions = assertions,
-        Err(error) => {
-            out.status = Status::Error;
-            out.messages.push(format!("{error:#}"));
-            return out;
-        }
-    }
+    let written = out.written.clone();
     let mut too_many = false;
-    for assertion in &out.assertions {
-        let checked = assertion::check(cluster, assertion);
-        out.judged += checked.judged;
-        too_many |= checked.too_many;
-        out.counterexamples.extend(checked.counterexamples);
+    for part in hosts::parts(cluster, &written, namespace) {
+        let cluster = part.cluster(cluster);
+        let assertions = match resolve::assertions(&cluster, &part.written, namespace) {
+            Ok(assertions) => assertions,
+            Err(error) => {
+                out.status = Status::Error;
+                out.messages.push(format!("{error:#}"));
+                return out;
+            }
+        };
+        let before = out.counterexamples.len();
+        for assertion in &assertions {
+            let checked = assertion::check(&cluster, assertion);
+            out.judged += checked.judged;
+            too_many |= checked.too_many;
+            out.counterexamples.extend(checked.counterexamples);
+        }
+        out.assertions.extend(assertions);
+        let Some(name) = part.name() else { continue };
+        out.names.push(name.to_string());
+        if out.counterexamples.len() > before {
+            let text = format!("{name} may have any public address, and is judged as if it were resolved");
+            out.messages.push(text);
+        }
     }
     let definite = out.counterexamples.iter().any(|c| !c.undecided);
     if definite {
@@ -105,7 +120,9 @@ fn checked(cluster: &Cluster, written: Written, namespace: &str) -> TestResult {
 fn contradictions(cluster: &Cluster, results: &[TestResult]) -> Vec<(usize, String, Place)> {
     let mut out = Vec::new();
     for (at, later) in results.iter().enumerate() {
-        let earlier = results[..at].iter().find(|earlier| {
+        // Which addresses a name has is not known, so one with names says nothing about others.
+        let mut comparable = results[..at].iter().filter(|earlier| earlier.names == later.names);
+        let earlier = comparable.find(|earlier| {
             let pairs = earlier.assertions.iter().flat_map(|a| later.assertions.iter().map(move |b| (a, b)));
             let mut pairs = pairs;
             pairs.any(|(a, b)| assertion::contradicts(cluster, a, b))

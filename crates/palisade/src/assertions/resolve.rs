@@ -1,6 +1,6 @@
 //! Written assertions to assertions about the objects of a cluster.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use palisade_analysis::{
@@ -14,9 +14,12 @@ use palisade_policy::{
     Requirement, Selector, Test, Traffic, Workload, address::union,
 };
 
-use super::file::{self, EndKind, Written, WrittenEnd, WrittenPort};
+use super::{
+    file::{self, EndKind, Written, WrittenEnd, WrittenPort},
+    hosts,
+};
 use crate::can::{
-    EndpointSpec, Spec,
+    EndpointSpec, Spec, domain_names,
     ends::{self, End, Outside},
 };
 
@@ -36,6 +39,7 @@ const VOLATILE: [&str; 5] = [
 pub(super) fn assertions(cluster: &Cluster, written: &Written, namespace: &str) -> Result<Vec<Assertion>> {
     let mut from = AssertedEnds::default();
     for end in &written.from {
+        hosts::check_source(cluster, end, namespace).with_context(|| end.place.to_string())?;
         let found = resolve(cluster, end, namespace, written.expect == Expectation::Only)?;
         let Found::Ends(ends) = found else {
             let Found::Service(service) = found else { continue };
@@ -148,12 +152,17 @@ fn of_word<'c>(cluster: &'c Cluster, word: &str, namespace: &str, replicas: bool
         }
         End::Outside(Outside::Range(net)) => Ok(Found::Ends(outside(vec![IpRange::of_net(&net)]))),
         End::Outside(Outside::Internet) => Ok(Found::Ends(outside(regions::public_ranges(cluster)))),
-        End::Outside(Outside::Host(host)) => {
-            bail!(
-                "`{}` is not in the cluster, and its addresses are not known; give a CIDR, or internet",
-                host.name
-            )
-        }
+        End::Outside(Outside::Host(host)) => match host.addresses() {
+            Some(addresses) => {
+                let one = |address: &IpAddr| IpRange { first: *address, last: *address };
+                Ok(Found::Ends(outside(addresses.iter().map(one).collect())))
+            }
+            // The lab has no DNS.
+            None if domain_names::has_rule(cluster, &host) => {
+                bail!("`{word}`: the addresses of names that rules have are not known")
+            }
+            None => Ok(Found::Ends(outside(regions::public_ranges(cluster)))),
+        },
     }
 }
 

@@ -39,6 +39,22 @@ fn patterns(policy: &Policy) -> impl Iterator<Item = &DomainPattern> {
     })
 }
 
+/// Returns what is known about the addresses of a question's host, and which of them agents don't learn, although a rule has its
+/// name.
+pub(crate) fn address_notes(cluster: &Cluster, question: &Question) -> Vec<Note> {
+    let Some((host, addresses)) = question.host.as_ref().and_then(|host| Some((host, host.addresses()?)))
+    else {
+        return Vec::new();
+    };
+    let mut notes = vec![Note::host(host)];
+    let others: Vec<IpAddr> =
+        addresses.iter().copied().filter(|address| !host.is_learned(cluster, *address)).collect();
+    if matches!(host.known, Known::Answered(_)) && !others.is_empty() && has_rule(cluster, host) {
+        notes.push(Note::not_learned(&host.name, &others));
+    }
+    notes
+}
+
 /// Returns what has to be known about an answer that depends on a name, or about names that nearly match.
 pub(super) fn notes<'a>(
     cluster: &Cluster,
@@ -59,8 +75,8 @@ pub(super) fn notes<'a>(
     }
     let name = host.map(|host| &*host.name);
     let near = || {
-        let all = denied.iter().map(|asked| &asked.flow);
-        all.filter_map(|flow| near_miss(cluster, name, &flow.source, &flow.destination)).min()
+        let all = denied.iter().copied();
+        all.filter_map(|asked| near_miss(cluster, name, asked)).min()
     };
     of_rules.or_else(|| near().map(Note::domain_names)).into_iter().collect()
 }
@@ -79,13 +95,18 @@ fn resolved(host: &str) -> Note {
 }
 
 /// Describes a domain name of the rules for a pod that is near the destination of a denied connection, and doesn't match.
-fn near_miss(cluster: &Cluster, host: Option<&str>, source: &Endpoint, to: &Endpoint) -> Option<String> {
+fn near_miss(cluster: &Cluster, host: Option<&str>, asked: &QuestionFlow) -> Option<String> {
+    let (source, to) = (&asked.flow.source, &asked.flow.destination);
+    let is_one = host.is_none() && asked.region.is_none() && matches!(to, Endpoint::External(_));
     let Endpoint::Pod { key, .. } = source else { return None };
+    if host.is_none() && !is_one {
+        return None;
+    }
     let pod = cluster.pods.get(key)?;
     let namespace = cluster.namespaces.get(&key.namespace).map(|n| &n.labels);
     let selects = |policy: &Policy| policy.subject.matches(&key.namespace, namespace, &pod.labels);
     let name = host.and_then(DomainName::new);
-    let address = matches!(to, Endpoint::External(_)).then(|| to.address().to_string());
+    let address = is_one.then(|| to.address().to_string());
     let describe = |policy: &Policy, pattern: &DomainPattern| {
         let what = match (&name, &address) {
             (Some(name), _) => why_not(pattern, name)?,

@@ -103,7 +103,7 @@ impl Note {
     }
 
     /// What is known about the addresses of a host.
-    pub(super) fn host(host: &Host) -> Self {
+    pub(crate) fn host(host: &Host) -> Self {
         let name = &host.name;
         let text = match &host.known {
             Known::Nothing => format!(

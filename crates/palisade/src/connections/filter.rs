@@ -1,15 +1,49 @@
 //! Parses `--from`, `--to` and `--port`.
 
+use std::net::IpAddr;
+
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use palisade_analysis::EndFilter;
 use palisade_analysis::regions;
-use palisade_policy::{Cluster, Direction, Endpoint, Family, IpRange, PortSet, Protocol, Traffic};
+use palisade_policy::{
+    Cluster, Direction, DomainName, Endpoint, Family, IpRange, LearnedName, PortSet, Protocol, Traffic,
+};
 
 use crate::{
-    can::{EndpointSpec, Spec, ends},
+    can::{
+        EndpointSpec, Spec, domain_names,
+        ends::{self, End, Outside},
+    },
     connection_ends::CONTROLLER,
 };
+
+/// Returns what agents would learn for the host of `arguments` that a rule has by name: an address of each part of the internet
+/// that policies distinguish.
+///
+/// # Errors
+/// When there are several: an address can stand for one of them only.
+pub(crate) fn learned(
+    cluster: &Cluster,
+    arguments: &[String],
+    namespace: &str,
+) -> Result<Option<LearnedName>> {
+    let mut found: Option<LearnedName> = None;
+    for spec in arguments.iter().filter_map(|argument| argument.parse::<Spec>().ok()) {
+        let Ok(resolved) = ends::end(cluster, &spec, namespace) else { continue };
+        let End::Outside(Outside::Host(host)) = resolved.end else { continue };
+        let Some(name) = DomainName::new(&host.name).filter(|_| domain_names::has_rule(cluster, &host))
+        else {
+            continue;
+        };
+        if found.as_ref().is_some_and(|other| other.name != name) {
+            bail!("more than one host that rules have by name; ask about one");
+        }
+        let addresses = regions::samples(cluster).into_iter().collect();
+        found = Some(LearnedName { name, addresses });
+    }
+    Ok(found)
+}
 
 /// Returns a filter for the ends of `arguments`. Names without a namespace are looked up in `namespace`.
 pub(crate) fn filter(cluster: &Cluster, arguments: &[String], namespace: &str) -> Result<EndFilter> {
@@ -45,6 +79,14 @@ fn add(cluster: &Cluster, argument: &str, namespace: &str, filter: &mut EndFilte
     if spec.endpoint == EndpointSpec::Internet {
         let of = |family| regions::internet(cluster, None, Direction::Egress, family);
         filter.ranges.extend(Family::BOTH.into_iter().flat_map(of).flat_map(|region| region.ranges));
+        return Ok(());
+    }
+    if let End::Outside(Outside::Host(host)) = ends::end(cluster, &spec, namespace)?.end {
+        let one = |address: &IpAddr| IpRange { first: *address, last: *address };
+        match host.addresses() {
+            Some(addresses) => filter.ranges.extend(addresses.iter().map(one)),
+            None => filter.ranges.extend(regions::public_ranges(cluster)),
+        }
         return Ok(());
     }
     for end in ends::endpoints(cluster, &spec.endpoint, namespace)? {

@@ -13,7 +13,7 @@ use palisade_policy::{Cluster, Endpoint, Family, LearnedName, PortSet, Protocol,
 use super::suggestion::Suggestion;
 use crate::{
     audited::{AuditQuestion, Audited},
-    can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, domain_names, ends, question},
+    can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, domain_names, ends, note::Note, question},
     verdict::Conclusion,
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Answer {
     pub(crate) audited: Option<Audited>,
     /// The host outside the cluster that rules have by name: the answer is for when it is resolved.
     pub(crate) resolved: Option<String>,
+    /// What the resolver answered for the host.
+    pub(crate) notes: Vec<Note>,
     /// Likely mistakes, the clearest first.
     pub(crate) causes: Vec<Finding>,
     /// What is to be allowed or denied: the question, or of every port those that the destination declares.
@@ -188,6 +190,7 @@ pub(crate) struct Asked {
     whole: Option<Traffic>,
     /// What agents would learn about its host, if rules have it by name.
     pub(crate) learned: Option<LearnedName>,
+    notes: Vec<Note>,
 }
 
 /// Resolves a question between two specs.
@@ -217,12 +220,13 @@ pub(crate) fn resolve(
         _ => Some(Traffic::all()),
     };
     let learned = domain_names::learned(cluster, &question);
-    Ok(Asked { question, whole, learned })
+    let notes = domain_names::address_notes(cluster, &question);
+    Ok(Asked { question, whole, learned, notes })
 }
 
 /// Explains the connections of a question in a cluster in which its host is resolved.
 pub(crate) fn answer(cluster: &Cluster, asked: Asked) -> Answer {
-    let Asked { question, whole, learned } = asked;
+    let Asked { question, whole, learned, notes } = asked;
     // A pair may occur with several ports.
     let mut pairs: BTreeMap<(Endpoint, Endpoint, bool), (Traffic, QuestionFlow)> = BTreeMap::new();
     for asked in question.flows {
@@ -262,6 +266,7 @@ pub(crate) fn answer(cluster: &Cluster, asked: Asked) -> Answer {
         every_port: whole.is_some(),
         audited: audit.finish(),
         resolved: learned.map(|learned| learned.name.to_string()),
+        notes,
         causes: Vec::new(),
         wanted: Question::default(),
         suggestions: Vec::new(),

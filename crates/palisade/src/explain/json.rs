@@ -210,6 +210,7 @@ pub(crate) fn document(answer: &Answer, world: &LoadedInputs, encoding: Encoding
             questions.push(question.clone());
         }
     }
+    let own = answer.notes.iter().map(|note| palisade_manifest::Note::new(note.code, note.text.clone()));
     encoding.encode(&Document {
         schema: SCHEMA,
         source: &answer.source,
@@ -222,7 +223,7 @@ pub(crate) fn document(answer: &Answer, world: &LoadedInputs, encoding: Encoding
         audited: answer.audited.as_ref().map(Audited::json),
         undecided: addresses::json_undecided(&questions, !questions.is_empty(), loaded),
         incomplete: &world.incomplete(),
-        notes: addresses::notes(loaded),
+        notes: own.chain(addresses::notes(loaded)).collect(),
     })
 }
 

@@ -39,6 +39,9 @@ pub(crate) fn text(answer: &Answer, to_deny: bool, incomplete: bool) -> String {
         let text = format!("{traffic} {}", audited.text());
         _ = writeln!(out, "{} {}\n", styled(Style::Strong, "audit:"), escape::plain(&text));
     }
+    for note in &answer.notes {
+        _ = writeln!(out, "note: {}\n", escape::plain(&note.text));
+    }
     if let Some(host) = &answer.resolved {
         let word = styled(Style::Strong, &format!("once {host} is resolved"));
         _ = writeln!(out, "{word}, with agents that learn addresses (--domain-names=on):\n");

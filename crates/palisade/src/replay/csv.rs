@@ -2,10 +2,13 @@
 
 use palisade_analysis::replay::{RecordedEnd, RecordedFlow, RecordedOwner};
 
-use super::line::{Line, Seen, port, protocol};
+use super::{
+    line::{Line, Seen, port, protocol},
+    names,
+};
 
 /// The names of a column. Others than these are ignored.
-const COLUMNS: [(Column, &[&str]); 6] = [
+const COLUMNS: [(Column, &[&str]); 7] = [
     (Column::Source, &["source", "src", "source_ip", "src_ip", "srcaddr", "source_address"]),
     (
         Column::Destination,
@@ -15,6 +18,7 @@ const COLUMNS: [(Column, &[&str]); 6] = [
     (Column::Port, &["port", "destination_port", "dst_port", "dstport", "dport"]),
     (Column::Verdict, &["verdict", "action"]),
     (Column::Count, &["count", "packets", "connections"]),
+    (Column::Name, &["destination_name", "dst_name", "destination_host", "dst_host"]),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +29,13 @@ enum Column {
     Port,
     Verdict,
     Count,
+    Name,
 }
 
 /// The columns of a file, by place.
 #[derive(Debug)]
 pub(super) struct Columns {
-    places: [Option<usize>; 6],
+    places: [Option<usize>; 7],
     number: usize,
 }
 
@@ -38,14 +43,14 @@ impl Columns {
     /// Reads the first line.
     pub(super) fn of(header: &str) -> Result<Self, String> {
         let names: Vec<String> = fields(header)?.iter().map(|name| name.to_ascii_lowercase()).collect();
-        let mut places = [None; 6];
+        let mut places = [None; 7];
         for (place, (column, known)) in places.iter_mut().zip(COLUMNS) {
             let mut found = (0..names.len()).filter(|at| known.contains(&&*names[*at]));
             *place = found.next();
             if found.next().is_some() {
                 return Err(format!("more than one column is named {}", known.join(" or ")));
             }
-            if place.is_none() && !matches!(column, Column::Verdict | Column::Count) {
+            if place.is_none() && !matches!(column, Column::Verdict | Column::Count | Column::Name) {
                 return Err(format!(
                     "neither JSON nor CSV with a header: no column is named {}",
                     known.join(" or ")
@@ -89,7 +94,8 @@ impl Columns {
             text.parse().map_err(|_| format!("{text:?} is not a number of connections"))
         })?;
         let flow = RecordedFlow { source, destination, protocol, port };
-        Ok(Line::Flow(Box::new(Seen { flow, passed, count })))
+        let names = field(Column::Name).map(|text| names::of_record(&[text.to_owned()])).unwrap_or_default();
+        Ok(Line::Flow(Box::new(Seen { flow, passed, count, names })))
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     line::{Line, Seen, port, protocol},
+    names,
     ours::key,
 };
 
@@ -27,6 +28,8 @@ struct Flow {
     is_reply: Option<bool>,
     #[serde(default)]
     traffic_direction: String,
+    #[serde(default)]
+    destination_names: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -95,8 +98,9 @@ pub(super) fn line(mut value: Value) -> Result<Line, String> {
     let source = end(&flow.source.unwrap_or_default(), ip.source, ingress)?;
     // A pod's own node, as the destination, is a node like any other.
     let destination = end(&flow.destination.unwrap_or_default(), ip.destination, false)?;
+    let names = names::of_record(&flow.destination_names);
     let flow = RecordedFlow { source, destination, protocol, port: port(protocol, to)? };
-    Ok(Line::Flow(Box::new(Seen { flow, passed, count: 1 })))
+    Ok(Line::Flow(Box::new(Seen { flow, passed, count: 1, names })))
 }
 
 /// Reads a number, which the JSON of protobuf may write as a string.

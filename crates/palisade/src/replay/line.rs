@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use palisade_analysis::replay::RecordedFlow;
-use palisade_policy::Protocol;
+use palisade_policy::{DomainName, Protocol};
 
 /// What a line holds.
 pub(super) enum Line {
@@ -22,6 +22,8 @@ pub(super) struct Seen {
     pub(super) passed: bool,
     /// How many connections or packets the record stands for.
     pub(super) count: u64,
+    /// The names for which a DNS server answered the destination's address, sorted.
+    pub(super) names: Vec<DomainName>,
 }
 
 /// Whether a connection is multicast, broadcast or link-local traffic, which the agent drops whatever the policies.

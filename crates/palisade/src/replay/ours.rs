@@ -7,7 +7,10 @@ use palisade_analysis::replay::{RecordedEnd, RecordedFlow, RecordedOwner, Record
 use palisade_policy::{Labels, Name, ObjectKey, Workload};
 use serde::Deserialize;
 
-use super::line::{Line, Seen, port, protocol};
+use super::{
+    line::{Line, Seen, port, protocol},
+    names,
+};
 
 #[derive(Deserialize)]
 struct Record {
@@ -38,6 +41,8 @@ struct End {
     #[serde(default)]
     labels: BTreeMap<String, String>,
     node: Option<String>,
+    #[serde(default)]
+    names: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -72,11 +77,12 @@ pub(super) fn line(value: serde_json::Value) -> Result<Line, String> {
     if own {
         source.owner = RecordedOwner::OwnNode;
     }
+    let names = names::of_record(&record.destination.names);
     let destination = end(record.destination)?;
     let flow = RecordedFlow { source, destination, protocol, port: port(protocol, record.port)? };
     let passed = record.verdict != Verdict::Dropped;
     let count = if record.ended.is_some() { 0 } else { record.count.unwrap_or(1) };
-    Ok(Line::Flow(Box::new(Seen { flow, passed, count })))
+    Ok(Line::Flow(Box::new(Seen { flow, passed, count, names })))
 }
 
 fn end(end: End) -> Result<RecordedEnd, String> {
@@ -133,7 +139,7 @@ mod tests {
     #[test]
     fn records_are_read_as_agents_write_them() {
         let record: palisade_flow::Record = serde_json::from_str(RECORD).unwrap();
-        let Seen { flow, passed, count } = seen(&record);
+        let Seen { flow, passed, count, .. } = seen(&record);
         assert_eq!((passed, count, flow.protocol, flow.port), (false, 3, Protocol::Tcp, 5432));
         let pod = |name: &str, workload: Option<&str>, labels: &[(&'static str, &'static str)]| {
             let workload = workload.map(|name| Workload { kind: "StatefulSet".into(), name: name.into() });

@@ -1,12 +1,13 @@
 //! Reads recorded connections: one record a line, in one of three formats, which each file shows by its first line.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufRead, Read as _},
 };
 
 use anyhow::{Context as _, Result, bail};
 use palisade_analysis::replay::RecordedFlow;
+use palisade_policy::DomainName;
 
 use super::{
     csv, hubble,
@@ -46,6 +47,8 @@ pub(crate) struct Tally {
 pub(crate) struct Recording {
     /// The connections, and whether they passed.
     pub(crate) flows: BTreeMap<(RecordedFlow, bool), Tally>,
+    /// The names of the destinations of connections, of those that have some.
+    pub(crate) names: BTreeMap<RecordedFlow, BTreeSet<DomainName>>,
     /// Records that are not replayed, by reason.
     pub(crate) skipped: BTreeMap<&'static str, u64>,
     /// Connections that the recorder lost.
@@ -133,7 +136,10 @@ fn lines(mut from: impl BufRead, name: &str, most: u64) -> Result<Recording> {
                     .or_default() += 1;
             }
             Ok(Some(Line::Flow(seen))) => {
-                let Seen { flow, passed, count } = *seen;
+                let Seen { flow, passed, count, names } = *seen;
+                if !names.is_empty() {
+                    recording.names.entry(flow.clone()).or_default().extend(names);
+                }
                 let tally = recording.flows.entry((flow, passed)).or_default();
                 tally.line = if tally.records == 0 { number } else { tally.line };
                 tally.records += 1;

@@ -3,13 +3,13 @@
 use std::fmt::Write as _;
 
 use palisade_analysis::suggest::{Purpose, Seen, SeenConnection, SuggestedPolicy, Suggestion};
-use palisade_policy::{Direction, IpBlock, Peer, PolicyKey, Rule};
+use palisade_policy::{Direction, IpBlock, Peer, Policy, PolicyKey, Rule};
 use serde_json::{Value, json};
 
 use super::basis::Basis;
 use crate::{
     escape,
-    explain::manifest::{peer, port, selector, yaml},
+    explain::manifest::{self, peer, port, selector, yaml},
     inputs::plural,
     reasons::port_text,
 };
@@ -75,6 +75,16 @@ pub(super) fn purpose(policy: &SuggestedPolicy, basis: Basis<'_>) -> String {
             "Pods of namespace {namespace} may reach DNS. The input has no DNS server, so its usual labels are selected"
         ),
         Purpose::DnsServers => "All pods of the cluster may reach the DNS servers".to_owned(),
+        Purpose::Names { pods, namespace, usual } => {
+            let name = pods
+                .as_ref()
+                .map_or_else(|| format!("Pods of namespace {namespace}"), |pods| format!("Pods of {pods}"));
+            let servers =
+                if *usual { "; the input has no DNS server, so its usual labels are selected" } else { "" };
+            format!(
+                "{name} may reach DNS, and hosts by their recorded names. Agents enforce names only with --domain-names=on{servers}"
+            )
+        }
         Purpose::Seen(pods) => {
             let name = pods
                 .as_ref()
@@ -96,6 +106,43 @@ pub(super) fn purpose(policy: &SuggestedPolicy, basis: Basis<'_>) -> String {
 fn add(suggested: &SuggestedPolicy, basis: Basis<'_>, out: &mut String) {
     let policy = &suggested.policy;
     _ = writeln!(out, "# {}.", escape::plain(&purpose(suggested, basis)));
+    if is_cluster_wide(&policy.key) {
+        add_cluster_wide_head(policy, out);
+    } else {
+        add_head(policy, out);
+    }
+    for (name, direction, rules, seen) in [
+        ("ingress", Direction::Ingress, &policy.ingress, &suggested.ingress),
+        ("egress", Direction::Egress, &policy.egress, &suggested.egress),
+    ] {
+        let Some(rules) = rules.as_ref().filter(|rules| !rules.is_empty()) else { continue };
+        _ = writeln!(out, "  {name}:");
+        for (rule, seen) in rules.iter().zip(seen) {
+            add_comments(rule, seen, basis, out);
+            add_rule(rule, &policy.key, direction, out);
+        }
+    }
+}
+
+fn is_cluster_wide(key: &PolicyKey) -> bool {
+    key.namespace.is_empty()
+}
+
+fn add_cluster_wide_head(policy: &Policy, out: &mut String) {
+    let mut object = manifest::policy(policy);
+    let mut spec = object["spec"].take();
+    let head = json!({
+        "apiVersion": object["apiVersion"],
+        "kind": object["kind"],
+        "metadata": object["metadata"],
+    });
+    out.push_str(&yaml(&head));
+    out.push_str("spec:\n");
+    _ = writeln!(out, "  tier: Admin\n  priority: {}", policy.priority);
+    add_field("subject", &spec["subject"].take(), 2, out);
+}
+
+fn add_head(policy: &Policy, out: &mut String) {
     let head = json!({
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
@@ -108,17 +155,6 @@ fn add(suggested: &SuggestedPolicy, basis: Basis<'_>, out: &mut String) {
     let types: Vec<&str> =
         types.into_iter().filter_map(|(name, rules)| rules.as_ref().map(|_| name)).collect();
     _ = writeln!(out, "  policyTypes: [{}]", types.join(", "));
-    for (name, direction, rules, seen) in [
-        ("ingress", Direction::Ingress, &policy.ingress, &suggested.ingress),
-        ("egress", Direction::Egress, &policy.egress, &suggested.egress),
-    ] {
-        let Some(rules) = rules.as_ref().filter(|rules| !rules.is_empty()) else { continue };
-        _ = writeln!(out, "  {name}:");
-        for (rule, seen) in rules.iter().zip(seen) {
-            add_comments(rule, seen, basis, out);
-            add_rule(rule, &policy.key, direction, out);
-        }
-    }
 }
 
 /// Writes what a rule stands for.
@@ -136,7 +172,7 @@ fn add_comments(rule: &Rule, seen: &[SeenConnection], basis: Basis<'_>, out: &mu
         _ = writeln!(out, "    # … and {} more{how_often} (-o json lists all)", seen.len() - LISTED);
     }
     for note in [
-        seen.is_empty().then_some(match basis {
+        (seen.is_empty() && !is_part(rule)).then_some(match basis {
             Basis::Records => "not recorded",
             Basis::Needs(_) => "allowed to all",
         }),
@@ -148,6 +184,11 @@ fn add_comments(rule: &Rule, seen: &[SeenConnection], basis: Basis<'_>, out: &mu
     {
         _ = writeln!(out, "    # {note}");
     }
+}
+
+/// Whether a rule has names: without comments, it continues another one.
+fn is_part(rule: &Rule) -> bool {
+    rule.peers.iter().flatten().any(|entry| matches!(entry.peer, Peer::DomainName(_)))
 }
 
 /// Formats a connection: `shop/deployment/web → shop/deployment/db on TCP 5432, 3 times (line 7)`.
@@ -173,17 +214,34 @@ fn is_merged(rule: &Rule) -> bool {
 
 /// Writes a rule: the peers first, as people write it.
 fn add_rule(rule: &Rule, key: &PolicyKey, direction: Direction, out: &mut String) {
-    let peers: Value = rule.peers.iter().flatten().map(|entry| peer(&entry.peer, key)).collect();
     let name = if direction == Direction::Ingress { "from" } else { "to" };
     let mut text = String::new();
-    add_field(name, &peers, 6, &mut text);
+    if let Some(name) = rule.name.as_ref().filter(|_| is_cluster_wide(key)) {
+        _ = writeln!(text, "      name: {name}\n      action: Accept");
+    }
+    add_field(name, &peers(rule, key), 6, &mut text);
     if let Some(ports) = &rule.ports {
         let ports: Value = ports.iter().map(|entry| port(&entry.port, key)).collect();
-        add_field("ports", &ports, 6, &mut text);
+        add_field(if is_cluster_wide(key) { "protocols" } else { "ports" }, &ports, 6, &mut text);
     }
     // The first field carries the dash of the list.
     out.push_str("    - ");
     out.push_str(text.trim_start_matches(' '));
+}
+
+/// Returns the peers of a rule. Its names are one list.
+fn peers(rule: &Rule, key: &PolicyKey) -> Value {
+    let (mut out, mut names) = (Vec::new(), Vec::new());
+    for entry in rule.peers.iter().flatten() {
+        match &entry.peer {
+            Peer::DomainName(name) => names.push(name.to_string()),
+            other => out.push(peer(other, key)),
+        }
+    }
+    if !names.is_empty() {
+        out.push(json!({"domainNames": names}));
+    }
+    out.into()
 }
 
 /// Writes a field whose value is an object or a list.

@@ -205,6 +205,7 @@ fn policy(suggested: &SuggestedPolicy, basis: Basis<'_>) -> JsonPolicy {
             Purpose::DefaultDeny => "default-deny",
             Purpose::Dns { .. } => "dns",
             Purpose::DnsServers => "dns-servers",
+            Purpose::Names { .. } => "names",
             Purpose::Seen(_) => "seen",
         },
         text: purpose(suggested, basis),

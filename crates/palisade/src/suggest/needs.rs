@@ -136,7 +136,7 @@ impl<'c> Collector<'c> {
                     let flow =
                         Flow { source, destination, protocol: *protocol, port: *port, through_service: true };
                     let seen = Seen { connections: 1, records: count, count, line: evidence };
-                    self.out.flows.push(SeenFlow { flow, from_own_node: false, seen });
+                    self.out.flows.push(SeenFlow { flow, from_own_node: false, seen, names: Vec::new() });
                 }
             }
         }

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use palisade_analysis::suggest::{
-    DeniedFlow, Excess, LimitHit, MAX_PEERS, MAX_PORTS, Seen, SuggestLimit, Suggestion,
+    DeniedFlow, Excess, LimitHit, MAX_PEERS, MAX_PORTS, Purpose, Seen, SuggestLimit, SuggestedPolicy,
+    Suggestion,
 };
 use palisade_policy::{Cluster, Name, Tier};
 
@@ -80,6 +81,7 @@ fn common(suggestion: &Suggestion, connections: u64, today: &Cluster, basis: Bas
     lines.extend(suggestion.limits.iter().take(SHOWN).map(limit));
     lines.extend(more(suggestion.limits.len()));
     lines.extend(excess(&suggestion.excess, basis));
+    lines.extend(names(suggestion));
     lines.extend(others(suggestion, today));
     lines
 }
@@ -184,6 +186,18 @@ fn system(suggestion: &Suggestion) -> Vec<String> {
     let note =
         |name| format!("note: no policies for {name}, a namespace of the system: use -n {name} to get them");
     suggestion.system.iter().map(note).collect()
+}
+
+/// What is needed for names, and what lacks them.
+fn names(suggestion: &Suggestion) -> Option<String> {
+    let is_by_name = |one: &&SuggestedPolicy| matches!(one.purpose, Purpose::Names { .. });
+    let number = suggestion.policies.iter().filter(is_by_name).count();
+    (number > 0).then(|| {
+        format!(
+            "note: {number} {} domain names, which only agents with --domain-names=on enforce; with others, what they allow is denied",
+            if number == 1 { "policy has" } else { "policies have" }
+        )
+    })
 }
 
 fn left_out(suggestion: &Suggestion, seen: &SeenFlows, recording: &Recording) -> Vec<String> {

@@ -10,11 +10,12 @@ use palisade_analysis::{
     replay::{NotJudged, PlacedFlow, RecordedFlow, place_all},
     suggest::{Seen, SeenFlow},
 };
-use palisade_policy::{Cluster, Endpoint};
+use palisade_policy::{Cluster, DomainName, Endpoint};
 
 use super::replies;
 use crate::replay::{
     line::is_link_traffic,
+    names::is_admitted,
     recording::{Recording, Tally},
 };
 
@@ -39,11 +40,21 @@ pub(super) struct SeenFlows {
     pub(super) replies: Seen,
 }
 
+/// What is to be allowed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// Also what was dropped.
+    pub(super) dropped: bool,
+    /// Destinations by the names that the records have of them.
+    pub(super) by_name: bool,
+}
+
 /// Places the connections of a recording.
 ///
 /// # Errors
 /// When there are too many, or none to be allowed.
-pub(super) fn seen(recording: &Recording, cluster: &Cluster, include_dropped: bool) -> Result<SeenFlows> {
+pub(super) fn seen(recording: &Recording, cluster: &Cluster, wanted: Wanted) -> Result<SeenFlows> {
+    let Wanted { dropped: include_dropped, by_name } = wanted;
     let (mut dropped, mut link) = (Seen::default(), Seen::default());
     let mut wanted: Vec<(RecordedFlow, Seen)> = Vec::new();
     for ((flow, passed), tally) in &recording.flows {
@@ -73,7 +84,8 @@ pub(super) fn seen(recording: &Recording, cluster: &Cluster, include_dropped: bo
     let mut flows = Vec::new();
     let mut connections: u64 = 0;
     let pods = PodAddresses::of(cluster);
-    for (placed, (_, seen)) in placed.flows.into_iter().zip(&wanted) {
+    for (placed, (recorded, seen)) in placed.flows.into_iter().zip(&wanted) {
+        let names = if by_name { names_of(recording, cluster, recorded) } else { Vec::new() };
         match placed.and_then(|one| pods.check(one)) {
             Ok(one) => {
                 connections += 1;
@@ -81,6 +93,7 @@ pub(super) fn seen(recording: &Recording, cluster: &Cluster, include_dropped: bo
                     flow,
                     from_own_node: one.from_own_node,
                     seen: *seen,
+                    names: names.clone(),
                 }));
             }
             Err(why) => undecided.entry(why).or_default().add(seen),
@@ -89,6 +102,17 @@ pub(super) fn seen(recording: &Recording, cluster: &Cluster, include_dropped: bo
     let replies = replies::leave_out(&placed.cluster, &mut flows);
     connections = connections.saturating_sub(replies.connections);
     Ok(SeenFlows { cluster: placed.cluster, flows, connections, undecided, dropped, link, replies })
+}
+
+/// Returns the names by which the destination of a connection can be allowed: those that policies may have, and for which agents
+/// learn its address.
+fn names_of(recording: &Recording, cluster: &Cluster, flow: &RecordedFlow) -> Vec<DomainName> {
+    let address = flow.destination.address;
+    let is_learned = |name: &DomainName| {
+        cluster.learned.get(name).is_some_and(|learned| learned.addresses.contains(&address))
+    };
+    let names = recording.names.get(flow).into_iter().flatten();
+    names.filter(|name| is_admitted(name) && is_learned(name)).cloned().collect()
 }
 
 /// The addresses that pods have or may get. What was recorded as an outside address may be one of a pod by now: a CIDR would

@@ -237,7 +237,12 @@ fn settings_follow_from_the_values() {
     assert_eq!((&monitored["listen"], &monitored["log-drops"]), (&json!("[::]:19643"), &json!(false)));
     assert_eq!((&monitored["mode"], &monitored["deny"]), (&json!("audit"), &json!("drop")));
     assert_eq!(
-        (&monitored["domain-names"], &monitored["dns-resolver"], &monitored["dns-allow"], &monitored["dns-fail"]),
+        (
+            &monitored["domain-names"],
+            &monitored["dns-resolver"],
+            &monitored["dns-allow"],
+            &monitored["dns-fail"]
+        ),
         (&json!("on"), &json!(["10.96.0.10", "[fd00::a]:5353"]), &json!(["10.20.0.0/16"]), &json!("open"))
     );
     assert_eq!(monitored["flows"], json!("new"));
