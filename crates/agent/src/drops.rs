@@ -368,6 +368,27 @@ pub(crate) mod tests {
         }
     }
 
+    #[test]
+    fn a_record_has_the_names_for_which_its_address_was_learned() {
+        let mut reconciler = reconciler();
+        let address: IpAddr = [203, 0, 113, 7].into();
+        let names = (0..20)
+            .map(|number| palisade_policy::DomainName::new(&format!("n{number}.example.com")).unwrap());
+        let learned = names.map(|name| {
+            palisade_policy::Change::SetLearned(palisade_policy::LearnedName {
+                name,
+                addresses: [address].into_iter().collect(),
+            })
+        });
+        reconciler.handle(crate::Input::Changes(learned.collect()), Duration::ZERO);
+        let packet = DeniedPacket { direction: Direction::Egress, destination: address, ..denied_packet() };
+        let wording: Wording = Arc::new(explained::no_words);
+        let record = explained::explain(&packet, &reconciler, 1, &wording).record;
+        assert_eq!(record.destination.names.len(), 8, "the first ones: {:?}", record.destination.names);
+        assert_eq!(record.destination.to_string(), "n0.example.com (203.0.113.7)");
+        assert!(record.source.names.is_empty());
+    }
+
     pub(crate) fn reconciler() -> Reconciler {
         let pod = |name: &str, address: [u8; 4]| {
             palisade_policy::Change::SetPod(palisade_policy::Pod {

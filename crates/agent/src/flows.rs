@@ -293,6 +293,7 @@ mod tests {
             workload: None,
             labels: BTreeMap::new(),
             node: None,
+            names: Vec::new(),
         }
     }
 

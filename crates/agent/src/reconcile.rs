@@ -7,8 +7,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Change, Cluster, Compiler, Delta, Deny, Endpoint, Interner, Mode, Name, NodePlan, ObjectKey, OverBudget,
-    Pod,
+    Change, Cluster, Compiler, Delta, Deny, DomainName, Endpoint, Interner, Mode, Name, NodePlan, ObjectKey,
+    OverBudget, Pod,
 };
 
 use crate::pod_sources::{PodSources, SourceClaims};
@@ -152,6 +152,11 @@ impl Reconciler {
         self.compiler.pod_at(address)
     }
 
+    /// Returns the names for which an address was learned, sorted. `O(log addresses)`.
+    pub(crate) fn names_at(&self, address: IpAddr) -> &[DomainName] {
+        self.compiler.names_at(address)
+    }
+
     /// Returns the namespaces whose label says that the source addresses of their pods are not checked. `O(namespaces)`.
     pub(crate) fn unchecked_namespaces(&self) -> BTreeSet<Name> {
         let namespaces = self.cluster().namespaces.values();
@@ -292,7 +297,7 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{DomainName, Labels, LearnedName, Namespace};
+    use palisade_policy::{Labels, LearnedName, Namespace};
 
     use super::*;
 

@@ -14,6 +14,8 @@ const MAX_LINE: usize = 1024;
 pub(crate) const MAX_LINES: usize = 8;
 /// The most policies that a record names.
 pub(crate) const MAX_POLICIES: usize = 16;
+/// The most names of an address in a record. Each has at most 253 bytes.
+const MAX_NAMES: usize = 8;
 
 /// Returns a direction of policies as records have it.
 pub(crate) fn direction(direction: Direction) -> flow::Direction {
@@ -43,6 +45,7 @@ pub(crate) fn end(end: &Endpoint, reconciler: &Reconciler) -> End {
             Endpoint::Node { name, .. } => Some(name.to_string()),
             _ => None,
         },
+        names: reconciler.names_at(end.address()).iter().take(MAX_NAMES).map(ToString::to_string).collect(),
     }
 }
 

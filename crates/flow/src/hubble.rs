@@ -38,6 +38,11 @@ pub fn hubble(record: &Record) -> Value {
     if record.verdict == Verdict::Dropped {
         flow["drop_reason_desc"] = json!("POLICY_DENIED");
     }
+    for (field, end) in [("source_names", &record.source), ("destination_names", &record.destination)] {
+        if !end.names.is_empty() {
+            flow[field] = json!(end.names);
+        }
+    }
     if record.verdict == Verdict::Forwarded {
         flow["is_reply"] = json!(false);
         if let Some(rule) = record.rule.iter().find(|rule| rule.decided) {
@@ -139,5 +144,8 @@ mod tests {
         assert_eq!(hubble(&record)["flow"]["source"]["labels"], json!(["reserved:world"]));
         record.source.node = Some("n2".to_owned());
         assert_eq!(hubble(&record)["flow"]["source"]["labels"], json!(["reserved:host"]));
+        assert!(hubble(&record)["flow"].get("destination_names").is_none());
+        record.destination.names = vec!["api.example.com".to_owned()];
+        assert_eq!(hubble(&record)["flow"]["destination_names"], json!(["api.example.com"]));
     }
 }

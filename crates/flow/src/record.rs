@@ -113,6 +113,9 @@ pub struct End {
     /// The node that has the address, if no pod has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
+    /// The host names for which DNS servers answered the address, of those that rules have: the first ones, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<String>,
 }
 
 /// What a pod is part of.
@@ -194,13 +197,16 @@ impl fmt::Display for OpenedTo {
     }
 }
 
-/// The pod, else the node, else the address.
+/// The pod, else the node, else the name with the address, else the address.
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.pod, &self.node) {
             (Some(pod), _) => write!(f, "{pod}"),
             (None, Some(node)) => write!(f, "node {node}"),
-            (None, None) => write!(f, "{}", self.address),
+            (None, None) => match self.names.first() {
+                Some(name) => write!(f, "{name} ({})", self.address),
+                None => write!(f, "{}", self.address),
+            },
         }
     }
 }
@@ -233,6 +239,7 @@ pub(crate) fn example() -> Record {
             workload: Some(Workload { kind: "StatefulSet".to_owned(), name: "web".to_owned() }),
             labels: BTreeMap::from([("app".to_owned(), "web".to_owned())]),
             node: None,
+            names: Vec::new(),
         },
         destination: End {
             address: [10, 0, 0, 1].into(),
@@ -240,6 +247,7 @@ pub(crate) fn example() -> Record {
             workload: None,
             labels: BTreeMap::new(),
             node: None,
+            names: Vec::new(),
         },
         opened_to: None,
         protocol: "TCP".to_owned(),
@@ -312,5 +320,7 @@ mod tests {
         let node = End { pod: None, node: Some("n2".to_owned()), ..record.source.clone() };
         let outside = End { pod: None, ..record.source };
         assert_eq!((node.to_string(), outside.to_string()), ("node n2".into(), "10.0.0.2".into()));
+        let named = End { names: vec!["api.example.com".into(), "cdn.example.com".into()], ..outside };
+        assert_eq!(named.to_string(), "api.example.com (10.0.0.2)");
     }
 }

@@ -213,6 +213,12 @@ impl Compiler {
         &self.cluster
     }
 
+    /// Returns the names for which an address was learned, sorted. `O(log addresses)`.
+    #[must_use]
+    pub fn names_at(&self, address: IpAddr) -> &[DomainName] {
+        self.learned.names(address)
+    }
+
     /// Returns the current plan of the node.
     #[must_use]
     pub fn plan(&self) -> &NodePlan {
