@@ -309,8 +309,9 @@ mod tests {
         assert!(line.contains(r#""ended":{"packets":9,"bytes":1200}"#), "{line}");
         let opened_to = forwarded().opened_to.unwrap();
         assert_eq!(opened_to.to_string(), "service shop/db:80");
-        assert_eq!(OpenedTo { service: None, ..opened_to.clone() }.to_string(), "10.96.0.9:80");
-        assert_eq!(OpenedTo { service: None, port: None, ..opened_to }.to_string(), "10.96.0.9");
+        let unnamed = OpenedTo { service: None, ..opened_to };
+        assert_eq!(unnamed.to_string(), "10.96.0.9:80");
+        assert_eq!(OpenedTo { port: None, ..unnamed }.to_string(), "10.96.0.9");
     }
 
     #[test]

@@ -1,18 +1,14 @@
 //! A small cluster for the tests of this crate.
 
 use palisade_policy::{
-    Cluster, ContainerPort, Labels, Namespace, Node, ObjectKey, Phase, Pod, Protocol, Selector, Service,
+    Cluster, ContainerPort, Labels, Namespace, Node, ObjectKey, Pod, Protocol, Selector, Service,
     ServicePort, TargetPort, Workload,
 };
 
 pub(crate) fn pod(namespace: &str, name: &str, workload: Option<(&str, &str)>, address: &str) -> Pod {
+    let labels = Labels::from_iter([("app", workload.map_or(name, |w| w.1))]);
     Pod {
-        key: ObjectKey::new(namespace, name),
-        labels: Labels::from_iter([("app", workload.map_or(name, |w| w.1))]),
-        addresses: vec![address.parse().unwrap()],
         node: Some("n1".into()),
-        host_network: false,
-        phase: Phase::Running,
         ports: vec![ContainerPort {
             name: Some("http".into()),
             protocol: Protocol::Tcp,
@@ -20,9 +16,8 @@ pub(crate) fn pod(namespace: &str, name: &str, workload: Option<(&str, &str)>, a
             host_port: None,
         }]
         .into(),
-        created: 0,
-        uid: palisade_policy::Uid::UNKNOWN,
         workload: workload.map(|(kind, name)| Workload { kind: kind.into(), name: name.into() }),
+        ..Pod::new(ObjectKey::new(namespace, name), labels, vec![address.parse().unwrap()])
     }
 }
 

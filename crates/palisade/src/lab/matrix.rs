@@ -212,22 +212,15 @@ fn compatible(a: &Observations<'_>, b: &Observations<'_>) -> bool {
 mod tests {
     use std::net::IpAddr;
 
-    use palisade_policy::{Labels, Phase, Pod, Workload};
+    use palisade_policy::{Labels, Pod, Workload};
 
     use super::*;
 
     fn pod(name: &str, workload: &str, address: &str) -> Pod {
         Pod {
-            key: ObjectKey::new("shop", name),
-            labels: Labels::default(),
-            addresses: vec![address.parse().unwrap()],
             node: Some("n1".into()),
-            host_network: false,
-            phase: Phase::Running,
-            ports: vec![].into(),
-            created: 0,
-            uid: palisade_policy::Uid::UNKNOWN,
             workload: Some(Workload { kind: "Deployment".into(), name: workload.into() }),
+            ..Pod::new(ObjectKey::new("shop", name), Labels::default(), vec![address.parse().unwrap()])
         }
     }
 
