@@ -414,7 +414,7 @@ mod tests {
         let group = PeerSetView { id: of(), of: of(), tables: 1, members: vec![of()] };
         let verified = Verified { differences: vec![of()], ..Verified::default() };
         let replies = [
-            (Response::Status(Box::new(status)), 17),
+            (Response::Status(Box::new(status)), 18),
             (Response::Pods(vec![pod.clone()]), 2),
             (Response::Profiles(vec![profile.clone()]), 3),
             (Response::Errors(Errors { events: vec![event], objects: vec![object] }), 2),
