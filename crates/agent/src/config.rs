@@ -150,6 +150,9 @@ settings! {
         flow_file_size: u64, "PALISADE_FLOW_FILE_SIZE", "BYTES" [default_value_t = 10_485_760];
         /// How many older flow files are kept, as FILE.1 and so on
         flow_file_count: u8, "PALISADE_FLOW_FILE_COUNT", "N" [default_value_t = 4];
+        /// URL of an OpenTelemetry endpoint (OTLP by HTTP) to which records of flows and metrics are sent, such as http://collector:4318 [default: none]
+        #[serde(skip_serializing_if = "Option::is_none")]
+        otlp_endpoint: Option<String>, "PALISADE_OTLP_ENDPOINT", "URL" [];
         /// Whether the agent learns addresses from answers of DNS servers for rules with domain names, which match nothing otherwise. The answers pass through packet queue 4053
         domain_names: DomainNames, "PALISADE_DOMAIN_NAMES", "MODE" [value_enum, default_value_t];
         /// DNS servers that are trusted, separated by commas, as pods have them in /etc/resolv.conf; the port is 53 unless it is added [default: the cluster's DNS Service and the nameservers of the node]

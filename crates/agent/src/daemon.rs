@@ -94,11 +94,12 @@ pub fn run(config: &Config, explain: Explain, wording: Wording) -> Result<(), Da
     let plane = setup::open_plane(config)?;
     let state = restore::at_start(config, &node);
     let metrics = Arc::new(Metrics::new(VERSION, &node));
+    let flows = Arc::new(setup::flow_store(config, &node, Arc::clone(&metrics))?);
     let shared = Shared {
         node,
-        metrics: Arc::clone(&metrics),
+        metrics,
         inbox: Arc::default(),
-        flows: Arc::new(setup::flow_store(config, metrics)?),
+        flows,
         health: Arc::default(),
         reporter: Arc::default(),
     };

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::{flow_file::FlowFile, metrics::Metrics};
+use crate::{flow_file::FlowFile, metrics::Metrics, otlp::Otlp};
 
 /// The most records of a page.
 const MAX_PAGE: usize = 500;
@@ -36,6 +36,8 @@ pub(crate) struct FlowStore {
     capacity: usize,
     /// Where records are written too.
     file: Option<FlowFile>,
+    /// Where records are sent too.
+    otlp: Option<Otlp>,
     started: Timestamp,
     metrics: Arc<Metrics>,
     buffer: Mutex<Buffer>,
@@ -83,12 +85,18 @@ impl FlowStore {
         Self {
             capacity,
             file,
+            otlp: None,
             started: Timestamp::now(),
             metrics,
             buffer: Mutex::default(),
             last: watch::Sender::new(0),
             waiting: Semaphore::new(MAX_WAITING),
         }
+    }
+
+    /// Sends records to an endpoint too.
+    pub(crate) fn with_otlp(self, otlp: Option<Otlp>) -> Self {
+        Self { otlp, ..self }
     }
 
     /// Adds a record, whose id is set here. `O(log records)`.
@@ -103,11 +111,15 @@ impl FlowStore {
         let id = record.id;
         // What it takes as text: in memory, a record takes about as much again.
         let text = serde_json::to_vec(&record).unwrap_or_default();
+        let record = Arc::new(record);
         let evicted = match self.capacity {
             0 => 0,
-            capacity => buffer.insert(record, &share, text.len(), capacity),
+            capacity => buffer.insert(Arc::clone(&record), &share, text.len(), capacity),
         };
         drop(buffer);
+        if let Some(otlp) = &self.otlp {
+            otlp.add(&record);
+        }
         if let Some(file) = &self.file {
             file.add(text);
         }
@@ -118,7 +130,7 @@ impl FlowStore {
 
     /// Returns whether records go anywhere.
     pub(crate) fn is_on(&self) -> bool {
-        self.capacity > 0 || self.file.is_some()
+        self.capacity > 0 || self.file.is_some() || self.otlp.is_some()
     }
 
     /// Counts packets that get no record.
@@ -177,14 +189,14 @@ impl FlowStore {
 
 impl Buffer {
     /// Inserts a record, and returns how many made room for it.
-    fn insert(&mut self, record: Record, share: &Share, bytes: usize, capacity: usize) -> u64 {
+    fn insert(&mut self, record: Arc<Record>, share: &Share, bytes: usize, capacity: usize) -> u64 {
         let id = record.id;
         let shares = match record.verdict {
             Verdict::Forwarded => &mut self.forwarded,
             Verdict::Dropped | Verdict::Audited => &mut self.denied,
         };
         shares.add(share, id, bytes);
-        self.records.insert(id, (Arc::new(record), bytes));
+        self.records.insert(id, (record, bytes));
         let mut evicted = 0;
         while self.denied.bytes + self.forwarded.bytes > capacity {
             let over =

@@ -47,6 +47,8 @@ pub mod log;
 pub mod metrics;
 mod nftables;
 mod node;
+#[cfg(feature = "daemon")]
+pub mod otlp;
 mod pod_sources;
 mod reconcile;
 #[cfg(feature = "daemon")]

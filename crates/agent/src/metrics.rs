@@ -29,6 +29,8 @@ const RESULTS: [&str; 2] = ["ok", "refused"];
 /// The values of the label `result` of pod starts.
 const POD_STARTS: [&str; 7] =
     ["programmed", "closed", "open", "refused", "no-address", "host-network", "invalid"];
+/// The values of the label `result` of requests to the OTLP endpoint.
+const OTLP_REQUESTS: [&str; 2] = ["ok", "failed"];
 /// The values of the label `stage`.
 const STAGES: [&str; 12] = [
     "source",
@@ -167,6 +169,10 @@ metrics! {
         "Whether the kernel's announcements of connections are read. 0 too if the agent is to record denied packets only";
     flow_file_records_lost: Counter, "palisade_flow_file_records_lost",
         "Records of flows that were not written to the flow file, because it could not be written or not fast enough";
+    otlp_records_lost: Counter, "palisade_otlp_records_lost",
+        "Records of flows that the OTLP endpoint did not get, because it refused them or was not fast enough";
+    otlp_requests: Family<ResultLabel, Counter>, "palisade_otlp_requests",
+        "Requests to the OTLP endpoint, of records of flows and of metrics: ok, or failed";
     errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";
     unusable_objects: Family<KindLabel, Gauge>, "palisade_unusable_objects", "Objects with a part that can't be used";
     watch_up: Family<KindLabel, Gauge>, "palisade_watch_up",
@@ -197,6 +203,9 @@ impl Metrics {
         }
         for result in DNS_MESSAGES {
             drop(metrics.dns_messages.get_or_create(&ResultLabel { result }));
+        }
+        for result in OTLP_REQUESTS {
+            drop(metrics.otlp_requests.get_or_create(&ResultLabel { result }));
         }
         for stage in STAGES {
             drop(metrics.errors.get_or_create(&StageLabel { stage }));

@@ -6,7 +6,7 @@ use palisade_api::AccessError;
 
 use super::listener::SocketError;
 use crate::{
-    DataPlaneError, config::ConfigError, lock::LockError, source::directory::DirectoryError,
+    DataPlaneError, config::ConfigError, lock::LockError, otlp::OtlpError, source::directory::DirectoryError,
     state::StateError,
 };
 
@@ -34,6 +34,9 @@ pub enum DaemonError {
     /// The local socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// What sends records and metrics can't be set up.
+    #[error(transparent)]
+    Otlp(#[from] OtlpError),
     /// The system refused a thread, a runtime or a signal handler.
     #[error("cannot start")]
     Start(#[source] io::Error),

@@ -14,6 +14,7 @@ use crate::{
     flows::FlowStore,
     lock::{Lock, LockError},
     metrics::Metrics,
+    otlp::{Otlp, OtlpSettings},
 };
 
 /// Watches the API server with the configured credentials.
@@ -27,11 +28,23 @@ pub(super) fn runtime() -> Result<Runtime, DaemonError> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DaemonError::Start)
 }
 
-/// Makes the buffer of records, and starts what writes them to a file if the settings name one.
-pub(super) fn flow_store(config: &Config, metrics: Arc<Metrics>) -> Result<FlowStore, DaemonError> {
+/// Makes the buffer of records, and starts what writes them to a file or sends them to an endpoint if the settings name one.
+pub(super) fn flow_store(
+    config: &Config,
+    node: &str,
+    metrics: Arc<Metrics>,
+) -> Result<FlowStore, DaemonError> {
     let start = |options| FlowFile::start(options, Arc::clone(&metrics));
     let file = FlowFileOptions::of(config).map(start).transpose().map_err(DaemonError::Start)?;
-    Ok(FlowStore::new(usize::try_from(config.flow_buffer).unwrap_or(usize::MAX), file, metrics))
+    let otlp = match &config.otlp_endpoint {
+        Some(endpoint) => {
+            let settings = OtlpSettings::new(endpoint, |name| std::env::var(name).ok())?;
+            Some(Otlp::start(settings, node, Arc::clone(&metrics))?)
+        }
+        None => None,
+    };
+    let capacity = usize::try_from(config.flow_buffer).unwrap_or(usize::MAX);
+    Ok(FlowStore::new(capacity, file, metrics).with_otlp(otlp))
 }
 
 /// Takes the node's lock, waiting for another agent to end for at most `lock-timeout`.
