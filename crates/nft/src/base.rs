@@ -11,7 +11,7 @@ use crate::{
     EnforcerOptions,
     base_sets::BaseSets,
     denial::denial,
-    discovery, from_pods, refusal,
+    discovery, from_pods, log_shares, refusal,
     ruleset::{
         AUDIT_CHAIN, Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet,
         Outcome, PacketType, Rule, STRANGERS_CHAIN,
@@ -21,7 +21,8 @@ use crate::{
 /// Returns all of these chains, each after the chains that its rules use.
 ///
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isolating) -> Vec<Arc<Chain>> {
-    let mut chains = vec![discovery::chain()];
+    let mut chains = log_shares::chains(options, sets);
+    chains.push(discovery::chain());
     chains.extend(of_isolation(options, sets, isolating));
     chains.extend([labels_chain(), revoked::chain(), audit_chain(sets), midstream::chain(sets)]);
     chains.extend(from_pods::chains(options, sets));
@@ -50,10 +51,10 @@ pub(crate) fn of_isolation(
     sets: &BaseSets,
     Isolating { any, egress, refusing }: Isolating,
 ) -> Vec<Chain> {
-    let mut chains = vec![link_chain(options, any), strangers_chain(sets, any)];
+    let mut chains = vec![link_chain(any), strangers_chain(sets, any)];
     chains.extend(refusal::chains(sets, refusing));
     if options.egress_to_own_node {
-        chains.push(node_link_chain(options, egress));
+        chains.push(node_link_chain(egress));
     }
     chains
 }
@@ -165,8 +166,8 @@ fn output_chain(sets: &BaseSets) -> Chain {
 ///
 /// The rules that jump here never change. The content of this chain changes with the first and the last isolated pod
 /// only.
-pub(crate) fn link_chain(options: &EnforcerOptions, isolating: bool) -> Chain {
-    let denied = || [discovery::jump_rule()].into_iter().chain(denial(options, Direction::Ingress));
+pub(crate) fn link_chain(isolating: bool) -> Chain {
+    let denied = || [discovery::jump_rule()].into_iter().chain(denial(Direction::Ingress));
     let rules = if isolating { denied().collect() } else { Vec::new() };
     Chain::regular(
         LINK_CHAIN,
@@ -179,8 +180,8 @@ pub(crate) fn link_chain(options: &EnforcerOptions, isolating: bool) -> Chain {
 ///
 /// All links have the same such addresses, so none identifies a pod, and a pod reaches every service of its node by them (SEMANTICS A42,
 /// G-5). Routers, DHCP servers and routing peers of the node use them too, so the rule that jumps here matches interfaces of pods alone.
-pub(crate) fn node_link_chain(options: &EnforcerOptions, isolating: bool) -> Chain {
-    let denied = || [discovery::jump_rule()].into_iter().chain(denial(options, Direction::Egress));
+pub(crate) fn node_link_chain(isolating: bool) -> Chain {
+    let denied = || [discovery::jump_rule()].into_iter().chain(denial(Direction::Egress));
     let rules = if isolating { denied().collect() } else { Vec::new() };
     let comment =
         "by link-local addresses from pods to this node: denied while pods here are isolated for egress";

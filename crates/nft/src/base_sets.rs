@@ -16,6 +16,8 @@ pub(crate) struct BaseSets {
     audit_hairpin: [Arc<Set>; 2],
     self_pairs: [Arc<Set>; 2],
     revoked: [[Arc<Set>; 2]; 2],
+    /// By destination, then by source.
+    log_shares: [[Arc<Set>; 2]; 2],
     node: [Arc<Set>; NodeSet::ALL.len()],
     /// The set with the transaction number.
     pub(crate) generation: Arc<Set>,
@@ -47,6 +49,12 @@ impl BaseSets {
             let name = format!("self{}", family_digit(family));
             Arc::new(Set::plain(name, Key::Pair(family), Content::SelfPairs(family)))
         };
+        let log_shares = |end: &str| {
+            Family::BOTH.map(|family| {
+                let name = format!("log_{end}{}", family_digit(family));
+                Arc::new(Set::plain(name, Key::Address(family), Content::LogShares(family)))
+            })
+        };
         Self {
             dispatch: Direction::BOTH.map(|direction| to_tables("", JumpTarget::Table(direction))),
             reply: Direction::BOTH.map(|direction| to_tables("reply_", JumpTarget::Reply(direction))),
@@ -55,6 +63,7 @@ impl BaseSets {
             audit_hairpin: hairpin("audit_", JumpTarget::AuditHairpin),
             self_pairs: Family::BOTH.map(self_pairs),
             revoked: HasPorts::ALL.map(revoked),
+            log_shares: ["receivers", "senders"].map(log_shares),
             node: NodeSet::ALL.map(|set| Arc::new(node_set(set))),
             generation: Arc::new(Set::plain(GENERATION_SET, Key::Number, Content::Generation)),
         }
@@ -82,6 +91,11 @@ impl BaseSets {
         &self.revoked[usize::from(has_ports == HasPorts::No)][usize::from(family == Family::V6)]
     }
 
+    /// Returns the set of shares of the log, by source or by destination.
+    pub(crate) fn log_shares(&self, source: bool, family: Family) -> &Arc<Set> {
+        &self.log_shares[usize::from(source)][usize::from(family == Family::V6)]
+    }
+
     /// Returns a set of the node's pods and links.
     pub(crate) fn node(&self, set: NodeSet) -> &Arc<Set> {
         let at = NodeSet::ALL.iter().position(|one| *one == set).unwrap_or_default();
@@ -98,7 +112,11 @@ impl BaseSets {
         let dispatch = self.dispatch.iter().chain(&self.reply).chain(&self.audit).flatten();
         let hairpins = self.hairpin.iter().chain(&self.audit_hairpin);
         let others = hairpins.chain(&self.self_pairs).chain(self.revoked.iter().flatten());
-        dispatch.chain(others).chain(&self.node).chain([&self.generation])
+        dispatch
+            .chain(others)
+            .chain(self.log_shares.iter().flatten())
+            .chain(&self.node)
+            .chain([&self.generation])
     }
 }
 

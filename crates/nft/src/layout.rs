@@ -22,7 +22,7 @@ use palisade_policy::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    EnforcerOptions, PlanError,
+    PlanError,
     denial::{audit, denial, refusable},
     encode::{first_half, rules_digest},
     ruleset::{Chain, Content, Expression, JumpTarget, Key, Outcome, Rule, Set, family_digit},
@@ -95,7 +95,6 @@ pub(crate) enum Orientation {
 
 /// One table for one family.
 pub(crate) struct Layout<'a> {
-    pub(crate) options: &'a EnforcerOptions,
     pub(crate) family: Family,
     pub(crate) orientation: Orientation,
     /// Returns a peer set of the plan after the change.
@@ -250,8 +249,8 @@ impl Layout<'_> {
 
     fn row(&self, direction: Direction, traffic: &Traffic) -> Branch {
         match self.orientation {
-            Orientation::Request => row(self.options, direction, traffic),
-            Orientation::Audit => audit_row(self.options, direction, traffic),
+            Orientation::Request => row(direction, traffic),
+            Orientation::Audit => audit_row(direction, traffic),
             Orientation::Reply => reply_row(direction, traffic),
         }
     }
@@ -290,13 +289,13 @@ fn reply_row(direction: Direction, traffic: &Traffic) -> Branch {
 }
 
 /// Returns the branch for requests of a peer with this row.
-fn row(options: &EnforcerOptions, direction: Direction, traffic: &Traffic) -> Branch {
-    ending(direction, traffic, "row", refusable(options, direction))
+fn row(direction: Direction, traffic: &Traffic) -> Branch {
+    ending(direction, traffic, "row", refusable(direction))
 }
 
 /// Returns the branch for requests of a peer with this row in a table of policies in audit mode.
-fn audit_row(options: &EnforcerOptions, direction: Direction, traffic: &Traffic) -> Branch {
-    ending(direction, traffic, "audit_row", audit(options, direction))
+fn audit_row(direction: Direction, traffic: &Traffic) -> Branch {
+    ending(direction, traffic, "audit_row", audit(direction))
 }
 
 /// Returns the branch that allows the traffic of a row, and ends with these rules for all other.
@@ -319,19 +318,19 @@ fn ending(direction: Direction, traffic: &Traffic, prefix: &str, end: Vec<Rule>)
 }
 
 /// Returns the chain that decides what a pod may use of itself, or `None` if that is everything.
-pub(crate) fn hairpin(options: &EnforcerOptions, traffic: &Traffic) -> Option<Arc<Chain>> {
-    row(options, JumpTarget::Hairpin.direction(), traffic).chain
+pub(crate) fn hairpin(traffic: &Traffic) -> Option<Arc<Chain>> {
+    row(JumpTarget::Hairpin.direction(), traffic).chain
 }
 
 /// [`hairpin`] for policies in audit mode.
-pub(crate) fn audit_hairpin(options: &EnforcerOptions, traffic: &Traffic) -> Option<Arc<Chain>> {
-    audit_row(options, JumpTarget::AuditHairpin.direction(), traffic).chain
+pub(crate) fn audit_hairpin(traffic: &Traffic) -> Option<Arc<Chain>> {
+    audit_row(JumpTarget::AuditHairpin.direction(), traffic).chain
 }
 
 /// Returns the chain that denies everything. Isolated pods jump to it until their own chain exists.
-pub(crate) fn closed(options: &EnforcerOptions, direction: Direction) -> Arc<Chain> {
+pub(crate) fn closed(direction: Direction) -> Arc<Chain> {
     let comment = format!("{direction} of pods whose rules are on their way");
-    Arc::new(Chain::regular(format!("closed_{direction}"), comment, denial(options, direction)))
+    Arc::new(Chain::regular(format!("closed_{direction}"), comment, denial(direction)))
 }
 
 /// Allows these ports at the end that was connected to: the destination of a request, the source of a reply.

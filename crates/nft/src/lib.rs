@@ -47,6 +47,7 @@ mod from_pods;
 pub mod fuzzing;
 mod kernel;
 mod layout;
+mod log_shares;
 mod next_plan;
 mod node_links;
 mod octets;

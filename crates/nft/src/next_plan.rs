@@ -173,6 +173,7 @@ impl<'a> NextPlan<'a> {
             Content::Dispatch(..)
             | Content::SelfPairs(_)
             | Content::Revoked(..)
+            | Content::LogShares(_)
             | Content::Generation
             | Content::Node(_) => Vec::new(),
         }

@@ -209,12 +209,12 @@ impl Program {
         let mut out = BTreeMap::new();
         for address in next.changed_hairpins(Mode::Enforce) {
             let traffic = next.hairpin(Mode::Enforce, address);
-            let chain = traffic.and_then(|traffic| layout::hairpin(&self.options, traffic));
+            let chain = traffic.and_then(layout::hairpin);
             out.insert((JumpTarget::Hairpin, address), chain);
         }
         for address in next.changed_hairpins(Mode::Audit) {
             let traffic = next.hairpin(Mode::Audit, address);
-            let chain = traffic.and_then(|traffic| layout::audit_hairpin(&self.options, traffic));
+            let chain = traffic.and_then(layout::audit_hairpin);
             out.insert((JumpTarget::AuditHairpin, address), chain);
         }
         let changed = [Mode::Enforce, Mode::Audit].into_iter().flat_map(|mode| {
@@ -244,8 +244,7 @@ impl Program {
                     Some(chain) => chain.clone(),
                     None => {
                         let peer_set = |id: &PeerSetId| next.peer_set(*id);
-                        let options = &self.options;
-                        let layout = Layout { options, family, orientation, peer_set: &peer_set };
+                        let layout = Layout { family, orientation, peer_set: &peer_set };
                         let chain = layout.entry(id, table)?;
                         layouts.insert((id, family, orientation), chain.clone());
                         chain

@@ -324,7 +324,7 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     phases.switch.clear();
     phases.hairpin.clear();
     for direction in Direction::BOTH {
-        let closed = closed(&program.options, direction);
+        let closed = closed(direction);
         first.extend(Message::create_chain(&closed));
         phases.delete.push(vec![Message::DeleteChain(closed.name.clone())]);
     }
@@ -335,7 +335,7 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
         phases.dispatch(target).extend(replace(map, Vec::new(), elements));
     }
     for target in enforced {
-        let closed = closed(&program.options, target.direction());
+        let closed = closed(target.direction());
         for family in Family::BOTH {
             let map = program.sets.dispatch(target, family);
             let to_own_chains = expected::dispatch_elements(program, target, family);

@@ -26,6 +26,7 @@ pub(crate) use self::{
 
 use crate::{
     conntrack::FiveTuple,
+    denial::{LOG_SHARE_TIMEOUT, LOG_SHARES},
     port_owner::Mac,
     uapi::netfilter::{
         NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
@@ -256,6 +257,8 @@ pub(crate) enum Content {
     SelfPairs(Family),
     /// Revoked connections, with or without ports, in both orientations. They expire, so the plan doesn't define them.
     Revoked(Family, HasPorts),
+    /// Senders or receivers of packets that were logged lately, each with its limit. Packets fill it.
+    LogShares(Family),
     /// The number of the agent's last transaction.
     Generation,
     /// Addresses of local pods, and links of the node.
@@ -285,9 +288,18 @@ impl HasPorts {
 }
 
 impl Content {
+    /// Returns the time after which elements expire and the most elements that there may be, if they expire.
+    pub(crate) fn expiry(&self) -> Option<(Duration, u32)> {
+        match self {
+            Self::Revoked(..) => Some((REVOKED_TIMEOUT, REVOKED_SET_SIZE)),
+            Self::LogShares(_) => Some((LOG_SHARE_TIMEOUT, LOG_SHARES)),
+            _ => None,
+        }
+    }
+
     /// Returns whether the elements expire.
     pub(crate) fn expires(&self) -> bool {
-        matches!(self, Self::Revoked(..))
+        self.expiry().is_some()
     }
 }
 
@@ -460,6 +472,19 @@ pub(crate) enum Expression {
     SetRevoked,
     /// `limit rate`.
     Limit {
+        /// Packets per second.
+        rate: u64,
+        /// Packets beyond the rate.
+        burst: u32,
+    },
+    /// `update @set { ip[6] saddr limit rate … }` (or `daddr`): a limit for each address, which the set remembers.
+    LimitEach {
+        /// The family of the address.
+        family: Family,
+        /// The source address instead of the destination.
+        source: bool,
+        /// The set of [`Content::LogShares`].
+        set: Name,
         /// Packets per second.
         rate: u64,
         /// Packets beyond the rate.

@@ -20,8 +20,8 @@ use crate::{
     phases::{Phases, Step},
     program::Program,
     ruleset::{
-        Answer, Chain, Element, Expression, HasPorts, Hook, Key, Message, Outcome, PacketType,
-        REVOKED_SET_SIZE, REVOKED_TIMEOUT, Rule, SenderField, Set, TABLE, TABLE_COMMENT,
+        Answer, Chain, Element, Expression, HasPorts, Hook, Key, Message, Outcome, PacketType, Rule,
+        SenderField, Set, TABLE, TABLE_COMMENT,
     },
 };
 
@@ -134,9 +134,9 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
     if set.intervals {
         out.push_str("\t\tflags interval\n");
     }
-    if set.content.expires() {
-        _ = writeln!(out, "\t\tsize {REVOKED_SET_SIZE}\n\t\tflags dynamic,timeout");
-        _ = writeln!(out, "\t\ttimeout {}s\n\t\tgc-interval 60s", REVOKED_TIMEOUT.as_secs());
+    if let Some((timeout, size)) = set.content.expiry() {
+        _ = writeln!(out, "\t\tsize {size}\n\t\tflags dynamic,timeout");
+        _ = writeln!(out, "\t\ttimeout {}s\n\t\tgc-interval 60s", timeout.as_secs());
     }
     if let [first, rest @ ..] = elements {
         _ = write!(out, "\t\telements = {{ {}", element_of(set, first));
@@ -290,6 +290,10 @@ fn expression(expression: &Expression) -> String {
         Expression::Revoked => format!("ct label {REVOKED}"),
         Expression::SetRevoked => format!("ct label set {REVOKED}"),
         Expression::Limit { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),
+        Expression::LimitEach { family, source, set, rate, burst } => {
+            let key = end(*family, *source);
+            format!("update @{set} {{ {key} limit rate {rate}/second burst {burst} packets }}")
+        }
         Expression::Reject(Answer::Reset) => "reject with tcp reset".to_owned(),
         Expression::Reject(Answer::Prohibited) => "reject with icmpx type admin-prohibited".to_owned(),
         Expression::Log(group, prefix) => format!("log prefix {prefix:?} group {group}"),

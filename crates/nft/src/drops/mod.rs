@@ -1,7 +1,7 @@
 //! Denied packets: single packets, and counts.
 //!
-//! * [`DropEventReader`] receives single packets over nflog: addresses, ports and interfaces. Each row of a policy table logs
-//!   at most [`LOG_RATE`](crate::LOG_RATE) packets per second.
+//! * [`DropEventReader`] receives single packets over nflog: addresses, ports and interfaces. Of each sender at most
+//!   [`LOG_RATE`](crate::LOG_RATE) packets per second are logged.
 //! * [`Counters`] are exact, but contain no packets: how many each chain has dropped since it was created. [`Tally`] adds
 //!   them up across chains that come and go.
 

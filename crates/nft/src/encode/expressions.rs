@@ -214,12 +214,16 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
                 d.number(NFTA_CT_KEY, NFT_CT_LABELS).number(NFTA_CT_SREG, KEY);
             });
         }
-        Expression::Limit { rate, burst } => kernel_expression(out, "limit", |d| {
-            // The unit is one second.
-            d.put(NFTA_LIMIT_RATE, &rate.to_be_bytes()).put(NFTA_LIMIT_UNIT, &1u64.to_be_bytes());
-            d.number(NFTA_LIMIT_BURST, *burst).number(NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
-            d.number(NFTA_LIMIT_FLAGS, 0);
-        }),
+        Expression::Limit { rate, burst } => kernel_expression(out, "limit", |d| limit(d, *rate, *burst)),
+        Expression::LimitEach { family, source, set, rate, burst } => {
+            address(out, KEY, *family, *source);
+            kernel_expression(out, "dynset", |d| {
+                d.text(NFTA_DYNSET_SET_NAME, set).number(NFTA_DYNSET_OP, NFT_DYNSET_OP_UPDATE);
+                d.number(NFTA_DYNSET_SREG_KEY, KEY).nest(NFTA_DYNSET_EXPR, |e| {
+                    e.text(NFTA_EXPR_NAME, "limit").nest(NFTA_EXPR_DATA, |d| limit(d, *rate, *burst));
+                });
+            });
+        }
         Expression::Reject(answer) => kernel_expression(out, "reject", |d| {
             match answer {
                 Answer::Reset => d.number(NFTA_REJECT_TYPE, NFT_REJECT_TCP_RST),
@@ -244,6 +248,13 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
         }),
         Expression::Verdict(outcome) => immediate(out, NFT_REG_VERDICT, |data| verdict(data, outcome)),
     }
+}
+
+/// Writes a limit of packets per second.
+fn limit(out: &mut AttributeWriter, rate: u64, burst: u32) {
+    out.put(NFTA_LIMIT_RATE, &rate.to_be_bytes()).put(NFTA_LIMIT_UNIT, &1u64.to_be_bytes());
+    out.number(NFTA_LIMIT_BURST, burst).number(NFTA_LIMIT_TYPE, NFT_LIMIT_PKTS);
+    out.number(NFTA_LIMIT_FLAGS, 0);
 }
 
 fn kernel_expression(out: &mut AttributeWriter, name: &str, data: impl FnOnce(&mut AttributeWriter)) {

@@ -8,10 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{attributes::AttributeWriter, expressions};
 use crate::{
     octets::octets,
-    ruleset::{
-        Element, Key, Message, OPENER_COMMENT, REVOKED_SET_SIZE, REVOKED_TIMEOUT, Rule, Set, TABLE,
-        TABLE_COMMENT,
-    },
+    ruleset::{Element, Key, Message, OPENER_COMMENT, Rule, Set, TABLE, TABLE_COMMENT},
     uapi::{
         netfilter::{NF_ACCEPT, NFPROTO_BRIDGE, NFPROTO_INET},
         netlink::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST},
@@ -260,11 +257,11 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
     if set.verdicts {
         out.number(NFTA_SET_DATA_TYPE, NFT_DATA_VERDICT);
     }
-    if set.content.expires() {
+    if let Some((timeout, size)) = set.content.expiry() {
         out.nest(NFTA_SET_DESC, |d| {
-            d.number(NFTA_SET_DESC_SIZE, REVOKED_SET_SIZE);
+            d.number(NFTA_SET_DESC_SIZE, size);
         });
-        out.put(NFTA_SET_TIMEOUT, &(REVOKED_TIMEOUT.as_millis() as u64).to_be_bytes());
+        out.put(NFTA_SET_TIMEOUT, &(timeout.as_millis() as u64).to_be_bytes());
         out.number(NFTA_SET_GC_INTERVAL, GC_INTERVAL_MS);
     }
     if !fields.is_empty() {

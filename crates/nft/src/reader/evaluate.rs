@@ -355,6 +355,11 @@ impl Run<'_> {
             }
             // No limit applies to the first packet after an idle time.
             Operation::Counter { .. } | Operation::Limit { inverted: false, .. } => {}
+            Operation::SetUpdate { statements, .. } => {
+                return statements
+                    .iter()
+                    .try_fold(true, |so_far, statement| Ok(self.matches(statement)? && so_far));
+            }
             Operation::Log { prefix, .. } => self.evaluation.logged = Some(prefix.clone()),
             other => return Err(format!("unexpected {other:?}")),
         }

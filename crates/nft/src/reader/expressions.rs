@@ -51,6 +51,8 @@ pub enum Operation {
     Counter { packets: u64, bytes: u64 },
     /// `limit` of packets per number of seconds.
     Limit { rate: u64, seconds: u64, burst: u32, inverted: bool },
+    /// `dynset` that refreshes an element of a set, or adds one, and applies the element's own statements.
+    SetUpdate { set: String, register: u32, milliseconds: u64, statements: Vec<Operation> },
     /// `reject`. The code is that of an ICMP message, 0 with a TCP reset.
     Reject { kind: u32, code: u8 },
     /// `log`.
@@ -102,6 +104,10 @@ impl fmt::Display for Operation {
                 let over = if *inverted { "over " } else { "" };
                 write!(f, "limit {over}{rate} in {seconds} s burst {burst}")
             }
+            Self::SetUpdate { set, milliseconds, statements, .. } => {
+                let statements: Vec<String> = statements.iter().map(ToString::to_string).collect();
+                write!(f, "update {set} for {milliseconds} ms with {}", statements.join(", "))
+            }
             Self::Reject { kind, code } => write!(f, "reject kind {kind} code {code}"),
             Self::Log { group, prefix } => {
                 write!(f, "log {prefix:?}")?;
@@ -115,13 +121,14 @@ impl fmt::Display for Operation {
 
 /// Reads the list of expressions of a rule.
 pub(crate) fn operations(list: Attributes<'_>) -> Vec<Operation> {
-    list.map(|(_, element)| {
-        let element = Attributes(element);
-        let name = element.text(NFTA_EXPR_NAME).unwrap_or_default();
-        let data = element.nested(NFTA_EXPR_DATA).unwrap_or(Attributes(&[]));
-        operation(&name, data).unwrap_or(Operation::Unknown(name))
-    })
-    .collect()
+    list.map(|(_, element)| one(Attributes(element))).collect()
+}
+
+/// Reads one expression.
+fn one(element: Attributes<'_>) -> Operation {
+    let name = element.text(NFTA_EXPR_NAME).unwrap_or_default();
+    let data = element.nested(NFTA_EXPR_DATA).unwrap_or(Attributes(&[]));
+    operation(&name, data).unwrap_or(Operation::Unknown(name))
 }
 
 fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
@@ -186,6 +193,21 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             burst: data.number(NFTA_LIMIT_BURST)?,
             inverted: data.number(NFTA_LIMIT_FLAGS).unwrap_or(0) & NFT_LIMIT_F_INV != 0,
         },
+        // The agent never sends another operation, data, a flag, or more than one statement.
+        "dynset"
+            if data.number(NFTA_DYNSET_OP) == Some(NFT_DYNSET_OP_UPDATE)
+                && data.number(NFTA_DYNSET_FLAGS).unwrap_or(0) & NFT_DYNSET_F_INV == 0
+                && [NFTA_DYNSET_SREG_DATA, NFTA_DYNSET_EXPRESSIONS]
+                    .iter()
+                    .all(|k| data.get(*k).is_none()) =>
+        {
+            Operation::SetUpdate {
+                set: data.text(NFTA_DYNSET_SET_NAME)?,
+                register: data.number(NFTA_DYNSET_SREG_KEY)?,
+                milliseconds: data.get(NFTA_DYNSET_TIMEOUT).and_then(be64).unwrap_or(0),
+                statements: data.nested(NFTA_DYNSET_EXPR).map(one).into_iter().collect(),
+            }
+        }
         "reject" => Operation::Reject {
             kind: data.number(NFTA_REJECT_TYPE)?,
             code: data.get(NFTA_REJECT_ICMP_CODE).and_then(|code| code.first().copied()).unwrap_or(0),

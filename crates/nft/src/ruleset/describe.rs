@@ -135,6 +135,7 @@ impl Content {
             }
             Self::SelfPairs(family) => format!("{family} isolated pods, each with itself"),
             Self::Revoked(family, _) => format!("{family} revoked connections"),
+            Self::LogShares(family) => format!("{family} shares of the log"),
             Self::Generation => "transaction number".to_owned(),
             Self::Node(NodeSet::Local(family)) => format!("{family} addresses of local pods"),
             Self::Node(NodeSet::Refusing(family)) => {

@@ -23,6 +23,8 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("denied_packets_are_reported_with_their_headers", reported),
         trial("a_flood_is_counted_exactly_and_logged_within_the_limit", flood),
+        trial("a_flood_by_one_pod_leaves_the_log_to_its_neighbors", fair_shares),
+        trial("packets_with_many_sources_have_one_share", many_sources),
         trial("a_slow_reader_receives_the_number_of_lost_events", slow),
         trial("a_group_has_one_reader", one_reader),
     ]
@@ -40,6 +42,7 @@ fn silent(pods: &[IpAddr]) -> NodePlan {
     NodePlan {
         egress: pods.iter().map(|pod| (*pod, id)).collect(),
         tables: BTreeMap::from([(id, table)]),
+        local: pods.iter().copied().collect(),
         ..NodePlan::default()
     }
 }
@@ -133,6 +136,69 @@ fn flood() {
     }
     let most = u64::from(LOG_BURST) + palisade_nft::LOG_RATE * seconds;
     assert!(reported >= u64::from(LOG_BURST) && reported <= most, "{reported} of at most {most}");
+    enforcer.remove().unwrap();
+}
+
+/// Returns the packets that are logged until no more come.
+fn logged(reader: &mut DropEventReader) -> Vec<DroppedPacket> {
+    let mut packets = Vec::new();
+    while reader.wait(Duration::from_millis(300)).unwrap() {
+        while let Some(event) = reader.read().unwrap() {
+            let DropEvent::Dropped(packet) = event else { panic!("{event:?}") };
+            packets.push(packet);
+        }
+    }
+    packets
+}
+
+fn fair_shares() {
+    loopback_up();
+    for (flood, quiet, peer) in [("127.0.0.1", "127.0.0.3", "127.0.0.2"), ("fd00::1", "fd00::3", "fd00::2")] {
+        let [flood, quiet, peer]: [IpAddr; 3] = [flood, quiet, peer].map(|a| a.parse().unwrap());
+        for address in [flood, quiet, peer] {
+            if let IpAddr::V6(address) = address {
+                address_on_loopback(address);
+            }
+        }
+        let mut enforcer = start(&[flood, quiet]);
+        let mut reader = DropEventReader::open(group()).unwrap();
+        let [flooding, calm] = [flood, quiet].map(|pod| UdpSocket::bind((pod, 0)).unwrap());
+        let began = std::time::Instant::now();
+        for _ in 0..20_000 {
+            flooding.send_to(b"x", (peer, 53)).unwrap();
+        }
+        calm.send_to(b"x", (peer, 54)).unwrap();
+        let seconds = began.elapsed().as_secs() + 1;
+        let packets = logged(&mut reader);
+        let of = |pod: IpAddr| packets.iter().filter(|packet| packet.headers.source == pod).count() as u64;
+        assert_eq!(of(quiet), 1, "the neighbor");
+        let most = u64::from(LOG_BURST) + palisade_nft::LOG_RATE * seconds;
+        assert!(of(flood) >= u64::from(LOG_BURST) && of(flood) <= most, "{} of at most {most}", of(flood));
+        let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
+        assert_eq!(counts.egress, 20_001, "each is counted");
+        enforcer.remove().unwrap();
+    }
+}
+
+/// Addresses that are not those of pods may be forged: each would have a share, and fill the set.
+fn many_sources() {
+    loopback_up();
+    let (pod, peer) = (IpAddr::from([127, 0, 0, 1]), IpAddr::from([127, 0, 0, 2]));
+    let forged: Vec<IpAddr> = (0..2_000_u16).map(|n| [127, 1, (n >> 8) as u8, n as u8].into()).collect();
+    let all: Vec<IpAddr> = forged.iter().copied().chain([pod]).collect();
+    let mut plan = silent(&all);
+    plan.local = [pod].into();
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
+    let mut reader = DropEventReader::open(group()).unwrap();
+    let began = std::time::Instant::now();
+    for source in forged {
+        UdpSocket::bind((source, 0)).unwrap().send_to(b"x", (peer, 53)).unwrap();
+    }
+    UdpSocket::bind((pod, 0)).unwrap().send_to(b"x", (peer, 54)).unwrap();
+    let most = u64::from(LOG_BURST) + palisade_nft::LOG_RATE * (began.elapsed().as_secs() + 1);
+    let packets = logged(&mut reader);
+    assert_eq!(packets.iter().filter(|packet| packet.headers.source == pod).count(), 1);
+    assert!(packets.len() as u64 <= most + 1, "{} of at most {most}", packets.len());
     enforcer.remove().unwrap();
 }
 

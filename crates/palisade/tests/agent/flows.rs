@@ -101,6 +101,33 @@ fn drops_are_flows_with_the_reason_that_explain_gives() {
     agent.stop();
 }
 
+/// The kernel logs a limited number of packets: each sender has its own share.
+#[test]
+fn a_flood_by_one_pod_does_not_hide_a_single_drop_of_another() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("nobody"));
+    let agent = stage.agent(&[]);
+    agent.until("agent is ready");
+    let send = "while :; do echo x > /dev/udp/10.244.7.1/9; done";
+    let mut flood = palisade(stage.dir.path());
+    let flood =
+        Running::of(flood.args(["lab", "exec", "shop/other", "--", "timeout", "60", "bash", "-c", send]));
+    for _ in 0..300 {
+        let text = run(&mut stage.flows(&["--from", "shop/other", "--port", "9/udp"]), 0);
+        if text.contains("without a record") {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let lost = run(&mut stage.flows(&["--from", "shop/other"]), 0);
+    assert!(lost.contains("without a record"), "no flood: {lost}");
+    assert!(!stage.answers("web", "db:5432"));
+    let follower = Running::of(&mut stage.flows(&["-f", "--from", "shop/web"]));
+    follower.until("shop/web");
+    drop(flood);
+    agent.stop();
+}
+
 #[test]
 fn flows_that_cannot_be_shown_are_an_error_that_says_why() {
     let stage = Stage::new();

@@ -56,7 +56,7 @@ fn flows_of_a_file_are_filtered_and_followed() {
     }
     for (query, reason) in [
         ("?port=x", "port: \"x\" is not a port"),
-        ("?verdict=lost", "neither `dropped` nor `audited`"),
+        ("?verdict=lost", "none of `forwarded`, `dropped` and `audited`"),
         ("?from=a", "is not a pod"),
         ("?after=x", "no number"),
         ("?until=1", "unknown parameter `until`"),
