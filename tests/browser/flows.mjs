@@ -36,6 +36,24 @@ export const shows = async (page, place) => {
   check(`${place}: a flow leads to what decides`, page.url().includes("from=staging%2Fdeployment%2Ffrontend"), page.url());
   await page.goBack();
   await rows.first().waitFor();
+  // An address outside.
+  const outside = rows.filter({ hasText: "203.0.113.7" });
+  await outside.getByRole("link", { name: "Why" }).click();
+  await page.locator("#why section").first().waitFor();
+  check(`${place}: an address outside leads to what decides`, page.url().includes("from=203.0.113.7"), page.url());
+  await page.locator(".walk").first().waitFor();
+  check(`${place}: edits that allow it are shown`, (await page.textContent("main")).includes("Edits that allow it"), await page.textContent("main"));
+  await page.goBack();
+  await rows.first().waitFor();
+};
+
+// The Overview of the same pages: what was dropped in the last hour of the recorded flows.
+export const counted = async (page, place) => {
+  const card = page.locator(".card", { has: page.getByRole("heading", { name: "shop", exact: true }) });
+  await card.getByText("Packets in the last hour").waitFor();
+  check(`${place}: drops are on the card of their namespace`, /3 dropped, 3 audited/.test(await card.textContent()), await card.textContent());
+  const other = page.locator(".card", { has: page.getByRole("heading", { name: "monitoring", exact: true }) });
+  check(`${place}: a namespace without drops`, (await other.textContent()).includes("none dropped"), await other.textContent());
 };
 
 // A filter that can't be read. The browser logs the answer as an error.

@@ -160,6 +160,7 @@ await inspect(shop, "why-nobody", "/why?from=nobody&to=shop%2Fdeployment%2Fbacke
 await inspect(shop, "try-new", "/try", attempt.adds);
 await inspect(shop, "try-edit", "/try?policy=NetworkPolicy+shop%2Fbackend-from-frontend", attempt.edits);
 await inspect(shop, "flows", "/flows", flows.shows);
+await inspect(shop, "drops", "/overview", flows.counted);
 {
   const { page, close } = await open(shop, { hash: "/flows?port=nothing" });
   await flows.refuses(page);

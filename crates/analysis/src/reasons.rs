@@ -1,28 +1,28 @@
 //! The reasons for all connections of an answer: which rules allow them, or which policies deny them.
 //!
 //! Pairs of ends with the same policies and the same peers have the same reasons, so each is worked out once: for each
-//! set of policies and class of peers, one walk through the policies.
+//! set of policies, and each set of their peers that a class of ends may match, one walk through the policies.
 
 mod walks;
 
 use std::{cell::RefCell, collections::HashMap, rc::Rc};
 
 use palisade_policy::{
-    Cluster, Direction, Family, Name, ObjectKey, PolicyKey, Traffic, Verdict, walk::Decider,
+    Cluster, Direction, Family, Name, ObjectKey, Policy, PolicyKey, Traffic, Verdict, walk::Decider,
 };
 
 use crate::{
     classes::ClassId,
     connections::{Connections, TrafficKey},
     end::{ConnectionEnd, WorkloadPods},
-    families::Families,
+    families::{Families, index},
     fold::EdgeLabels,
     numbering::Numbering,
     reach::UnitId,
     representative::Representatives,
 };
 
-use walks::{DecidedPart, DeciderId, Walks};
+use walks::{DecidedPart, DeciderId, Subject, WalkKey, Walks};
 
 /// What decides the traffic of an edge in each direction, sorted, none twice. For denied traffic, only what denies it.
 /// Both are empty for what the ingress controller forwards.
@@ -190,20 +190,71 @@ impl<'c> Reasoner<'c> {
         direction: Direction,
         family: Family,
     ) -> Option<Rc<[DecidedPart]>> {
-        let (subject, peer) = if direction == Direction::Egress { (from, to) } else { (to, from) };
-        let own_node = matches!(peer.member, ConnectionEnd::OwnNode(_));
-        let key = (subject.unit, direction, peer.classes, own_node, family);
-        if let Some(known) = self.walks.borrow().find(&key) {
-            return Some(known);
-        }
         // A pod has no connection to itself that policies decide, but the pods of a workload have one to each other.
         let target = match &to.other {
             Some(other) if from.member == to.member => other,
+            None if from.member == to.member && matches!(to.member, ConnectionEnd::Pod { .. }) => {
+                return None;
+            }
             _ => &to.member,
         };
+        let (subject, peer) = if direction == Direction::Egress { (from, to) } else { (to, from) };
+        let key = self.walk_key(subject, peer, direction, family)?;
+        if let Some(known) = self.walks.borrow().find(&key) {
+            return Some(known);
+        }
         let (source, target) = self.representatives.pair(&from.member, target, family)?;
         let walk = self.representatives.walk(&source, &target, direction, &Traffic::all());
         Some(self.walks.borrow_mut().add(key, walk.parts))
+    }
+
+    /// Returns what is equal for members between which policies decide alike; `None` if they don't share the family.
+    fn walk_key(
+        &self,
+        subject: &Sample,
+        peer: &Sample,
+        direction: Direction,
+        family: Family,
+    ) -> Option<WalkKey> {
+        let own = match &peer.member {
+            ConnectionEnd::OwnNode(_) => Some(true),
+            ConnectionEnd::Nodes(_) => Some(false),
+            _ => None,
+        };
+        if let Some(own) = own {
+            return Some(WalkKey::Node {
+                subject: subject.unit,
+                classes: peer.classes,
+                own,
+                direction,
+                family,
+            });
+        }
+        subject.classes[index(family)]?;
+        let class = peer.classes[index(family)]?;
+        let rules = self.subject(subject, direction);
+        let at = || self.representatives.of(&peer.member, family).next();
+        let peers = self
+            .walks
+            .borrow_mut()
+            .seen_by(&rules, class, |entry| at().is_some_and(|at| self.representatives.is_peer(entry, &at)));
+        Some(WalkKey::Alike { subject: rules.number, peers, direction, family })
+    }
+
+    /// Returns what walks depend on at the side of a subject.
+    fn subject(&self, sample: &Sample, direction: Direction) -> Rc<Subject> {
+        if let Some(known) = self.walks.borrow().subject(sample.unit, direction) {
+            return known;
+        }
+        let pod = match &sample.member {
+            ConnectionEnd::Pod { key, .. } => self.cluster.pods.get(key),
+            _ => None,
+        };
+        let selecting = pod.into_iter().flat_map(|pod| self.representatives.selecting(pod));
+        let policies: Vec<&Policy> =
+            selecting.filter(|policy| policy.rules(direction).is_some()).map(|policy| &**policy).collect();
+        let ports = pod.map_or(&[][..], |pod| &pod.ports);
+        self.walks.borrow_mut().add_subject(sample.unit, direction, &policies, ports)
     }
 
     /// Returns what decides `traffic` in a direction, sorted; `None` if no pair of addresses can have it.

@@ -2,14 +2,14 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     sync::Arc,
 };
 
 use palisade_policy::{
-    Cluster, Deciding, Direction, Endpoint, Family, Name, NamespaceMatch, ObjectKey, Pod, Pods, Policy,
-    Traffic,
+    Cluster, Deciding, Direction, Endpoint, Family, Name, NamespaceMatch, ObjectKey, Peer, Pod, Pods, Policy,
+    PolicyKey, Traffic,
     walk::{Walk, walk},
 };
 
@@ -94,8 +94,17 @@ impl<'c> Representatives<'c> {
     /// Returns a cluster with only the policies that select a pod.
     fn reduced_cluster(&self, key: &ObjectKey) -> Cluster {
         let Some(pod) = self.cluster.pods.get(key) else { return Cluster::default() };
-        let policies = self.selecting(pod).map(|policy| (policy.key.clone(), Arc::clone(policy))).collect();
-        Cluster { policies, ..Cluster::default() }
+        let policies: BTreeMap<PolicyKey, Arc<Policy>> =
+            self.selecting(pod).map(|policy| (policy.key.clone(), Arc::clone(policy))).collect();
+        let rules = policies
+            .values()
+            .flat_map(|policy| Direction::BOTH.into_iter().filter_map(|direction| policy.rules(direction)))
+            .flatten();
+        let named = rules
+            .flat_map(|rule| rule.peers.iter().flatten())
+            .any(|entry| matches!(entry.peer, Peer::DomainName(_)));
+        let learned = if named { self.cluster.learned.clone() } else { BTreeMap::new() };
+        Cluster { policies, learned, ..Cluster::default() }
     }
 
     /// Iterates over the policies that select a pod.
@@ -104,6 +113,23 @@ impl<'c> Representatives<'c> {
         let own = self.by_namespace.get(&pod.key.namespace).into_iter().flatten();
         let all = own.chain(&self.cluster_wide).copied();
         all.filter(move |p| p.subject.matches(&pod.key.namespace, labels, &pod.labels))
+    }
+
+    /// Returns whether a peer of a rule matches an endpoint, as [`walk`] has it.
+    pub(crate) fn is_peer(&self, peer: &Peer, at: &Endpoint) -> bool {
+        match (peer, at) {
+            (Peer::Pods(choice), Endpoint::Pod { key, .. }) => {
+                let labels = self.cluster.namespaces.get(&key.namespace).map(|n| &n.labels);
+                let pod = self.cluster.pods.get(key).filter(|pod| pod.is_running());
+                pod.is_some_and(|pod| choice.matches(&key.namespace, labels, &pod.labels))
+            }
+            (Peer::Block(block), at) => block.contains(at.address()),
+            (Peer::DomainName(pattern), at) => self.cluster.is_learned(pattern, at.address()),
+            (Peer::Nodes(selector), Endpoint::Node { name, .. }) => {
+                self.cluster.nodes.get(name).is_some_and(|node| selector.matches(&node.labels))
+            }
+            (Peer::Pods(_) | Peer::Nodes(_), _) => false,
+        }
     }
 
     /// Returns an address of each end, such that the connection between them is of the kind that the ends describe:

@@ -145,6 +145,7 @@ fn reasons_are_those_of_each_pair() {
     for denied in [false, true] {
         hold(cases(60), &Shape::strange(), |cluster, _| agrees(cluster, denied));
         hold(cases(60), &Shape::tiered(), |cluster, _| agrees(cluster, denied));
+        hold(cases(60), &Shape::with_domain_names(), |cluster, _| agrees(cluster, denied));
     }
 }
 

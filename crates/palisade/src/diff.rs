@@ -20,6 +20,8 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
+#[cfg(feature = "ui")]
+use palisade_analysis::diff::diff_while;
 use palisade_analysis::{ControllerRoutes, DiffSide, UndecidedChange, diff::diff_with_future_pods};
 use palisade_manifest::{Code, Loaded, Note};
 
@@ -148,10 +150,27 @@ pub(crate) fn run(arguments: &Diff) -> Result<Outcome> {
 
 /// Compares two sides.
 pub(crate) fn compared(sides: Sides, routes: &[ControllerRoutes; 2]) -> Comparison {
-    let Sides { sides, missing, mut notes, .. } = sides;
-    let side = |side: usize| DiffSide { cluster: &sides[side].cluster, routes: Some(&routes[side]) };
+    let side = |side: usize| DiffSide { cluster: &sides.sides[side].cluster, routes: Some(&routes[side]) };
     let difference =
         output::with_progress("comparing all connections", || diff_with_future_pods(side(0), side(1)));
+    judged(sides, difference)
+}
+
+/// As [`compared`], for as long as the result is wanted: see [`diff_while`].
+#[cfg(feature = "ui")]
+pub(crate) fn compared_while(
+    sides: Sides,
+    routes: &[ControllerRoutes; 2],
+    is_wanted: &dyn Fn() -> bool,
+) -> Option<Comparison> {
+    let side = |side: usize| DiffSide { cluster: &sides.sides[side].cluster, routes: Some(&routes[side]) };
+    let difference = diff_while(side(0), side(1), is_wanted)?;
+    Some(judged(sides, difference))
+}
+
+/// Returns a difference with what could not be decided.
+fn judged(sides: Sides, difference: palisade_analysis::Diff) -> Comparison {
+    let Sides { sides, missing, mut notes, .. } = sides;
     if sides.iter().all(|side| side.cluster.pods.is_empty()) && !difference.is_same() {
         let text =
             "neither side has pods or workloads: compared by what policies allow to pods that may exist";

@@ -1,6 +1,6 @@
 // Questions to the server. docs/ui.md describes them; the schemas of the answers are those of the verbs.
 import { takeToken } from "./token";
-import type { Describe, Explain, Flows, Labels, PolicyText, Report, State, Trial } from "./schema";
+import type { Describe, Drops, Explain, Flows, Labels, PolicyText, Report, State, Trial } from "./schema";
 
 const token = takeToken();
 
@@ -49,3 +49,4 @@ export const getPolicy = async (name: string, signal: AbortSignal): Promise<Poli
 export const postTry = async (page: string, text: string, replaces: string, signal: AbortSignal): Promise<Trial> =>
   (await ask("try", {}, signal, { page, text, ...(replaces ? { replaces } : {}) })).json();
 export const getFlows = async (parameters: Record<string, string>, signal: AbortSignal): Promise<Flows> => (await ask("flows", parameters, signal)).json();
+export const getDrops = async (parameters: Record<string, string>, signal: AbortSignal): Promise<Drops> => (await ask("drops", parameters, signal)).json();

@@ -49,9 +49,9 @@ export const questionOf = (record: FlowRecord): { from: string; to: string } => 
   return { from: endQuestion(record.source), to: `${address}${port}` };
 };
 
-// The end of the matrix to which an end of a record belongs.
+// The end of the matrix to which an end of a record belongs; an address outside and a node are asked about as such.
 export const endOf = (model: Model, end: FlowEnd): string | undefined => {
-  if (!end.pod) return undefined;
+  if (!end.pod) return endQuestion(end);
   const { namespace, name } = end.pod;
   const ids = [...(end.workload ? [`${namespace}/${end.workload.kind.toLowerCase()}/${end.workload.name}`] : []), `${namespace}/pod/${name}`, `namespace ${namespace}`];
   return ids.find((id) => model.find(id) !== undefined);

@@ -132,6 +132,15 @@ export interface Report {
   incomplete?: Incomplete[];
 }
 
+// What policies of each namespace dropped in the hour before `until`; `until` is null if nothing is known.
+export interface Drops {
+  from: "agents" | "file" | "nowhere";
+  number: number;
+  until: string | null;
+  at_least: boolean;
+  namespaces: { name: string; dropped: number; audited: number }[];
+}
+
 export interface Entry {
   matches: boolean;
   wants: string;

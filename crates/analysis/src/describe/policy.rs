@@ -131,7 +131,9 @@ pub fn describe_policy(cluster: &Cluster, key: &PolicyKey) -> Option<PolicyDescr
     let exposure_without = Direction::BOTH.map(|direction| {
         exposure_change([cluster, &without], &subjects, direction, &ExposureOptions::default())
     });
-    let host_network = cluster.pods.values().filter(|pod| pod.host_network && selects(cluster, policy, pod));
+    let subject = &policy.subject;
+    let host_network =
+        candidates(cluster, subject).filter(|pod| pod.host_network && matches(cluster, subject, pod));
     Some(PolicyDescription {
         selects: selected_workloads(cluster, policy),
         host_network: host_network.map(|pod| pod.key.clone()).collect(),
@@ -154,8 +156,12 @@ fn matches(cluster: &Cluster, choice: &PodMatch, pod: &Pod) -> bool {
     choice.matches(&pod.key.namespace, labels, &pod.labels)
 }
 
-fn selects(cluster: &Cluster, policy: &Policy, pod: &Pod) -> bool {
-    matches(cluster, &policy.subject, pod)
+/// Iterates over the pods among which are all that a selector matches, sorted.
+fn candidates<'c>(cluster: &'c Cluster, choice: &'c PodMatch) -> Box<dyn Iterator<Item = &'c Pod> + 'c> {
+    match &choice.namespaces {
+        NamespaceMatch::Named(name) => Box::new(cluster.pods.in_namespace(name)),
+        NamespaceMatch::Selected(_) => Box::new(cluster.pods.values()),
+    }
 }
 
 /// Returns the running pods that a policy selects, by workload.
@@ -163,7 +169,7 @@ pub(super) fn selected_workloads(cluster: &Cluster, policy: &Policy) -> Vec<Work
     workloads_of(cluster, &policy.subject)
 }
 
-/// Returns the running pods that a selector matches, by workload, sorted. `O(pods)`.
+/// Returns the running pods that a selector matches, by workload, sorted. `O(pods)`; of a namespace if it names one.
 #[must_use]
 pub fn workloads_of(cluster: &Cluster, choice: &PodMatch) -> Vec<WorkloadPods> {
     type Workload = (Name, Name, Name);
@@ -175,7 +181,7 @@ pub fn workloads_of(cluster: &Cluster, choice: &PodMatch) -> Vec<WorkloadPods> {
         (pod.key.namespace.clone(), name, kind)
     };
     let mut found: BTreeMap<Workload, (Vec<Name>, bool)> = BTreeMap::new();
-    for pod in cluster.pods.values().filter(|p| p.is_running()) {
+    for pod in candidates(cluster, choice).filter(|p| p.is_running()) {
         let selected = matches(cluster, choice, pod);
         let (pods, whole) = found.entry(workload_of(pod)).or_insert_with(|| (Vec::new(), true));
         *whole &= selected;
@@ -231,8 +237,8 @@ impl<'c> IdleParts<'c> {
     }
 
     fn selected(&self) -> impl Iterator<Item = &'c Pod> {
-        let (cluster, policy) = (self.cluster, self.policy);
-        cluster.pods.values().filter(move |pod| pod.is_running() && selects(cluster, policy, pod))
+        let (cluster, subject) = (self.cluster, &self.policy.subject);
+        candidates(cluster, subject).filter(move |pod| pod.is_running() && matches(cluster, subject, pod))
     }
 
     /// Adds the peers and ports of a rule that match nothing that exists.
@@ -272,7 +278,7 @@ impl<'c> IdleParts<'c> {
         if PodSet::of(choice).is_none() {
             return Some(IdleReason::Contradiction(choice.clone()));
         }
-        let all = || self.cluster.pods.values().filter(|pod| matches(self.cluster, choice, pod));
+        let all = || candidates(self.cluster, choice).filter(|pod| matches(self.cluster, choice, pod));
         if all().any(Pod::is_running) {
             return None;
         }

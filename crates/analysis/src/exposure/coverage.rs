@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use palisade_policy::{
-    Cluster, Deciding, Direction, LabelSet, LabelValues, Origin, Peer, Policy, PolicyKey, PortEntry, Rule,
-    Tier,
+    Cluster, Deciding, Direction, LabelSet, LabelValues, NamespaceMatch, Origin, Peer, Policy, PolicyKey,
+    PortEntry, Rule, Tier,
 };
 
 use super::{
@@ -113,10 +113,19 @@ fn others<'c>(cluster: &'c Cluster, policy: &Policy, direction: Direction, world
         other.key != policy.key
             && other.tier == policy.tier
             && other.rules(direction).is_some()
+            && may_select_all(&other.subject.namespaces, &policy.subject.namespaces)
             && (policy.tier == Tier::Developer || Policy::precedence(other, policy).is_lt())
             && subject(other).is_some_and(|set| world.is_subset(&own, &set))
     };
     cluster.deciding(Deciding::Enforced).map(|p| &**p).filter(counts).collect()
+}
+
+/// Returns whether namespaces may contain others. It is quickly seen that one does not contain another.
+fn may_select_all(all: &NamespaceMatch, own: &NamespaceMatch) -> bool {
+    match (all, own) {
+        (NamespaceMatch::Named(a), NamespaceMatch::Named(b)) => a == b,
+        _ => true,
+    }
 }
 
 fn pieces(rule: &Rule, ports: &Ports<'_>, world: &World) -> Vec<Piece> {

@@ -3,16 +3,37 @@
 use std::{collections::HashMap, rc::Rc};
 
 use palisade_policy::{
-    Direction, Family, PolicyKey, Traffic, Verdict,
+    ContainerPort, Direction, Family, Peer, Policy, PolicyKey, PortMatch, Traffic, Verdict,
     walk::{Decider, Part},
 };
 
-use crate::{classes::ClassId, reach::UnitId};
+use crate::{classes::ClassId, numbering::Numbering, reach::UnitId};
 
 /// The number of a decider of one direction.
 pub(super) type DeciderId = u32;
-/// A subject with a class of its peers, in a family.
-pub(super) type WalkKey = (UnitId, Direction, [Option<ClassId>; 2], bool, Family);
+/// A subject with some of its peers, in a family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum WalkKey {
+    /// Subjects with equal rules, and peers that the rules see alike.
+    Alike { subject: u32, peers: u32, direction: Direction, family: Family },
+    /// A class of nodes: whether there is such a pair depends on where the subject runs.
+    Node { subject: UnitId, classes: [Option<ClassId>; 2], own: bool, direction: Direction, family: Family },
+}
+
+/// What a walk depends on at the side of the subject.
+pub(super) struct Subject {
+    pub(super) number: u32,
+    /// The numbers of the peers of its rules.
+    peers: Vec<u32>,
+    /// Whether rules name ports of its peers.
+    names_ports: bool,
+}
+
+/// What distinguishes one subject from another: its policies in a direction, and its ports, if rules may name them.
+type SubjectKey = (Direction, Vec<PolicyKey>, Vec<ContainerPort>);
+/// What the rules of a subject see of a class: which of their peers match it, and the class itself if they name its ports.
+type Seen = (u32, Vec<bool>, Option<ClassId>);
+
 /// What distinguishes one decider from another.
 type DeciderKey = (Direction, u8, Vec<PolicyKey>, usize);
 
@@ -29,9 +50,69 @@ pub(super) struct Walks {
     parts: HashMap<WalkKey, Rc<[DecidedPart]>>,
     numbers: HashMap<DeciderKey, DeciderId>,
     deciders: Vec<(DeciderKey, Decider)>,
+    subjects: HashMap<(UnitId, Direction), Rc<Subject>>,
+    subject_numbers: Numbering<SubjectKey>,
+    peers: Numbering<Peer>,
+    matches: HashMap<(u32, ClassId), bool>,
+    seen: Numbering<Seen>,
+    /// By subject and class.
+    seen_by: HashMap<(u32, ClassId), u32>,
 }
 
 impl Walks {
+    /// Returns the subject of a unit, if it is known.
+    pub(super) fn subject(&self, unit: UnitId, direction: Direction) -> Option<Rc<Subject>> {
+        self.subjects.get(&(unit, direction)).cloned()
+    }
+
+    /// Keeps the subject of a unit: the policies that select it and have rules in this direction, in order, and its ports.
+    pub(super) fn add_subject(
+        &mut self,
+        unit: UnitId,
+        direction: Direction,
+        policies: &[&Policy],
+        ports: &[ContainerPort],
+    ) -> Rc<Subject> {
+        let rules = || policies.iter().filter_map(|policy| policy.rules(direction)).flatten();
+        let named = rules()
+            .flat_map(|rule| rule.ports.iter().flatten())
+            .any(|entry| matches!(entry.port, PortMatch::Named { .. }));
+        // Ports are those of the destination.
+        let own = if named && direction == Direction::Ingress { ports.to_vec() } else { Vec::new() };
+        let keys = policies.iter().map(|policy| policy.key.clone()).collect();
+        let entries = rules().flat_map(|rule| rule.peers.iter().flatten());
+        let mut peers: Vec<u32> = entries.map(|entry| self.peers.number(entry.peer.clone())).collect();
+        peers.sort_unstable();
+        peers.dedup();
+        let subject = Rc::new(Subject {
+            number: self.subject_numbers.number((direction, keys, own)),
+            peers,
+            names_ports: named && direction == Direction::Egress,
+        });
+        self.subjects.insert((unit, direction), Rc::clone(&subject));
+        subject
+    }
+
+    /// Returns a number that is equal for classes that the rules of a subject see alike. `is_match` is asked for a peer of its
+    /// rules at most once for each class.
+    pub(super) fn seen_by(
+        &mut self,
+        subject: &Subject,
+        class: ClassId,
+        is_match: impl Fn(&Peer) -> bool,
+    ) -> u32 {
+        if let Some(known) = self.seen_by.get(&(subject.number, class)) {
+            return *known;
+        }
+        let (peers, matches) = (&self.peers, &mut self.matches);
+        let mut is_match =
+            |peer: &u32| *matches.entry((*peer, class)).or_insert_with(|| is_match(peers.get(*peer)));
+        let matching = subject.peers.iter().map(&mut is_match).collect();
+        let seen = self.seen.number((subject.number, matching, subject.names_ports.then_some(class)));
+        self.seen_by.insert((subject.number, class), seen);
+        seen
+    }
+
     /// Returns the parts of a walk, if it was done.
     pub(super) fn find(&self, walk: &WalkKey) -> Option<Rc<[DecidedPart]>> {
         self.parts.get(walk).cloned()
@@ -39,7 +120,7 @@ impl Walks {
 
     /// Keeps the parts of a walk.
     pub(super) fn add(&mut self, walk: WalkKey, parts: Vec<Part>) -> Rc<[DecidedPart]> {
-        let direction = walk.1;
+        let (WalkKey::Alike { direction, .. } | WalkKey::Node { direction, .. }) = walk;
         let decided = parts.into_iter().map(|Part { traffic, verdict, decider }| DecidedPart {
             traffic,
             verdict,

@@ -123,6 +123,9 @@ impl Api {
             "flows" => {
                 self.flows.answer(&query).await.map(|text| Reply::new(StatusCode::OK, JSON, text.into()))
             }
+            "drops" => {
+                self.flows.drops(&query).await.map(|text| Reply::new(StatusCode::OK, JSON, text.into()))
+            }
             "labels" => self.labels(&query).await,
             "policy" => self.policy(&query).await,
             "source" => self.source(&query).await,

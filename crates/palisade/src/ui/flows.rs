@@ -8,6 +8,7 @@
 
 #[cfg(feature = "live")]
 mod agents;
+mod drops;
 mod file;
 mod log;
 
@@ -18,10 +19,11 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result};
+use jiff::Timestamp;
 use palisade_flow::{Filter, Record, Verdict};
 use serde::Serialize;
 
@@ -30,6 +32,7 @@ use crate::{
     inputs::stamp::{PERIOD, Stamp},
     output::Encoding,
 };
+use drops::JsonDrops;
 use log::{FlowLog, Node};
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
@@ -129,14 +132,7 @@ impl Flows {
     pub(super) async fn answer(&self, query: &Query<'_>) -> Result<String, String> {
         query.only(&["after", "from", "to", "pod", "namespace", "verdict", "policy", "port"])?;
         let filter = filter(query)?;
-        let after = query.optional("after")?;
-        let after = after.map(|text| text.parse().map_err(|_| format!("after: `{text}` is no number")));
-        let after = after.transpose()?.unwrap_or(0);
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
-        self.asked.store(now, Ordering::Relaxed);
-        if after > 0 {
-            self.log.changed(after, WAIT).await;
-        }
+        let after = self.new_since(query).await?;
         let answer = self.log.answer(&filter, after);
         let nodes = answer.nodes.iter().map(|(name, node)| JsonNode { name, node }).collect();
         let json = JsonFlows {
@@ -150,6 +146,34 @@ impl Flows {
             nodes,
         };
         Encoding::Json.encode(&json).map_err(|error| format!("{error:#}"))
+    }
+}
+
+impl Flows {
+    /// Answers with what the policies of each namespace dropped in the last hour: at once, or as soon as there is something new
+    /// since `after`.
+    ///
+    /// # Errors
+    /// When a parameter can't be read.
+    pub(super) async fn drops(&self, query: &Query<'_>) -> Result<String, String> {
+        query.only(&["after"])?;
+        self.new_since(query).await?;
+        let now = Timestamp::try_from(SystemTime::now()).map_err(|error| format!("the clock: {error}"))?;
+        let json = JsonDrops::new(&self.log, self.origin, now);
+        Encoding::Json.encode(&json).map_err(|error| format!("{error:#}"))
+    }
+
+    /// Notes that a page asks, and waits until there is something new since the answer that it names, which is returned.
+    async fn new_since(&self, query: &Query<'_>) -> Result<u64, String> {
+        let after = query.optional("after")?;
+        let after = after.map(|text| text.parse().map_err(|_| format!("after: `{text}` is no number")));
+        let after = after.transpose()?.unwrap_or(0);
+        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
+        self.asked.store(now, Ordering::Relaxed);
+        if after > 0 {
+            self.log.changed(after, WAIT).await;
+        }
+        Ok(after)
     }
 }
 

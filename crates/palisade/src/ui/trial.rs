@@ -69,7 +69,7 @@ struct JsonPatch {
 #[error("a newer attempt replaced this one")]
 pub(super) struct Superseded;
 
-/// Evaluates an attempt. `is_wanted` is asked between the steps.
+/// Evaluates an attempt. `is_wanted` is asked between the steps, and while connections are compared.
 ///
 /// # Errors
 /// [`Superseded`], and when the policy to be replaced does not exist.
@@ -114,7 +114,7 @@ pub(super) fn evaluate(
         notes: Vec::new(),
     };
     let routes = diff::routes(&source.arguments.controller, &sides)?;
-    let comparison = diff::compared(sides, &routes);
+    let comparison = diff::compared_while(sides, &routes, is_wanted).ok_or(Superseded)?;
     proceed()?;
     trial.consequences = Some(diff::consequences(&comparison));
     let document = replaced.and_then(|policy| document(world, policy));

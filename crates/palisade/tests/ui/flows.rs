@@ -94,3 +94,56 @@ fn without_a_file_or_a_cluster_there_are_no_flows() {
         assert!(err.contains(file), "{err}");
     }
 }
+
+/// Of a file, the hour ends with its latest record. Packets count for the pod whose policies decided.
+#[test]
+fn drops_of_the_last_hour_are_counted_by_namespace() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("flows.json");
+    let old = json!({"time": "2026-11-28T08:59:59Z"});
+    let sent = json!({"direction": "egress", "source": {"address": "10.0.0.9", "pod": {"kind": "Pod", "namespace": "staging", "name": "a"}}});
+    let outside = json!({"destination": {"address": "192.0.2.1"}});
+    let with = |record: Value, more: &Value| {
+        let mut record = record;
+        record.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        record
+    };
+    let records = [
+        with(record(1, "dropped", 80), &old),
+        record(2, "dropped", 80),
+        record(3, "dropped", 81),
+        record(4, "audited", 80),
+        with(record(5, "dropped", 80), &sent),
+        // No pod of this cluster is the one whose policies decided.
+        with(record(6, "dropped", 80), &outside),
+    ];
+    fs::write(&file, lines(&records)).unwrap();
+    let server = Server::start(&["-f", "examples/shop", "--flows", file.to_str().unwrap()]);
+    let answer = server.get("/api/v1/drops").json();
+    assert_eq!(
+        answer,
+        json!({
+            "schema": "palisade.ui.drops/v1", "from": "file", "number": answer["number"],
+            "until": "2026-11-28T10:00:06Z", "at_least": false,
+            "namespaces": [
+                {"name": "shop", "dropped": 6, "audited": 3},
+                {"name": "staging", "dropped": 3, "audited": 0},
+            ],
+        })
+    );
+    // Another file of flows is another answer.
+    fs::write(&file, lines(&[record(7, "dropped", 80)])).unwrap();
+    let mut number = answer["number"].clone();
+    let later = loop {
+        let later = server.get(&format!("/api/v1/drops?after={number}")).json();
+        if later["namespaces"].as_array().is_some_and(|found| found.len() == 1) {
+            break later;
+        }
+        number = later["number"].clone();
+    };
+    assert_eq!(later["namespaces"], json!([{"name": "shop", "dropped": 3, "audited": 0}]));
+    assert_eq!(server.get("/api/v1/drops?namespace=shop").status, 400);
+    // Without agents and without a file, nothing is claimed.
+    let answer = Server::start(&["-f", "examples/shop"]).get("/api/v1/drops").json();
+    assert_eq!((&answer["from"], &answer["until"]), (&json!("nowhere"), &Value::Null));
+}

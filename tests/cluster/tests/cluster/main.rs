@@ -7,6 +7,7 @@ mod failures;
 mod lab;
 mod live;
 mod manifests;
+mod pages;
 mod policies;
 mod reports;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             failures::TESTS,
             live::TESTS,
             explainer::TESTS,
+            pages::TESTS,
             deploy::TESTS,
         ]
         .concat();

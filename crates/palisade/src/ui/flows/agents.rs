@@ -96,9 +96,12 @@ fn page(pod: &ExecPod, page: FlowPage, known: &mut Known, log: &FlowLog) {
     if known.started.is_some_and(|started| started != page.started) {
         known.last = 0;
     }
+    let is_first = known.started != Some(page.started);
     known.started = Some(page.started);
     log.note(&pod.node, |node| {
         node.problem = None;
+        node.started = Some(page.started);
+        node.has_older |= is_first && page.records.len() >= LAST;
         (node.unrecorded, node.evicted) = (page.unrecorded, page.evicted);
     });
     // After a lost connection more is requested than is missing.

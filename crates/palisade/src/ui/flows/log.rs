@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jiff::Timestamp;
 use palisade_flow::{Filter, Record};
 use serde::Serialize;
 use tokio::sync::watch;
@@ -50,6 +51,20 @@ pub(crate) struct Node {
     pub(crate) unrecorded: u64,
     /// How many records its agent has given up for later ones.
     pub(crate) evicted: u64,
+    /// Whether its agent may have had older records than were asked for at first.
+    #[serde(skip)]
+    pub(crate) has_older: bool,
+    /// When its agent started: it forgot what was before.
+    #[serde(skip)]
+    pub(crate) started: Option<Timestamp>,
+}
+
+impl Node {
+    /// Whether there may have been packets after a time of which no record is known.
+    pub(crate) fn is_lossy(&self, since: Timestamp) -> bool {
+        let is_new = self.started.is_some_and(|started| started > since);
+        self.problem.is_some() || self.unrecorded > 0 || self.evicted > 0 || self.has_older || is_new
+    }
 }
 
 /// Records that match a filter, oldest first, and the state of the nodes.
@@ -140,6 +155,17 @@ impl FlowLog {
             matching.by_ref().take(MOST_ANSWERED).map(|kept| Arc::clone(&kept.record)).collect();
         let more = matching.count();
         records.reverse();
+        self.answered(&held, records, more)
+    }
+
+    /// Returns all records that are kept.
+    pub(crate) fn all(&self) -> Answer {
+        let held = self.held();
+        let records = held.records.iter().map(|kept| Arc::clone(&kept.record)).collect();
+        self.answered(&held, records, 0)
+    }
+
+    fn answered(&self, held: &Held, records: Vec<Arc<Record>>, more: usize) -> Answer {
         Answer {
             number: *self.number.borrow(),
             records,
