@@ -116,3 +116,8 @@ pub fn drops(data: &[u8]) {
 pub fn notifications(data: &[u8]) {
     fuzzing::notifications(data);
 }
+
+/// Packets that wait for a verdict, and the resets that take their place.
+pub fn queued_packets(data: &[u8]) {
+    fuzzing::queued_packets(data);
+}

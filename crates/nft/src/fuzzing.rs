@@ -15,3 +15,11 @@ pub fn drops(data: &[u8]) {
 pub fn notifications(data: &[u8]) {
     crate::drift::fuzz(data);
 }
+
+/// Reads a datagram of queued packets, as [`crate::packet_queue`] does.
+///
+/// # Panics
+/// If a value that was read contradicts itself.
+pub fn queued_packets(data: &[u8]) {
+    crate::packet_queue::fuzz(data);
+}

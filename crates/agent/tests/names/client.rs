@@ -112,6 +112,18 @@ impl<'a> Client<'a> {
         }
     }
 
+    /// Opens a connection to the server, and asks on it.
+    pub(crate) fn connect(&mut self, name: &str) {
+        self.tcp = None;
+        self.ask_tcp(name, 0).unwrap();
+    }
+
+    /// Asks on the connection that is open. Returns why there is no answer.
+    pub(crate) fn fail_on_connection(&mut self, name: &str) -> io::ErrorKind {
+        assert!(self.tcp.is_some());
+        self.ask_tcp(name, 0).unwrap_err().kind()
+    }
+
     fn ask_tcp(&mut self, name: &str, family: usize) -> io::Result<IpAddr> {
         let (mut stream, queries) = match self.tcp.take() {
             Some(used) => used,

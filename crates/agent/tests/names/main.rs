@@ -18,7 +18,7 @@ mod topology;
 
 use std::{
     fs,
-    io::{Read as _, Write as _},
+    io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     path::Path,
     process::Command,
@@ -189,11 +189,14 @@ fn scenario(nodes: &Nodes, next: &Next, dir: &Path, lookups: usize) {
     running.kill();
     let running = start();
     until_learned(&mut clients[0], "closed.example.com");
+    clients[1].connect("before.example.com");
     running.kill();
     assert_eq!(clients[0].ask("later.example.com", 0), None, "fails closed again");
     let running = start();
     let later = clients[0].ask_patiently("later.example.com");
     assert!(connects(later, AT_ONCE));
+    let failed = clients[1].fail_on_connection("after.example.com");
+    assert_eq!(failed, ErrorKind::ConnectionReset, "the agent has not seen its beginning");
     assert!(connects(first, AT_ONCE), "learned before the restart");
     kept.write_all(b"x").unwrap();
     kept.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -208,18 +211,19 @@ fn scenario(nodes: &Nodes, next: &Next, dir: &Path, lookups: usize) {
     running.stop();
 }
 
-/// Asks for names, each once, and connects to each address that is answered, at once. Addresses that were not answered are out of reach.
+/// Asks for names, and connects to each address that is answered, at once. Addresses that were not answered are out of reach.
 fn lookups_and_connections(client: &mut Client<'_>, lookups: usize, next: &Next) {
     client.enter();
     for number in 0..lookups {
         let family = number % 2;
-        if number % 50 < 2 {
+        if number % 100 < 2 {
             let unknown = server(family, next[family].load(Ordering::SeqCst).into());
             assert!(!connects(unknown, SILENCE), "{unknown} was not answered");
         }
         // Some answers are as long as they can be, and then TCP is used.
         let size = if number % 50 < 2 { "big" } else { "n" };
-        let name = format!("{size}{number}.{}.example.com", client.way.name);
+        // Each name has several addresses in turn. A pod can teach 2,000 names.
+        let name = format!("{size}{}.{}.example.com", number % 100, client.way.name);
         let address = client.resolve(&name, family);
         assert!(connects(address, AT_ONCE), "{address}, the answer for {name} by {:?}", client.way);
     }
