@@ -280,7 +280,7 @@ impl Names {
             }
             Err(error) => {
                 let err = error_chain::with_causes(&error);
-                tracing::warn!(err, "cannot check table inet palisade_dns, retrying");
+                tracing::error!(err, "cannot check table inet palisade_dns, retrying");
             }
         }
     }
