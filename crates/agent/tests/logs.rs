@@ -111,6 +111,8 @@ fn documented() -> Lines {
                 _ => None,
             };
         }
+        // An empty cell is a cell.
+        let line = line.replace("| |", "|  |");
         let mut cells = line.strip_prefix("| ").into_iter().flat_map(|row| row.split(" | ")).peekable();
         let level = match (level, cells.peek()) {
             (Some(level), _) => level,
