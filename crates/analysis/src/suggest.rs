@@ -12,6 +12,7 @@
 
 mod blocks;
 mod demand;
+mod dns;
 mod excess;
 mod groups;
 mod names;

@@ -1,7 +1,5 @@
 //! The rules that end in a denial: log, count, refuse or drop. Where policies in audit mode would deny: log, count, accept.
 
-use std::time::Duration;
-
 use palisade_policy::Direction;
 
 use crate::{
@@ -9,28 +7,6 @@ use crate::{
     refusal,
     ruleset::{Expression, Outcome, Rule},
 };
-
-/// The most denied packets per second of each sender that are logged to nflog.
-///
-/// Each is copied to a reader and costs some microseconds. A flood of denied packets must not cost the node more than
-/// dropping them does.
-pub const LOG_RATE: u64 = 100;
-/// The most packets of a sender that are logged at once after an idle time. See [`LOG_RATE`].
-pub const LOG_BURST: u32 = 250;
-/// How long the share of a sender is remembered that has no more packets denied: longer than it takes for the burst to be available again.
-pub(crate) const LOG_SHARE_TIMEOUT: Duration = Duration::from_secs(60);
-/// The most senders of a family with a share of their own, all of which are local pods or send to one.
-pub(crate) const LOG_SHARES: u32 = 4096;
-
-/// The nflog prefix of packets that a pod's egress denies.
-pub const LOG_EGRESS: &str = "palisade egress ";
-/// The nflog prefix of packets that a pod's ingress denies.
-pub const LOG_INGRESS: &str = "palisade ingress ";
-
-/// The nflog prefix of packets that a pod's egress would deny if every policy were enforced.
-pub const LOG_AUDIT_EGRESS: &str = "palisade audit egress ";
-/// The nflog prefix of packets that a pod's ingress would deny if every policy were enforced.
-pub const LOG_AUDIT_INGRESS: &str = "palisade audit ingress ";
 
 /// Returns the rules of a denial: the packet is logged within the share of its sender, then counted and dropped.
 ///

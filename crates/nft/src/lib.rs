@@ -74,12 +74,12 @@ mod verify;
 pub mod watchpoint;
 
 pub use closed_node::{CLOSED_NODE_TABLE, ClosedPods, close_node, open_node};
-pub use denial::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use enforcer::{Commit, Enforcer, ExistingTable, remove};
 pub use error::{Error, PlanError};
 pub use features::Feature;
 pub use kernel::Kernel;
 pub use layout::LINEAR_LOOKUPS;
+pub use log_shares::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
 pub use node_links::NodeLinks;
 pub use options::{EnforcerOptions, MAX_ALLOWED_SOURCES, SourceCheck};
 pub use port_owner::{Mac, PortOwner};

@@ -15,9 +15,25 @@ use palisade_policy::{Direction, Family};
 use crate::{
     EnforcerOptions,
     base_sets::BaseSets,
-    denial::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE},
     ruleset::{Chain, Expression, NodeSet, Outcome, Rule},
 };
+
+/// The most denied packets per second of each sender that are logged to nflog.
+///
+/// Each is copied to a reader and costs some microseconds. A flood of denied packets must not cost the node more than
+/// dropping them does.
+pub const LOG_RATE: u64 = 100;
+/// The most packets of a sender that are logged at once after an idle time. See [`LOG_RATE`].
+pub const LOG_BURST: u32 = 250;
+/// The nflog prefix of packets that a pod's egress denies.
+pub const LOG_EGRESS: &str = "palisade egress ";
+/// The nflog prefix of packets that a pod's ingress denies.
+pub const LOG_INGRESS: &str = "palisade ingress ";
+
+/// The nflog prefix of packets that a pod's egress would deny if every policy were enforced.
+pub const LOG_AUDIT_EGRESS: &str = "palisade audit egress ";
+/// The nflog prefix of packets that a pod's ingress would deny if every policy were enforced.
+pub const LOG_AUDIT_INGRESS: &str = "palisade audit ingress ";
 
 /// What policies would do with a packet that is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -26,7 +26,6 @@ pub(crate) use self::{
 
 use crate::{
     conntrack::FiveTuple,
-    denial::{LOG_SHARE_TIMEOUT, LOG_SHARES},
     port_owner::Mac,
     uapi::netfilter::{
         NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
@@ -100,6 +99,11 @@ pub const REVOKED_TIMEOUT: Duration = Duration::from_secs(5 * 24 * 3600);
 ///
 /// A connection takes two elements, an element about 150 bytes of kernel memory.
 pub const REVOKED_SET_SIZE: u32 = 131_072;
+
+/// How long the share of a sender is remembered that has no more packets denied: longer than it takes for the burst to be available again.
+const LOG_SHARE_TIMEOUT: Duration = Duration::from_secs(60);
+/// The most senders of a family with a share of their own, all of which are local pods or send to one.
+const LOG_SHARES: u32 = 4096;
 
 /// The comment of the element whose source opened the connection.
 pub(crate) const OPENER_COMMENT: &str = "opener";

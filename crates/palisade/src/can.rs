@@ -5,6 +5,7 @@ pub(crate) mod answer;
 pub(crate) mod domain_names;
 pub(crate) mod ends;
 pub(crate) mod hints;
+pub(crate) mod host;
 pub(crate) mod json;
 mod json_end;
 pub(crate) mod lookup;

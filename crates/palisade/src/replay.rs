@@ -4,6 +4,7 @@ mod candidate;
 mod csv;
 mod hubble;
 mod json;
+pub(crate) mod learned;
 pub(crate) mod line;
 pub(crate) mod names;
 mod ours;
@@ -69,7 +70,7 @@ pub(crate) fn run(mut arguments: Replay) -> Result<Outcome> {
     }
     let recording = recording::read(&arguments.flows, sources.reading.keep_going)?;
     let mut world = sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
-    world.loaded.cluster.learned = names::learned(&recording, &world.loaded.cluster);
+    world.loaded.cluster.learned = learned::names(&recording, &world.loaded.cluster);
     let today = &world.loaded.cluster;
     let candidate = candidate
         .map(|path| candidate::read(path, &world.namespace, &sources.reading, &sources.addresses))

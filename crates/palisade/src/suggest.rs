@@ -31,7 +31,7 @@ use crate::{
     explain::suggest::declared,
     inputs::{InputArguments, LoadedInputs},
     output,
-    replay::{names, recording},
+    replay::{learned, recording},
 };
 use basis::Basis;
 
@@ -127,7 +127,7 @@ fn from_records(arguments: &Suggest, flows: &str) -> Result<Outcome> {
     }
     let recording = recording::read(flows, sources.reading.keep_going)?;
     let mut world = sources.load(arguments.namespace.as_deref(), false, Need::Verdicts)?;
-    world.loaded.cluster.learned = names::learned(&recording, &world.loaded.cluster);
+    world.loaded.cluster.learned = learned::names(&recording, &world.loaded.cluster);
     let wanted = seen::Wanted { dropped: arguments.include_dropped, by_name: arguments.domains };
     let seen = seen::seen(&recording, &world.loaded.cluster, wanted)?;
     let today = &world.loaded.cluster;

@@ -2,15 +2,15 @@
 
 use palisade_names::DNS_PORT;
 use palisade_policy::{
-    DomainName, DomainPattern, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, Peer, PodMatch, Policy, PolicyKey,
-    PortMatch, Protocol, Rule, Selector, Tier,
+    NAMESPACE_NAME_LABEL, Name, NamespaceMatch, PodMatch, Policy, PolicyKey, PortMatch, Protocol, Rule,
+    Selector, Tier,
 };
 
 use super::{
     Purpose, SeenConnection, SuggestedPolicy,
     demand::Demands,
+    dns::{dns_ports, server_peers, usual_peer},
     groups::{Groups, PodGroup},
-    policies::{dns_ports, server_peers, usual_peer},
     rules::{Rules, rule},
 };
 
@@ -113,9 +113,4 @@ fn divided(whole: Rule, seen: &[SeenConnection]) -> Vec<(Rule, Vec<SeenConnectio
         }
     }
     out
-}
-
-/// Returns a name as a peer.
-pub(super) fn peer(name: &DomainName) -> Peer {
-    Peer::DomainName(DomainPattern::new(name.as_str()))
 }

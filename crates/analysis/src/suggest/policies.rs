@@ -2,16 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_names::{DNS_PORT, usual_dns_server};
 use palisade_policy::{
-    Direction, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Peer, PodMatch, Policy, PolicyKey,
-    PortMatch, Protocol, Selector, Tier,
+    Direction, Name, NamespaceMatch, ObjectKey, Peer, PodMatch, Policy, PolicyKey, Selector, Tier,
 };
 
 use super::{
     LimitHit, Purpose, SeenPods, SuggestBasis, SuggestedPolicy,
     blocks::ClusterRanges,
     demand::{Demands, Dns, WantedPeer, WantedPeers},
+    dns::{dns_ports, server_peers, usual_peer},
     groups::{Groups, PodGroup},
     names,
     rules::{RuleMaker, Rules, connections, rule},
@@ -142,35 +141,6 @@ fn dns_servers(namespace: &Name, demands: &Demands, groups: &Groups<'_>) -> Opti
     let policy = Policy { ingress: Some(vec![ingress]), ..policy(namespace, DNS_SERVERS, pods) };
     let seen = vec![connections(&demands.dns_served)];
     Some(SuggestedPolicy { policy, purpose: Purpose::DnsServers, ingress: seen, egress: Vec::new() })
-}
-
-pub(super) fn dns_ports(ports: &BTreeSet<u16>) -> Vec<PortMatch> {
-    let usual = BTreeSet::from([DNS_PORT]);
-    let ports = if ports.is_empty() { &usual } else { ports };
-    let of =
-        |protocol| ports.iter().map(move |&port| PortMatch::Numbers { protocol, first: port, last: port });
-    [Protocol::Udp, Protocol::Tcp].into_iter().flat_map(of).collect()
-}
-
-pub(super) fn server_peers(servers: &BTreeSet<ObjectKey>, home: &Name, groups: &Groups<'_>) -> Vec<Peer> {
-    let mut by_namespace: BTreeMap<&Name, BTreeSet<ObjectKey>> = BTreeMap::new();
-    for key in servers {
-        by_namespace.entry(&key.namespace).or_default().insert(key.clone());
-    }
-    by_namespace.values().filter_map(|pods| groups.selectors().pods(pods, home)).map(Peer::Pods).collect()
-}
-
-/// The labels of DNS servers in most clusters.
-pub(super) fn usual_peer(home: &Name) -> Peer {
-    let server = usual_dns_server();
-    let namespace = server.key.namespace;
-    let namespaces = if namespace == *home {
-        NamespaceMatch::Named(namespace)
-    } else {
-        NamespaceMatch::Selected(Selector::of_labels([(NAMESPACE_NAME_LABEL, &*namespace)]))
-    };
-    let pods = Selector::of_labels(server.labels.iter().map(|(key, value)| (&**key, &**value)));
-    Peer::Pods(PodMatch { namespaces, pods })
 }
 
 /// Returns the name of a policy, of characters that names of objects may have: records may have any.

@@ -6,14 +6,15 @@ use std::{
     net::IpAddr,
 };
 
-use palisade_policy::{Action, Direction, Peer, PeerEntry, PortEntry, PortMatch, Rule};
+use palisade_policy::{
+    Action, Direction, DomainName, DomainPattern, Peer, PeerEntry, PortEntry, PortMatch, Rule,
+};
 
 use super::{
     LimitHit, MAX_PEERS, MAX_PORTS, SeenConnection, SeenEnd, SuggestLimit,
     blocks::{ClusterRanges, blocks},
     demand::{WantedPeer, WantedPeers, WantedPorts},
     groups::{Groups, PodGroup},
-    names,
     ports::port_list,
 };
 
@@ -65,7 +66,7 @@ impl RuleMaker<'_> {
                     addresses.entry(list).or_default().insert(*address, seen);
                 }
                 WantedPeer::Host(name) => {
-                    drafts.entry(list).or_default().entry(names::peer(name)).or_default().extend(seen);
+                    drafts.entry(list).or_default().entry(named_peer(name)).or_default().extend(seen);
                 }
             }
         }
@@ -165,4 +166,9 @@ pub(super) fn connections(ports: &WantedPorts) -> Vec<SeenConnection> {
     }
     out.sort_by(|a, b| key(a).cmp(&key(b)));
     out
+}
+
+/// Returns a name as a peer.
+pub(super) fn named_peer(name: &DomainName) -> Peer {
+    Peer::DomainName(DomainPattern::new(name.as_str()))
 }

@@ -99,7 +99,7 @@ fn hosts_with_names_are_allowed_by_cluster_wide_policies_and_not_by_address() {
     let rules = policy.egress.as_ref().unwrap();
     let peers = |rule: &Rule| rule.peers.iter().flatten().map(|entry| entry.peer.clone()).collect::<Vec<_>>();
     assert!(matches!(&peers(&rules[0])[..], [Peer::Pods(_)]), "the first rule is that of DNS");
-    let of_names = [names::peer(&flows[0].names[0]), names::peer(&flows[0].names[1])];
+    let of_names = [rules::named_peer(&flows[0].names[0]), rules::named_peer(&flows[0].names[1])];
     assert_eq!(peers(&rules[1]), of_names[1..]);
     assert_eq!(peers(&rules[2]), of_names[..1]);
     // The address without a name has a rule of a NetworkPolicy, and the others have none.

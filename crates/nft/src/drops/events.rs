@@ -14,9 +14,9 @@ use super::packet::{Headers, TransportHeader};
 use crate::{
     Error,
     conntrack::ICMPV6,
-    denial::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_EGRESS, LOG_INGRESS},
     encode::{finish, header},
     kernel::{Reply, replies},
+    log_shares::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_EGRESS, LOG_INGRESS},
     reader::Attributes,
     ruleset::Hook,
     subscription::{RECEIVE_BUFFER, Received, Subscription},

@@ -9,7 +9,8 @@ use palisade_policy::{Cluster, DomainName, LearnedName};
 use super::file::{EndKind, Written, WrittenEnd};
 use crate::can::{
     Spec, domain_names,
-    ends::{self, End, Host, Outside, Resolved},
+    ends::{self, End, Outside, Resolved},
+    host::Host,
 };
 
 /// A part of an assertion, and what is learned where it is judged.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use palisade_policy::{Cluster, Direction, DomainName, DomainPattern, Endpoint, LearnedName, Peer, Policy};
 
 use super::{
-    ends::{Host, Known},
+    host::{Host, Known},
     note::Note,
     question::{Question, QuestionFlow},
 };

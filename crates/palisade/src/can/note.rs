@@ -7,7 +7,7 @@ use palisade_names::PortSpec;
 use palisade_policy::{Name, ObjectKey, TargetPort};
 use serde::Serialize;
 
-use super::ends::{Host, Known};
+use super::host::{Host, Known};
 use crate::connection_ends::abbreviated;
 
 /// Something that a reader of an answer should know about it.

@@ -13,7 +13,8 @@ use palisade_policy::{Cluster, Direction, Endpoint, Family, Flow, IpRange, Name,
 
 use super::{
     alike::{self, AlikeEnds},
-    ends::{self, End, Host, Known, Outside, ServiceEnd},
+    ends::{self, End, Outside, ServiceEnd},
+    host::{Host, Known},
     note::Note,
     spec::Spec,
     targets::{TargetPort, targets},

@@ -2,7 +2,7 @@
 
 use palisade_analysis::suggest::Seen;
 
-use super::document::times;
+use crate::inputs::plural;
 
 /// From what policies are suggested.
 #[derive(Clone, Copy)]
@@ -40,4 +40,9 @@ impl<'a> Basis<'a> {
             Self::Needs(all) => seen.line.checked_sub(1).and_then(|at| all.get(at)).map(String::as_str),
         }
     }
+}
+
+pub(super) fn times(count: u64) -> String {
+    let number = usize::try_from(count).unwrap_or(usize::MAX);
+    if count == 1 { "once".to_owned() } else { format!("{count} {}", plural(number, "time")) }
 }

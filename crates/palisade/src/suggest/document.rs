@@ -6,11 +6,10 @@ use palisade_analysis::suggest::{Purpose, Seen, SeenConnection, SuggestedPolicy,
 use palisade_policy::{Direction, IpBlock, Peer, Policy, PolicyKey, Rule};
 use serde_json::{Value, json};
 
-use super::basis::Basis;
+use super::basis::{Basis, times};
 use crate::{
     escape,
     explain::manifest::{self, peer, port, selector, yaml},
-    inputs::plural,
     reasons::port_text,
 };
 
@@ -196,11 +195,6 @@ pub(super) fn connection(one: &SeenConnection, basis: Basis<'_>) -> String {
     let SeenConnection { from, to, protocol, port, seen } = one;
     let text = format!("{from} → {to} on {}{}", port_text(*protocol, *port), basis.source(seen));
     escape::plain(&text).into_owned()
-}
-
-pub(super) fn times(count: u64) -> String {
-    let number = usize::try_from(count).unwrap_or(usize::MAX);
-    if count == 1 { "once".to_owned() } else { format!("{count} {}", plural(number, "time")) }
 }
 
 /// Returns whether a peer of a rule is a network that was made of several addresses.

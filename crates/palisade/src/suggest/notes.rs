@@ -9,8 +9,8 @@ use palisade_analysis::suggest::{
 use palisade_policy::{Cluster, Name, Tier};
 
 use super::{
-    basis::Basis,
-    document::{connection, times},
+    basis::{Basis, times},
+    document::connection,
     needs::Needs,
     seen::SeenFlows,
 };
