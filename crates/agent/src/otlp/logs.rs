@@ -12,7 +12,7 @@ use opentelemetry_proto::tonic::{
     logs::v1::{LogRecord, ResourceLogs, ScopeLogs, SeverityNumber},
     resource::v1::Resource,
 };
-use palisade_flow::{Direction, End, Record, Verdict};
+use palisade_flow::{Direction, End, Ended, Record, Verdict};
 
 /// The name of the event.
 const EVENT: &str = "palisade.flow";
@@ -79,6 +79,8 @@ fn log(record: &Record) -> LogRecord {
 
 fn attributes(record: &Record) -> Vec<KeyValue> {
     let Record { source, destination, .. } = record;
+    let is_forwarded = record.verdict == Verdict::Forwarded;
+    let counted = if is_forwarded { "palisade.connections" } else { "palisade.packets" };
     let mut out = vec![
         text("source.address", source.address.to_string()),
         text("destination.address", destination.address.to_string()),
@@ -86,7 +88,7 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
         text("network.type", if matches!(destination.address, IpAddr::V4(_)) { "ipv4" } else { "ipv6" }),
         text("palisade.verdict", record.verdict.to_string()),
         text("palisade.direction", record.direction.to_string()),
-        number("palisade.packets", record.count),
+        number(counted, record.count),
         number("palisade.generation", record.generation),
         number("palisade.record.id", record.id),
         texts("palisade.reason", record.reason.iter().cloned()),
@@ -97,11 +99,27 @@ fn attributes(record: &Record) -> Vec<KeyValue> {
         out.push(text("palisade.rule", format!("{} {} {}", rule.policy.kind, rule.policy, rule.field)));
         out.extend(rule.at.as_ref().map(|at| text("palisade.rule.at", at)));
     }
+    if !destination.names.is_empty() {
+        out.push(texts("palisade.destination.names", destination.names.iter().cloned()));
+    }
+    out.extend(record.opened_to.as_ref().map(|to| text("palisade.opened_to", to.to_string())));
+    out.extend(record.ended.iter().flat_map(ended));
     let decides = if record.direction == Direction::Ingress { destination } else { source };
     add_end(decides, "k8s", &mut out);
     add_end(source, "palisade.source.k8s", &mut out);
     add_end(destination, "palisade.destination.k8s", &mut out);
     out
+}
+
+/// Returns what was counted of connections that have ended.
+fn ended(ended: &Ended) -> Vec<KeyValue> {
+    let counts = [
+        ("palisade.ended.packets", ended.packets),
+        ("palisade.ended.bytes", ended.bytes),
+        ("palisade.ended.longest_ms", ended.milliseconds),
+    ];
+    let known = counts.into_iter().filter_map(|(key, count)| Some(number(key, count?)));
+    known.chain([attribute("palisade.ended", any_value::Value::BoolValue(true))]).collect()
 }
 
 /// Adds the pod, workload or node of an end, as the conventions for Kubernetes name them.

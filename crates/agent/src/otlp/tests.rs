@@ -19,6 +19,7 @@ use opentelemetry_proto::tonic::{
     logs::v1::LogRecord,
     metrics::v1::Metric,
 };
+use palisade_flow::{Ended, OpenedTo, Verdict};
 use prost::Message as _;
 
 use super::*;
@@ -138,6 +139,7 @@ fn values(attributes: &[KeyValue]) -> BTreeMap<&str, String> {
     let show = |value: &Value| match value {
         Value::StringValue(text) => text.clone(),
         Value::IntValue(number) => number.to_string(),
+        Value::BoolValue(is) => is.to_string(),
         Value::ArrayValue(list) => format!("{} values", list.values.len()),
         other => panic!("{other:?}"),
     };
@@ -189,6 +191,36 @@ fn records_arrive_with_the_attributes_of_the_conventions() {
         assert!(headers.iter().any(|own| own == line), "no {line} in {headers:?}");
     }
     assert_eq!(metrics.otlp_records_lost.get(), 0);
+}
+
+/// Forwarded connections are counted as such, with the Service that they were opened to and what was counted when they ended.
+#[test]
+fn connections_that_passed_have_what_is_known_of_them() {
+    let (received, address) = receiver(200);
+    let (otlp, _metrics) = start(address, &[]);
+    let mut forwarded = Record::clone(&record(1));
+    forwarded.verdict = Verdict::Forwarded;
+    forwarded.destination.names = vec!["db.example.com".to_owned()];
+    forwarded.opened_to =
+        Some(OpenedTo { address: "10.96.0.9".parse().unwrap(), port: Some(80), service: None });
+    forwarded.ended = Some(Ended { packets: Some(9), bytes: Some(1200), milliseconds: None });
+    otlp.add(&Arc::new(forwarded));
+    until("the record arrives", || received.logs.lock().unwrap().len() == 1);
+    let logs = received.logs.lock().unwrap();
+    let found = values(&logs[0].attributes);
+    for (key, value) in [
+        ("palisade.verdict", Some("forwarded")),
+        ("palisade.connections", Some("3")),
+        ("palisade.packets", None),
+        ("palisade.opened_to", Some("10.96.0.9:80")),
+        ("palisade.destination.names", Some("1 values")),
+        ("palisade.ended", Some("true")),
+        ("palisade.ended.packets", Some("9")),
+        ("palisade.ended.bytes", Some("1200")),
+        ("palisade.ended.longest_ms", None),
+    ] {
+        assert_eq!(found.get(key).map(String::as_str), value, "{key}");
+    }
 }
 
 #[test]
