@@ -16,8 +16,9 @@ use palisade_nft::{
 };
 
 use crate::{
+    other_tables::nft,
     revocation::{PATIENCE, SILENCE, address_on_loopback, loopback_up},
-    sandbox::trial,
+    sandbox::{trial, trial_with_nft},
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -26,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("dns_segments_wait_for_a_verdict_and_become_resets", segments_wait),
         trial("dns_messages_pass_without_a_reader_if_that_is_wanted", messages_pass_without_a_reader),
         trial("the_table_of_dns_follows_its_pods", table_follows),
+        trial_with_nft("a_table_of_dns_that_another_program_changed_is_replaced", table_comes_back),
     ]
 }
 
@@ -207,6 +209,21 @@ fn segments_wait() {
     }
 }
 
+/// Another program removes the table, or the rules of its chains.
+fn table_comes_back() {
+    let mut kernel = Kernel::open().unwrap();
+    let mut table = DnsTable::default();
+    let (pods, server) = (addresses(&["10.0.0.2"]), servers(&["10.96.0.10"]));
+    table.set(&mut kernel, &pods, &server).unwrap();
+    assert!(table.is_intact(&mut kernel).unwrap());
+    for command in ["delete table inet palisade_dns", "flush table inet palisade_dns"] {
+        nft(command);
+        assert!(!table.is_intact(&mut kernel).unwrap(), "{command}");
+        table.set(&mut kernel, &pods, &server).unwrap();
+        assert!(table.is_intact(&mut kernel).unwrap(), "{command}");
+    }
+}
+
 fn table_follows() {
     let mut kernel = Kernel::open().unwrap();
     let mut table = DnsTable::default();
@@ -222,15 +239,6 @@ fn table_follows() {
     let before = kernel.kernel_generation().unwrap();
     table.set(&mut kernel, &addresses(&["10.0.0.2"]), &server).unwrap();
     assert_eq!(kernel.kernel_generation().unwrap(), before, "nothing has changed");
-    // Another program removes it, or a chain's rules.
-    assert!(table.is_intact(&mut kernel).unwrap());
-    for command in [["delete", "table"], ["flush", "table"]] {
-        let words = [&command[..], &["inet", "palisade_dns"]].concat();
-        assert!(std::process::Command::new("nft").args(words).status().unwrap().success());
-        assert!(!table.is_intact(&mut kernel).unwrap());
-        table.set(&mut kernel, &addresses(&["10.0.0.2"]), &server).unwrap();
-        assert!(table.is_intact(&mut kernel).unwrap());
-    }
     // An addition fails then, and the next call replaces it.
     assert!(dns_table::remove(&mut kernel).unwrap());
     assert!(table.set(&mut kernel, &addresses(&["10.0.0.3"]), &server).is_err());
