@@ -7,8 +7,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Change, Cluster, Compiler, Delta, Deny, DomainName, Endpoint, Interner, Mode, Name, NodePlan, ObjectKey,
-    OverBudget, Pod,
+    Change, Cluster, Compiler, Delta, Deny, Endpoint, Interner, Mode, Name, NodePlan, ObjectKey, OverBudget,
+    Pod,
 };
 
 use crate::pod_sources::{PodSources, SourceClaims};
@@ -153,7 +153,8 @@ impl Reconciler {
     }
 
     /// Returns the names for which an address was learned, sorted. `O(log addresses)`.
-    pub(crate) fn names_at(&self, address: IpAddr) -> &[DomainName] {
+    #[cfg(feature = "daemon")]
+    pub(crate) fn names_at(&self, address: IpAddr) -> &[palisade_policy::DomainName] {
         self.compiler.names_at(address)
     }
 
@@ -297,7 +298,7 @@ impl Reconciler {
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{Labels, LearnedName, Namespace};
+    use palisade_policy::{DomainName, Labels, LearnedName, Namespace};
 
     use super::*;
 

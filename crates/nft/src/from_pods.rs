@@ -136,16 +136,17 @@ fn allowed(network: IpNet, sets: &BaseSets) -> Rule {
     vec![
         Expression::Family(family),
         Expression::SenderInNetwork(source, network),
-        Expression::SenderIn { field: source, by_port: false, set: local, inverted: true },
+        Expression::SenderIn { field: source, by_port: false, ranges: false, set: local, inverted: true },
         Expression::Verdict(Outcome::Return),
     ]
 }
 
 /// Accepts a source that the pod of this interface may use, unless it is the address of a pod of this node.
 fn allowed_by_annotation(family: Family, sets: &BaseSets) -> Rule {
-    let source_in = |by_port, set, inverted| Expression::SenderIn {
+    let source_in = |by_port, set: NodeSet, inverted| Expression::SenderIn {
         field: SenderField::Source(family),
         by_port,
+        ranges: set.has_ranges(),
         set: sets.node(set).name.clone(),
         inverted,
     };
@@ -166,6 +167,7 @@ fn not_the_pods(family: Family, sets: &BaseSets) -> Rule {
         Expression::SenderIn {
             field: SenderField::Source(family),
             by_port: true,
+            ranges: false,
             set: name(NodeSet::InterfaceSources(family)),
             inverted: true,
         },

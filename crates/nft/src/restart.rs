@@ -281,7 +281,7 @@ fn interval(set: &Set, first: &[u8], last: &[u8]) -> Option<Element> {
         let ((port, first), (same, last)) = (first.split_at_checked(4)?, last.split_at_checked(4)?);
         let range = IpRange { first: address(first)?, last: address(last)? };
         let port = (port == same).then_some(port)?;
-        return Some(Element::InterfaceRange(u32::from_ne_bytes(port.try_into().ok()?), range));
+        return Some(Element::InterfaceRange(u32::from_be_bytes(port.try_into().ok()?), range));
     }
     Some(Element::Range(IpRange { first: address(first)?, last: address(last)? }))
 }

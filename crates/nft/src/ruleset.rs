@@ -416,6 +416,8 @@ pub(crate) enum Expression {
         field: SenderField,
         /// Whether the key begins with the port by which the frame entered.
         by_port: bool,
+        /// Whether the elements are ranges. The parts of their keys are compared as bytes, so the port is in network byte order.
+        ranges: bool,
         /// The set.
         set: Name,
         /// Matches senders outside the set.

@@ -249,7 +249,7 @@ fn expression(expression: &Expression) -> String {
         Expression::OutInterfaceIn(set) => format!("oif @{set}"),
         Expression::InterfacePairIn { set, inverted: false } => format!("iif . oif @{set}"),
         Expression::InterfacePairIn { set, inverted: true } => format!("iif . oif != @{set}"),
-        Expression::SenderIn { field, by_port, set, inverted } => {
+        Expression::SenderIn { field, by_port, set, inverted, .. } => {
             let field = sender(*field);
             let (port, not) = (if *by_port { "iif . " } else { "" }, if *inverted { "!= " } else { "" });
             format!("{port}{field} {not}@{set}")

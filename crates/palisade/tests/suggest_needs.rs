@@ -5,7 +5,9 @@ mod support;
 use std::{fs, path::PathBuf};
 
 use serde_json::Value;
-use support::{palisade, recorded, refused, root, run};
+#[cfg(all(target_os = "linux", feature = "lab"))]
+use support::root;
+use support::{palisade, recorded, refused, run};
 
 const CASES: &str = "crates/palisade/tests/cases/suggest";
 

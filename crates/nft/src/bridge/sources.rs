@@ -183,7 +183,7 @@ fn own(kind: u16, matches: Expression) -> Rule {
 }
 
 fn sender(bridge: &Bridge, field: SenderField, by_port: bool, set: NodeSet, inverted: bool) -> Expression {
-    Expression::SenderIn { field, by_port, set: bridge.name_of(set), inverted }
+    Expression::SenderIn { field, by_port, ranges: set.has_ranges(), set: bridge.name_of(set), inverted }
 }
 
 fn dropped(matches: impl IntoIterator<Item = Expression>) -> Rule {

@@ -95,9 +95,12 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             meta_into(out, NFT_META_OIF, SECOND_V4);
             lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
         }
-        Expression::SenderIn { field, by_port, set, inverted } => {
+        Expression::SenderIn { field, by_port, ranges, set, inverted } => {
             if *by_port {
                 meta(out, NFT_META_IIF);
+            }
+            if *by_port && *ranges {
+                to_network_byte_order(out);
             }
             // An interface index fills the first register.
             sender(out, if *by_port { SECOND_V4 } else { KEY }, *field);
@@ -248,6 +251,15 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
         }),
         Expression::Verdict(outcome) => immediate(out, NFT_REG_VERDICT, |data| verdict(data, outcome)),
     }
+}
+
+/// Puts the number in the key's first register into network byte order, as ranges of keys with several parts need it.
+fn to_network_byte_order(out: &mut AttributeWriter) {
+    kernel_expression(out, "byteorder", |d| {
+        d.number(NFTA_BYTEORDER_SREG, KEY).number(NFTA_BYTEORDER_DREG, KEY);
+        d.number(NFTA_BYTEORDER_OP, NFT_BYTEORDER_HTON);
+        d.number(NFTA_BYTEORDER_LEN, 4).number(NFTA_BYTEORDER_SIZE, 4);
+    });
 }
 
 /// Writes a limit of packets per second.

@@ -379,10 +379,10 @@ pub(crate) fn port_key(element: &Element) -> Vec<u8> {
     }
 }
 
-/// Returns the first and the last key of an element that begins with a port and ends with a range.
+/// Returns the first and the last key of an element that begins with a port, in network byte order, and ends with a range.
 pub(crate) fn port_range_keys(element: &Element) -> [Vec<u8>; 2] {
     let Element::InterfaceRange(port, IpRange { first, last }) = element else { return Default::default() };
-    [first, last].map(|address| [&port.to_ne_bytes()[..], &octets(*address)].concat())
+    [first, last].map(|address| [&port.to_be_bytes()[..], &octets(*address)].concat())
 }
 
 fn jump(list: &mut AttributeWriter, key: &[u8], chain: &str, with_data: bool) {

@@ -347,6 +347,13 @@ impl Run<'_> {
                     other => return Err(format!("comparison {other}")),
                 });
             }
+            Operation::ToNetworkOrder { source, register } => {
+                let mut value = self.registers.at(*source, 4)?.to_vec();
+                if cfg!(target_endian = "little") {
+                    value.reverse();
+                }
+                self.registers.store(*register, &value)?;
+            }
             Operation::Bitwise { source, register, mask, xor } => {
                 let have = self.registers.at(*source, mask.len())?.to_vec();
                 let value: Vec<u8> =

@@ -39,6 +39,8 @@ pub enum Operation {
     Payload { base: u32, offset: u32, length: u32, register: u32 },
     /// `cmp`.
     Compare { register: u32, operator: u32, value: Vec<u8> },
+    /// `byteorder` of a number of four bytes, from that of the host to that of the network.
+    ToNetworkOrder { source: u32, register: u32 },
     /// `bitwise`, the boolean form.
     Bitwise { source: u32, register: u32, mask: Vec<u8>, xor: Vec<u8> },
     /// `lookup`. With a destination register, the data of the element goes there.
@@ -91,6 +93,7 @@ impl fmt::Display for Operation {
                 let sign = ["==", "!=", "<", "<=", ">", ">="].get(*operator as usize).unwrap_or(&"?");
                 write!(f, "{sign} 0x{}", hex(value))
             }
+            Self::ToNetworkOrder { .. } => f.write_str("hton"),
             Self::Bitwise { mask, xor, .. } => write!(f, "& 0x{} ^ 0x{}", hex(mask), hex(xor)),
             Self::Lookup { set, into, inverted, .. } => {
                 let (not, map) =
@@ -154,6 +157,15 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             operator: data.number(NFTA_CMP_OP)?,
             value: data.nested(NFTA_CMP_DATA)?.get(NFTA_DATA_VALUE)?.to_vec(),
         },
+        "byteorder"
+            if data.number(NFTA_BYTEORDER_OP) == Some(NFT_BYTEORDER_HTON)
+                && [NFTA_BYTEORDER_LEN, NFTA_BYTEORDER_SIZE].iter().all(|k| data.number(*k) == Some(4)) =>
+        {
+            Operation::ToNetworkOrder {
+                source: data.number(NFTA_BYTEORDER_SREG)?,
+                register: data.number(NFTA_BYTEORDER_DREG)?,
+            }
+        }
         "bitwise" => Operation::Bitwise {
             source: data.number(NFTA_BITWISE_SREG)?,
             register: data.number(NFTA_BITWISE_DREG)?,

@@ -172,6 +172,14 @@ pub const NFT_CMP_LTE: u32 = libc::NFT_CMP_LTE as u32;
 pub const NFT_CMP_GT: u32 = libc::NFT_CMP_GT as u32;
 pub const NFT_CMP_GTE: u32 = libc::NFT_CMP_GTE as u32;
 
+pub const NFTA_BYTEORDER_SREG: u16 = 1;
+pub const NFTA_BYTEORDER_DREG: u16 = 2;
+pub const NFTA_BYTEORDER_OP: u16 = 3;
+pub const NFTA_BYTEORDER_LEN: u16 = 4;
+pub const NFTA_BYTEORDER_SIZE: u16 = 5;
+
+pub const NFT_BYTEORDER_HTON: u32 = 1;
+
 pub const NFTA_BITWISE_SREG: u16 = 1;
 pub const NFTA_BITWISE_DREG: u16 = 2;
 pub const NFTA_BITWISE_LEN: u16 = 3;

@@ -213,7 +213,7 @@ fn compare_elements(set: &Set, expected: Vec<Element>, found: &FoundSet, out: &m
     let have: BTreeSet<FoundElement> = if set.intervals { spans.collect() } else { single.collect() };
     let missing: Vec<String> =
         expected.iter().filter(|(e, _)| !have.contains(e)).map(|(_, e)| text::element(e)).collect();
-    let format = |e: &FoundElement| format_element(set.key, e);
+    let format = |e: &FoundElement| format_element(set.key, set.intervals, e);
     let mut extra: Vec<String> = have.iter().filter(|e| !expected.contains_key(e)).map(format).collect();
     if let Some(target) = &found.catch_all {
         let target = target.as_ref().map_or_else(String::new, |target| format!(" : {target}"));
@@ -259,7 +259,7 @@ fn self_pair(address: IpAddr) -> Vec<u8> {
     octets(address).repeat(2)
 }
 
-fn format_element(kind: Key, (first, last, target): &FoundElement) -> String {
+fn format_element(kind: Key, intervals: bool, (first, last, target): &FoundElement) -> String {
     let span = match (kind, &first[..]) {
         (Key::Interface, [a, b, c, d]) => u32::from_ne_bytes([*a, *b, *c, *d]).to_string(),
         (Key::InterfacePair, [a, b, c, d, w, x, y, z]) => {
@@ -269,7 +269,9 @@ fn format_element(kind: Key, (first, last, target): &FoundElement) -> String {
         (Key::Protocol, [number]) => number.to_string(),
         (Key::InterfaceAddress(_) | Key::InterfaceTarget, [a, b, c, d, rest @ ..]) => {
             let end = if first == last { String::new() } else { format!("-{}", format_key(&last[4..])) };
-            format!("{} . {}{end}", u32::from_ne_bytes([*a, *b, *c, *d]), format_key(rest))
+            // In ranges, the index is in network byte order.
+            let read = if intervals { u32::from_be_bytes } else { u32::from_ne_bytes };
+            format!("{} . {}{end}", read([*a, *b, *c, *d]), format_key(rest))
         }
         _ if first == last => format_key(first),
         _ => format!("{}-{}", format_key(first), format_key(last)),
@@ -300,6 +302,6 @@ mod tests {
         assert_eq!(format_key(&[0; 32]), ":: . ::");
         assert_eq!(format_key(&[1, 2, 3]), "010203");
         let to = (vec![10, 0, 0, 1], vec![10, 0, 0, 9], None);
-        assert_eq!(format_element(Key::Address(palisade_policy::Family::V4), &to), "10.0.0.1-10.0.0.9");
+        assert_eq!(format_element(Key::Address(palisade_policy::Family::V4), true, &to), "10.0.0.1-10.0.0.9");
     }
 }
