@@ -41,19 +41,20 @@ export const shows = async (page, place) => {
   await outside.getByRole("link", { name: "Why" }).click();
   await page.locator("#why section").first().waitFor();
   check(`${place}: an address outside leads to what decides`, page.url().includes("from=203.0.113.7"), page.url());
-  await page.locator(".walk").first().waitFor();
+  // No policy applies to the side of an address outside, so its list is empty.
+  await page.locator(".walk li").first().waitFor();
   check(`${place}: edits that allow it are shown`, (await page.textContent("main")).includes("Edits that allow it"), await page.textContent("main"));
   await page.goBack();
   await rows.first().waitFor();
 };
 
-// The Overview of the same pages: what was dropped in the last hour of the recorded flows.
+// The Overview of the same pages: what was dropped in the last hour of the recorded flows. A line could not be read, so there may be more.
 export const counted = async (page, place) => {
   const card = page.locator(".card", { has: page.getByRole("heading", { name: "shop", exact: true }) });
   await card.getByText("Packets in the last hour").waitFor();
-  check(`${place}: drops are on the card of their namespace`, /3 dropped, 3 audited/.test(await card.textContent()), await card.textContent());
+  check(`${place}: drops are on the card of their namespace`, /at least 6 dropped, at least 3 audited/.test(await card.textContent()), await card.textContent());
   const other = page.locator(".card", { has: page.getByRole("heading", { name: "monitoring", exact: true }) });
-  check(`${place}: a namespace without drops`, (await other.textContent()).includes("none dropped"), await other.textContent());
+  check(`${place}: a namespace without drops`, (await other.textContent()).includes("no drop known"), await other.textContent());
 };
 
 // A filter that can't be read. The browser logs the answer as an error.
