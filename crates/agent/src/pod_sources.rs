@@ -1,8 +1,8 @@
 //! Sources that pods of this node ask for beside their own addresses, by annotation, and which of these they get (SEMANTICS G-19). Pure.
 //!
-//! Who may edit a pod only asks. Who may edit its namespace decides within which networks that counts. Addresses that the cluster knows as
-//! those of a node or of another pod are nobody else's: a network with one of them is refused. Local pods' addresses are also protected in the kernel,
-//! where no packet meets a moment in between.
+//! A pod's annotation is a request. The annotation of its namespace, which other people may edit, says within which networks it is granted. A
+//! network that contains an address of a node or of another pod is refused. The rules in the kernel check the addresses of local pods too, so
+//! that such an address can't be used between its assignment and the next decision here.
 
 use std::collections::{BTreeMap, BTreeSet};
 

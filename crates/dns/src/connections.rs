@@ -5,7 +5,7 @@
 //!  pod ◄─ segment ◄── from_server ◄── server
 //!             │ it completes an answer with new addresses: hold, until release
 //!             │ it carries bytes of a held segment, or lies too far ahead: dropped, and sent again by the server
-//!             └ what it belongs to is not known, or is no answer: a reset, so that the pod begins anew
+//!             └ what it belongs to is not known, or is no answer: a reset, so that the pod connects again
 //! ```
 //!
 //! Only the segment that completes an answer has to wait: without it the pod can't read the answer, whatever arrives before or after. The
@@ -182,7 +182,7 @@ impl Connections {
         };
         connection.client_is_done |= segment.fin;
         if let (Some(answers), Some(acknowledged)) = (&connection.answers, segment.acknowledged) {
-            // Segments passed while nobody followed. What comes next may be the rest of an answer that was not learned.
+            // Segments passed that were not read here, such as while no agent ran. What comes next may be the rest of an answer that was not learned.
             connection.broken |= answers.has_missed(acknowledged);
         }
         if connection.is_over(segment) {
@@ -301,7 +301,7 @@ impl Connections {
         true
     }
 
-    /// Begins the time of a connection anew after a segment, and counts what it keeps.
+    /// Extends the time of a connection after a segment, and counts the bytes that it keeps.
     fn touch(&mut self, ends: &Ends, now: u64, has_messages: bool) {
         let Some(connection) = self.connections.get_mut(ends) else { return };
         connection.has_messages |= has_messages;

@@ -4,31 +4,17 @@
     reason = "a test that cannot go on fails, and the helpers are part of the tests"
 )]
 
-use std::{fs, path::Path, process::Command, process::Stdio};
+#[path = "support/on_path.rs"]
+mod on_path;
 
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use on_path::{Ran, manifest, run};
 use tempfile::TempDir;
-
-/// An exit code and both outputs.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-/// Runs the program on a directory, with words separated by spaces.
-fn run(words: &str, path: &Path) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_palisade"));
-    command.env_remove("RUST_BACKTRACE").env_remove("CLICOLOR_FORCE").stdin(Stdio::null());
-    let output = command.args(words.split_whitespace()).arg("-f").arg(path).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    Ran { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
-}
-
-fn manifest(text: &str) -> TempDir {
-    let dir = TempDir::new().unwrap();
-    fs::write(dir.path().join("m.yaml"), text).unwrap();
-    dir
-}
 
 /// Asserts the exit code, and that the output has all of `parts` when its lines are joined.
 #[track_caller]

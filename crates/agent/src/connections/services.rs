@@ -8,7 +8,7 @@ use std::{
 
 use palisade_policy::{Cluster, ObjectKey, Protocol};
 
-/// How often the index is made anew at most, while Services change.
+/// The shortest interval between two builds of the index, while Services change.
 const REBUILD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An index of the cluster's Services. Only records need it, so it is made when one does, and not with each change.

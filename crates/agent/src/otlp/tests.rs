@@ -274,7 +274,7 @@ fn what_is_refused_is_counted_and_not_sent_again() {
     otlp.add(&record(2));
     until("so is one of a partial success", || metrics.otlp_records_lost.get() == 2);
     assert_eq!(received.logs.lock().unwrap().len(), 1, "the first is not sent again");
-    // Nobody listens.
+    // Nothing listens on this port.
     let (otlp, metrics) = start("127.0.0.1:1".parse().unwrap(), &[]);
     otlp.add(&record(3));
     until("an endpoint that is away is a failure", || {

@@ -159,7 +159,7 @@ fn without_announcements_of_the_kernel_everything_says_so() {
     let mut all = palisade(stage.dir.path());
     let all = run(all.arg("status").arg("--socket").arg(stage.socket()), 0);
     assert!(all.contains("n1: connections are not recorded:"), "{all}");
-    // It begins as soon as the kernel is told to.
+    // Recording begins once the kernel announces connections.
     stage.node_setting("1 > /proc/sys/net/netfilter/nf_conntrack_events");
     agent.until("recording new connections");
     assert!(stage.answers("web", "db:5432"));

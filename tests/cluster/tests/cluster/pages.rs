@@ -103,7 +103,7 @@ impl Pages {
     }
 }
 
-/// The cluster is read again, and what the pages show is what its policies allow; nobody else is answered.
+/// The pages show what the policies allow after the cluster was read again. Requests without the token are refused.
 fn change(world: &mut World) -> Result<()> {
     world.apply(&(shop() + &back_from("front")))?;
     world.settle()?;

@@ -112,7 +112,7 @@ pub(super) fn connection_log(config: &Config, shared: &Shared, wording: &Wording
     }
     if !shared.flows.is_on() {
         tracing::warn!(
-            "connections are not recorded: the setting flow-buffer is 0, and there is no flow-file"
+            "connections are not recorded: the setting flow-buffer is 0, and there is neither flow-file nor otlp-endpoint"
         );
         return None;
     }

@@ -126,7 +126,7 @@ impl Worker {
         match &self.connections {
             Some(connections) => connections.seen().problem(),
             None if self.which_flows == Flows::Drops => None,
-            None => Some("flow-buffer is 0, and there is no flow-file".to_owned()),
+            None => Some("flow-buffer is 0, and there is neither flow-file nor otlp-endpoint".to_owned()),
         }
     }
 
