@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use palisade_policy::{Direction, Family};
 
-use crate::ruleset::{Content, GENERATION_SET, HasPorts, JumpTarget, Key, NodeSet, Set, family_digit};
+use crate::ruleset::{
+    Content, GENERATION_SET, HasPorts, JumpTarget, Key, NodeSet, Set, Shared, family_digit,
+};
 
 /// The sets of the table `inet palisade` that always exist.
 #[derive(Debug)]
@@ -16,8 +18,8 @@ pub(crate) struct BaseSets {
     audit_hairpin: [Arc<Set>; 2],
     self_pairs: [Arc<Set>; 2],
     revoked: [[Arc<Set>; 2]; 2],
-    /// By destination, then by source.
-    log_shares: [[Arc<Set>; 2]; 2],
+    /// Of the log and of refusals, by destination, then by source.
+    shares: [[[Arc<Set>; 2]; 2]; 2],
     node: [Arc<Set>; NodeSet::ALL.len()],
     /// The set with the transaction number.
     pub(crate) generation: Arc<Set>,
@@ -49,10 +51,12 @@ impl BaseSets {
             let name = format!("self{}", family_digit(family));
             Arc::new(Set::plain(name, Key::Pair(family), Content::SelfPairs(family)))
         };
-        let log_shares = |end: &str| {
-            Family::BOTH.map(|family| {
-                let name = format!("log_{end}{}", family_digit(family));
-                Arc::new(Set::plain(name, Key::Address(family), Content::LogShares(family)))
+        let shares = |(of, prefix): (Shared, &str)| {
+            ["receivers", "senders"].map(|end| {
+                Family::BOTH.map(|family| {
+                    let name = format!("{prefix}_{end}{}", family_digit(family));
+                    Arc::new(Set::plain(name, Key::Address(family), Content::Shares(of, family)))
+                })
             })
         };
         Self {
@@ -63,7 +67,7 @@ impl BaseSets {
             audit_hairpin: hairpin("audit_", JumpTarget::AuditHairpin),
             self_pairs: Family::BOTH.map(self_pairs),
             revoked: HasPorts::ALL.map(revoked),
-            log_shares: ["receivers", "senders"].map(log_shares),
+            shares: [(Shared::Log, "log"), (Shared::Refusals, "refused")].map(shares),
             node: NodeSet::ALL.map(|set| Arc::new(node_set(set))),
             generation: Arc::new(Set::plain(GENERATION_SET, Key::Number, Content::Generation)),
         }
@@ -91,9 +95,10 @@ impl BaseSets {
         &self.revoked[usize::from(has_ports == HasPorts::No)][usize::from(family == Family::V6)]
     }
 
-    /// Returns the set of shares of the log, by source or by destination.
-    pub(crate) fn log_shares(&self, source: bool, family: Family) -> &Arc<Set> {
-        &self.log_shares[usize::from(source)][usize::from(family == Family::V6)]
+    /// Returns the set of shares, by source or by destination.
+    pub(crate) fn shares(&self, of: Shared, source: bool, family: Family) -> &Arc<Set> {
+        &self.shares[usize::from(of == Shared::Refusals)][usize::from(source)]
+            [usize::from(family == Family::V6)]
     }
 
     /// Returns a set of the node's pods and links.
@@ -114,7 +119,7 @@ impl BaseSets {
         let others = hairpins.chain(&self.self_pairs).chain(self.revoked.iter().flatten());
         dispatch
             .chain(others)
-            .chain(self.log_shares.iter().flatten())
+            .chain(self.shares.iter().flatten().flatten())
             .chain(&self.node)
             .chain([&self.generation])
     }

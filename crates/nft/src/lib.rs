@@ -65,6 +65,7 @@ mod revoked_tuples;
 mod ruleset;
 mod send;
 mod sender_sets;
+mod shares;
 mod socket;
 mod subscription;
 pub mod survey;
@@ -79,11 +80,14 @@ pub use error::{Error, PlanError};
 pub use features::Feature;
 pub use kernel::Kernel;
 pub use layout::LINEAR_LOOKUPS;
-pub use log_shares::{LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE};
+pub use log_shares::{
+    LOG_AUDIT_EGRESS, LOG_AUDIT_INGRESS, LOG_BURST, LOG_EGRESS, LOG_INGRESS, LOG_RATE, LOG_TOTAL_BURST,
+    LOG_TOTAL_RATE,
+};
 pub use node_links::NodeLinks;
 pub use options::{EnforcerOptions, MAX_ALLOWED_SOURCES, SourceCheck};
 pub use port_owner::{Mac, PortOwner};
-pub use refusal::{REFUSE_BURST, REFUSE_RATE};
+pub use refusal::{REFUSE_BURST, REFUSE_RATE, REFUSE_TOTAL_BURST, REFUSE_TOTAL_RATE};
 pub use revocation::RevocationSummary;
 pub use ruleset::{Hook, TABLE};
 pub use socket::{NetlinkSocket, Transport};

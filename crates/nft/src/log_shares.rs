@@ -1,21 +1,16 @@
-//! The chains that log denied packets, with a share of the log for each sender.
+//! The chains that log denied packets, with a share of the log for each sender and a bound of all of them together.
 //!
-//! ```text
-//!   row, closed chain, … ─► log_DIRECTION ─► log_DIRECTION_senders     from a local pod: a share for each source
-//!                                └─────────► log_DIRECTION_receivers   else to a local pod: a share for each destination
-//!                                            and one for all the rest
-//! ```
-//!
-//! A flood by one pod leaves the records of its neighbors alone. Addresses that are not those of local pods can be forged, so that each packet would
-//! be a new sender: they have a share for each pod that receives. So the sets have an element for each local pod at most, and are never
-//! full. What is not logged is counted all the same: the counters are in the chains that jump here.
+//! Each direction and verdict has its own chains ([`crate::shares`]), because the prefix of the log says which it is. They use the same sets, so
+//! that a share is one of all that a pod is denied. What is not logged is counted all the same: the counters are in the chains that
+//! jump here.
 
-use palisade_policy::{Direction, Family};
+use palisade_policy::Direction;
 
 use crate::{
     EnforcerOptions,
     base_sets::BaseSets,
-    ruleset::{Chain, Expression, NodeSet, Outcome, Rule},
+    ruleset::{Chain, Expression, Shared},
+    shares::Shares,
 };
 
 /// The most denied packets per second of each sender that are logged to nflog.
@@ -25,6 +20,12 @@ use crate::{
 pub const LOG_RATE: u64 = 100;
 /// The most packets of a sender that are logged at once after an idle time. See [`LOG_RATE`].
 pub const LOG_BURST: u32 = 250;
+/// The most denied packets per second of all senders together that are logged, of each direction, and as many that audit mode lets pass.
+///
+/// Without it, the log of a node would cost as many times [`LOG_RATE`] as it has pods.
+pub const LOG_TOTAL_RATE: u64 = 1000;
+/// The most packets of all senders together that are logged at once after an idle time. See [`LOG_TOTAL_RATE`].
+pub const LOG_TOTAL_BURST: u32 = 2500;
 /// The nflog prefix of packets that a pod's egress denies.
 pub const LOG_EGRESS: &str = "palisade egress ";
 /// The nflog prefix of packets that a pod's ingress denies.
@@ -75,34 +76,15 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     kinds.flat_map(|(logged, direction)| of_kind(options, sets, logged, direction)).collect()
 }
 
-fn of_kind(options: &EnforcerOptions, sets: &BaseSets, logged: Logged, direction: Direction) -> [Chain; 3] {
-    let (name, prefix) = (chain_name(logged, direction), prefix(logged, direction));
-    let [senders, receivers] = ["senders", "receivers"].map(|of| format!("{name}_{of}"));
-    let to_share = |family: Family, source: bool, chain: &str| {
-        let end = if source { Direction::Ingress } else { Direction::Egress };
-        let local = sets.node(NodeSet::Local(family)).name.clone();
-        let goto = Expression::Verdict(Outcome::Goto(chain.into()));
-        vec![Expression::Family(family), Expression::PeerIn(end, family, local), goto]
+fn of_kind(options: &EnforcerOptions, sets: &BaseSets, logged: Logged, direction: Direction) -> [Chain; 4] {
+    let shares = Shares {
+        of: Shared::Log,
+        name: chain_name(logged, direction),
+        what: "the log",
+        rate: LOG_RATE,
+        burst: LOG_BURST,
     };
-    let share = |group: u16, family: Family, source: bool| -> Rule {
-        let set = sets.log_shares(source, family).name.clone();
-        let limit = Expression::LimitEach { family, source, set, rate: LOG_RATE, burst: LOG_BURST };
-        vec![Expression::Family(family), limit, Expression::Log(group, prefix)]
-    };
-    let shares = |source: bool| -> Vec<Rule> {
-        let groups = options.log_group.into_iter();
-        groups.flat_map(|group| Family::BOTH.map(|family| share(group, family, source))).collect()
-    };
-    let rules = options.log_group.map_or_else(Vec::new, |group| {
-        let by_sender = Family::BOTH.map(|family| to_share(family, true, &senders));
-        let by_receiver = Family::BOTH.map(|family| to_share(family, false, &receivers));
-        let rest =
-            vec![Expression::Limit { rate: LOG_RATE, burst: LOG_BURST }, Expression::Log(group, prefix)];
-        by_sender.into_iter().chain(by_receiver).chain([rest]).collect()
-    });
-    [
-        Chain::regular(senders.as_str(), "a share of the log for each source", shares(true)),
-        Chain::regular(receivers.as_str(), "a share of the log for each destination", shares(false)),
-        Chain::regular(name, "logs, within the share of the sender", rules),
-    ]
+    let total = || Expression::Limit { rate: LOG_TOTAL_RATE, burst: LOG_TOTAL_BURST };
+    let log = |group| vec![total(), Expression::Log(group, prefix(logged, direction))];
+    shares.chains(sets, options.log_group.map(log).into_iter().collect())
 }

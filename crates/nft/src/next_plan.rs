@@ -173,7 +173,7 @@ impl<'a> NextPlan<'a> {
             Content::Dispatch(..)
             | Content::SelfPairs(_)
             | Content::Revoked(..)
-            | Content::LogShares(_)
+            | Content::Shares(..)
             | Content::Generation
             | Content::Node(_) => Vec::new(),
         }

@@ -3,8 +3,8 @@
 //! The last rules of a row jump here with what they deny. Which pods refuse is a set of addresses, so that rows and their chains are the same
 //! for all pods. While no local pod refuses, the chains are empty, and the row drops.
 //!
-//! An answer costs the node more than a drop, and goes to an address that may be forged. So there is a limit; beyond it packets are
-//! dropped.
+//! An answer costs the node more than a drop, and goes to an address that may be forged. So each sender has a share of the answers, as of the
+//! log ([`crate::shares`]), and there is a limit of all answers of the node; beyond either, packets are dropped.
 
 use palisade_policy::{Direction, Family, Protocol};
 
@@ -12,14 +12,19 @@ use crate::{
     base_sets::BaseSets,
     ruleset::{
         Answer, Chain, Expression, NodeSet, Outcome, REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN,
-        REFUSED_CHAIN, Rule,
+        REFUSED_CHAIN, Rule, Shared,
     },
+    shares::Shares,
 };
 
+/// The most answers per second to each sender.
+pub const REFUSE_RATE: u64 = 50;
+/// The most answers at once to a sender after an idle time. See [`REFUSE_RATE`].
+pub const REFUSE_BURST: u32 = 100;
 /// The most answers per second of a node to TCP, and as many to other protocols.
-pub const REFUSE_RATE: u64 = 200;
-/// The most answers at once after an idle time. See [`REFUSE_RATE`].
-pub const REFUSE_BURST: u32 = 500;
+pub const REFUSE_TOTAL_RATE: u64 = 500;
+/// The most answers of a node at once after an idle time. See [`REFUSE_TOTAL_RATE`].
+pub const REFUSE_TOTAL_BURST: u32 = 1000;
 
 /// Returns the name of the chain for what one direction denies.
 pub(crate) fn chain_name(direction: Direction) -> &'static str {
@@ -30,7 +35,7 @@ pub(crate) fn chain_name(direction: Direction) -> &'static str {
 }
 
 /// Returns the chains, each after the chains that its rules use. Without a refusing pod those that rows jump to are empty.
-pub(crate) fn chains(sets: &BaseSets, refusing: bool) -> [Chain; 3] {
+pub(crate) fn chains(sets: &BaseSets, refusing: bool) -> Vec<Chain> {
     let by_pod = |direction: Direction| {
         let rules = if refusing {
             Family::BOTH.map(|family| of_pod(sets, direction, family)).into()
@@ -39,9 +44,15 @@ pub(crate) fn chains(sets: &BaseSets, refusing: bool) -> [Chain; 3] {
         };
         Chain::regular(chain_name(direction), format!("{direction}: denied, for pods that refuse"), rules)
     };
-    let comment = "answers the sender, within a limit";
-    let refused = Chain::regular(REFUSED_CHAIN, comment, if refusing { answers() } else { Vec::new() });
-    [refused, by_pod(Direction::Egress), by_pod(Direction::Ingress)]
+    let shares = Shares {
+        of: Shared::Refusals,
+        name: REFUSED_CHAIN,
+        what: "answers to senders",
+        rate: REFUSE_RATE,
+        burst: REFUSE_BURST,
+    };
+    let answering = shares.chains(sets, if refusing { answers() } else { Vec::new() });
+    answering.into_iter().chain(Direction::BOTH.map(by_pod)).collect()
 }
 
 /// The pod is the source of egress and the destination of ingress: the place of the peer of the other direction.
@@ -54,9 +65,9 @@ fn of_pod(sets: &BaseSets, direction: Direction, family: Family) -> Rule {
     ]
 }
 
-/// Returns the rules that answer, within the limit.
+/// Returns the rules that answer, within the limit of the node.
 pub(crate) fn answers() -> Vec<Rule> {
-    let limit = || Expression::Limit { rate: REFUSE_RATE, burst: REFUSE_BURST };
+    let limit = || Expression::Limit { rate: REFUSE_TOTAL_RATE, burst: REFUSE_TOTAL_BURST };
     let tcp = Protocol::Tcp.number();
     vec![
         vec![Expression::Protocol(tcp), limit(), Expression::Reject(Answer::Reset)],

@@ -101,9 +101,9 @@ pub const REVOKED_TIMEOUT: Duration = Duration::from_secs(5 * 24 * 3600);
 pub const REVOKED_SET_SIZE: u32 = 131_072;
 
 /// How long the share of a sender is remembered that has no more packets denied: longer than it takes for the burst to be available again.
-const LOG_SHARE_TIMEOUT: Duration = Duration::from_secs(60);
+const SHARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most senders of a family with a share of their own, all of which are local pods or send to one.
-const LOG_SHARES: u32 = 4096;
+const SHARES: u32 = 4096;
 
 /// The comment of the element whose source opened the connection.
 pub(crate) const OPENER_COMMENT: &str = "opener";
@@ -261,12 +261,21 @@ pub(crate) enum Content {
     SelfPairs(Family),
     /// Revoked connections, with or without ports, in both orientations. They expire, so the plan doesn't define them.
     Revoked(Family, HasPorts),
-    /// Senders or receivers of packets that were logged lately, each with its limit. Packets fill it.
-    LogShares(Family),
+    /// Senders or receivers of packets that were logged or refused lately, each with its limit. Packets fill it.
+    Shares(Shared, Family),
     /// The number of the agent's last transaction.
     Generation,
     /// Addresses of local pods, and links of the node.
     Node(NodeSet),
+}
+
+/// What local pods have a share of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shared {
+    /// The log of denied packets.
+    Log,
+    /// The answers to senders of denied packets.
+    Refusals,
 }
 
 /// Whether a protocol has ports.
@@ -296,7 +305,7 @@ impl Content {
     pub(crate) fn expiry(&self) -> Option<(Duration, u32)> {
         match self {
             Self::Revoked(..) => Some((REVOKED_TIMEOUT, REVOKED_SET_SIZE)),
-            Self::LogShares(_) => Some((LOG_SHARE_TIMEOUT, LOG_SHARES)),
+            Self::Shares(..) => Some((SHARE_TIMEOUT, SHARES)),
             _ => None,
         }
     }
@@ -489,7 +498,7 @@ pub(crate) enum Expression {
         family: Family,
         /// The source address instead of the destination.
         source: bool,
-        /// The set of [`Content::LogShares`].
+        /// The set of [`Content::Shares`].
         set: Name,
         /// Packets per second.
         rate: u64,

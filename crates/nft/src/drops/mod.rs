@@ -1,7 +1,8 @@
 //! Denied packets: single packets, and counts.
 //!
 //! * [`DropEventReader`] receives single packets over nflog: addresses, ports and interfaces. Of each sender at most
-//!   [`LOG_RATE`](crate::LOG_RATE) packets per second are logged.
+//!   [`LOG_RATE`](crate::LOG_RATE) packets per second are logged, and of all together
+//!   [`LOG_TOTAL_RATE`](crate::LOG_TOTAL_RATE) of each direction.
 //! * [`Counters`] are exact, but contain no packets: how many each chain has dropped since it was created. [`Tally`] adds
 //!   them up across chains that come and go.
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use palisade_policy::Name;
 
-use super::{Content, Element, JumpTarget, Message, NodeSet, Set, TABLE};
+use super::{Content, Element, JumpTarget, Message, NodeSet, Set, Shared, TABLE};
 use crate::text;
 
 impl Message {
@@ -135,7 +135,8 @@ impl Content {
             }
             Self::SelfPairs(family) => format!("{family} isolated pods, each with itself"),
             Self::Revoked(family, _) => format!("{family} revoked connections"),
-            Self::LogShares(family) => format!("{family} shares of the log"),
+            Self::Shares(Shared::Log, family) => format!("{family} shares of the log"),
+            Self::Shares(Shared::Refusals, family) => format!("{family} shares of the refusals"),
             Self::Generation => "transaction number".to_owned(),
             Self::Node(NodeSet::Local(family)) => format!("{family} addresses of local pods"),
             Self::Node(NodeSet::Refusing(family)) => {

@@ -9,7 +9,7 @@ use std::{
 use libtest_mimic::Trial;
 use nix::poll::{PollFd, PollFlags, poll};
 use palisade_nft::{
-    Enforcer, EnforcerOptions, Error, Hook, Kernel, LOG_BURST,
+    Enforcer, EnforcerOptions, Error, Hook, Kernel, LOG_BURST, LOG_TOTAL_BURST, LOG_TOTAL_RATE,
     drops::{Counters, Counts, DropEvent, DropEventReader, DroppedPacket, Headers, Tally, TransportHeader},
 };
 use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic};
@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_flood_is_counted_exactly_and_logged_within_the_limit", flood),
         trial("a_flood_by_one_pod_leaves_the_log_to_its_neighbors", fair_shares),
         trial("packets_with_many_sources_have_one_share", many_sources),
+        trial("pods_that_flood_together_are_counted_exactly_and_logged_within_the_limit_of_all", all_pods),
         trial("a_slow_reader_receives_the_number_of_lost_events", slow),
         trial("a_group_has_one_reader", one_reader),
     ]
@@ -124,19 +125,25 @@ fn flood() {
     let seconds = began.elapsed().as_secs() + 1;
     let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
     assert_eq!(counts, Counts { egress: PACKETS, ..Counts::default() });
-    let mut reported = 0;
+    let reported = sent(&mut reader);
+    let most = u64::from(LOG_BURST) + palisade_nft::LOG_RATE * seconds;
+    assert!(reported >= u64::from(LOG_BURST) && reported <= most, "{reported} of at most {most}");
+    enforcer.remove().unwrap();
+}
+
+/// Returns how many packets the kernel logs until no more come, also those that the reader loses.
+fn sent(reader: &mut DropEventReader) -> u64 {
+    let mut sent = 0;
     while reader.wait(Duration::from_millis(300)).unwrap() {
         while let Some(event) = reader.read().unwrap() {
-            reported += match event {
+            sent += match event {
                 DropEvent::Dropped(_) => 1,
                 DropEvent::Lost(n) => u64::from(n),
                 DropEvent::Unreadable(_) => panic!("{event:?}"),
             };
         }
     }
-    let most = u64::from(LOG_BURST) + palisade_nft::LOG_RATE * seconds;
-    assert!(reported >= u64::from(LOG_BURST) && reported <= most, "{reported} of at most {most}");
-    enforcer.remove().unwrap();
+    sent
 }
 
 /// Returns the packets that are logged until no more come.
@@ -199,6 +206,30 @@ fn many_sources() {
     let packets = logged(&mut reader);
     assert_eq!(packets.iter().filter(|packet| packet.headers.source == pod).count(), 1);
     assert!(packets.len() as u64 <= most + 1, "{} of at most {most}", packets.len());
+    enforcer.remove().unwrap();
+}
+
+/// Without a bound of all of them, the log costs the node more with each pod that it has.
+fn all_pods() {
+    const PODS: u8 = 60;
+    loopback_up();
+    let peer = IpAddr::from([127, 0, 0, 2]);
+    let pods: Vec<IpAddr> = (1..=PODS).map(|n| [127, 2, 0, n].into()).collect();
+    let mut enforcer = start(&pods);
+    let mut reader = DropEventReader::open(group()).unwrap();
+    let began = std::time::Instant::now();
+    for pod in pods {
+        let socket = UdpSocket::bind((pod, 0)).unwrap();
+        for _ in 0..LOG_BURST {
+            socket.send_to(b"x", (peer, 53)).unwrap();
+        }
+    }
+    let seconds = began.elapsed().as_secs() + 1;
+    let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
+    assert_eq!(counts, Counts { egress: u64::from(PODS) * u64::from(LOG_BURST), ..Counts::default() });
+    let reported = sent(&mut reader);
+    let most = u64::from(LOG_TOTAL_BURST) + LOG_TOTAL_RATE * seconds;
+    assert!(reported >= u64::from(LOG_TOTAL_BURST) && reported <= most, "{reported} of at most {most}");
     enforcer.remove().unwrap();
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use libtest_mimic::Trial;
 use palisade_nft::{
-    Enforcer, Kernel, REFUSE_BURST, REFUSE_RATE,
+    Enforcer, Kernel, REFUSE_BURST, REFUSE_RATE, REFUSE_TOTAL_BURST, REFUSE_TOTAL_RATE,
     drops::{Counters, Counts, DropEvent, DropEventReader, Tally},
 };
 use palisade_policy::{
@@ -29,6 +29,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_refused_connection_fails_at_once_and_never_reaches_the_receiver", answered),
         trial("pods_that_do_not_refuse_drop_what_they_deny", silent),
         trial("answers_are_limited_and_what_is_beyond_is_dropped_and_counted", limited),
+        trial("a_flood_by_one_pod_leaves_the_answers_to_its_neighbors", fair_shares),
+        trial("senders_that_are_no_local_pods_have_one_share_of_the_answers", many_sources),
+        trial("answers_to_all_pods_together_are_limited", all_pods),
         trial("the_last_refusing_pod_leaves_nothing_and_changes_are_repaired", repaired),
     ]
 }
@@ -124,27 +127,89 @@ fn silent() {
     enforcer.remove().unwrap();
 }
 
+/// Opens a connection without waiting, and returns whether it is reset: over the loopback device, the reset arrives while it is opened.
+fn is_reset(pod: IpAddr, peer: IpAddr) -> bool {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(SocketAddr::new(pod, 0)), socket2::Type::STREAM, None);
+    let socket = socket.unwrap();
+    socket.bind(&SocketAddr::new(pod, 0).into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    // The kernel has limits of its own for ICMP messages, and none that a test of resets could meet.
+    let _ = socket.connect(&SocketAddr::new(peer, 80).into());
+    socket.take_error().unwrap().is_some_and(|e| e.kind() == ErrorKind::ConnectionRefused)
+}
+
+/// Opens connections of a pod, and returns how many are reset.
+fn resets(pod: IpAddr, peer: IpAddr, connections: u64) -> u64 {
+    (0..connections).filter(|_| is_reset(pod, peer)).count() as u64
+}
+
+/// The most answers since an instant, with a share or limit of this rate and burst.
+fn most(burst: u32, rate: u64, began: Instant) -> u64 {
+    u64::from(burst) + rate * (began.elapsed().as_secs() + 1)
+}
+
 fn limited() {
     const PACKETS: u64 = 5_000;
     loopback_up();
     let (pod, peer) = (address("127.0.0.1"), address("127.0.0.2"));
     let mut enforcer = start(&plan(&[pod], &[pod]));
     let began = Instant::now();
-    // The kernel has limits of its own for ICMP messages, and none that a test of resets could meet.
-    let refused = (0..PACKETS)
-        .filter(|_| {
-            let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-            socket.bind(&SocketAddr::new(pod, 0).into()).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            // The reset arrives while the connection is made, over the loopback device.
-            let _ = socket.connect(&SocketAddr::new(peer, 80).into());
-            socket.take_error().unwrap().is_some_and(|e| e.kind() == ErrorKind::ConnectionRefused)
-        })
-        .count();
-    let most = u64::from(REFUSE_BURST) + REFUSE_RATE * (began.elapsed().as_secs() + 1);
-    assert!(refused as u64 >= u64::from(REFUSE_BURST) && refused as u64 <= most, "{refused} of at most {most}");
+    let refused = resets(pod, peer, PACKETS);
+    let most = most(REFUSE_BURST, REFUSE_RATE, began);
+    assert!(refused >= u64::from(REFUSE_BURST) && refused <= most, "{refused} of at most {most}");
     let counts = Tally::default().add(Counters::read(enforcer.kernel()).unwrap());
     assert!(counts.egress >= PACKETS, "{counts:?}");
+    enforcer.remove().unwrap();
+}
+
+fn fair_shares() {
+    loopback_up();
+    for (flood, quiet, peer) in [("127.0.0.1", "127.0.0.3", "127.0.0.2"), ("fd00::1", "fd00::3", "fd00::2")] {
+        let [flood, quiet, peer] = [flood, quiet, peer].map(address);
+        for address in [flood, quiet, peer] {
+            if let IpAddr::V6(address) = address {
+                address_on_loopback(address);
+            }
+        }
+        let pods = [flood, quiet];
+        let mut enforcer = start(&plan(&pods, &pods));
+        let began = Instant::now();
+        let of_flood = resets(flood, peer, 5_000);
+        assert_eq!(resets(quiet, peer, u64::from(REFUSE_BURST)), u64::from(REFUSE_BURST), "the neighbor");
+        let most = most(REFUSE_BURST, REFUSE_RATE, began);
+        assert!(of_flood >= u64::from(REFUSE_BURST) && of_flood <= most, "{of_flood} of at most {most}");
+        assert!(enforcer.verify().unwrap().agrees());
+        enforcer.remove().unwrap();
+    }
+}
+
+/// Addresses that are not those of pods may be forged: each would have a share, and together they would use up the limit of all.
+fn many_sources() {
+    loopback_up();
+    let (pod, peer) = (address("127.0.0.1"), address("127.0.0.2"));
+    let forged: Vec<IpAddr> = (0..3_000_u16).map(|n| [127, 1, (n >> 8) as u8, n as u8].into()).collect();
+    let all: Vec<IpAddr> = forged.iter().copied().chain([pod]).collect();
+    let mut plan = plan(&all, &all);
+    plan.local = [pod].into();
+    let mut enforcer = start(&plan);
+    let began = Instant::now();
+    let refused = forged.iter().filter(|source| is_reset(**source, peer)).count() as u64;
+    let most = most(REFUSE_BURST, REFUSE_RATE, began);
+    assert!(refused >= u64::from(REFUSE_BURST) && refused <= most, "{refused} of at most {most}");
+    assert_eq!(resets(pod, peer, u64::from(REFUSE_BURST)), u64::from(REFUSE_BURST), "the pod");
+    enforcer.remove().unwrap();
+}
+
+fn all_pods() {
+    const PODS: u8 = 60;
+    loopback_up();
+    let peer = address("127.0.0.2");
+    let pods: Vec<IpAddr> = (1..=PODS).map(|n| [127, 2, 0, n].into()).collect();
+    let mut enforcer = start(&plan(&pods, &pods));
+    let began = Instant::now();
+    let refused: u64 = pods.iter().map(|pod| resets(*pod, peer, u64::from(REFUSE_BURST))).sum();
+    let most = most(REFUSE_TOTAL_BURST, REFUSE_TOTAL_RATE, began);
+    assert!(refused >= u64::from(REFUSE_TOTAL_BURST) && refused <= most, "{refused} of at most {most}");
     enforcer.remove().unwrap();
 }
 
