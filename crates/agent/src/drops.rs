@@ -1,6 +1,7 @@
 //! Packets that policies denied: counted, recorded as flows, and logged at intervals with the policy at fault.
 
 mod explained;
+mod pairs;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,8 +19,9 @@ use prometheus_client::metrics::{counter::Counter, family::Family};
 use crate::{
     Reconciler,
     flows::FlowStore,
-    metrics::{DropLabels, Metrics},
+    metrics::{DropLabels, Metrics, WorkloadLabels},
 };
+use pairs::Pairs;
 
 /// Puts the reason for a side's verdict into words, as lines.
 pub type Wording = Arc<dyn Fn(&Side, Direction) -> Vec<String> + Send + Sync>;
@@ -77,6 +79,8 @@ const TICK_INTERVAL: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 struct KnownFlow {
     labels: DropLabels,
+    /// The workloads of its ends.
+    pair: WorkloadLabels,
     logged: Instant,
     /// Packets since it was last logged.
     packets: u64,
@@ -100,6 +104,7 @@ pub(crate) struct DropLog {
     ticked: Instant,
     flows: HashMap<DeniedPacket, KnownFlow>,
     labels: HashSet<DropLabels>,
+    pairs: Pairs,
     period: Instant,
     lines: u32,
     explained: u32,
@@ -123,6 +128,7 @@ impl DropLog {
             ticked: now,
             flows: HashMap::new(),
             labels: HashSet::new(),
+            pairs: Pairs::default(),
             period: now,
             lines: 0,
             explained: 0,
@@ -199,7 +205,7 @@ impl DropLog {
             // Their direction and verdict are unknown: they arrived together with the others.
             let kind = packets.first().map_or((Direction::Ingress, false), |p| (p.direction, p.audited));
             *self.received.entry(kind).or_default() += uncollected;
-            counter(metrics, kind.1).get_or_create(&DropLabels::unknown(kind.0)).inc_by(uncollected);
+            metrics.count_unknown(kind.0, kind.1, uncollected);
         }
         for packet in packets {
             self.record_packet(packet, (reconciler, generation), metrics, now);
@@ -233,6 +239,7 @@ impl DropLog {
                 self.waiting.push(packet.clone());
             }
             counter.get_or_create(&flow.labels).inc();
+            self.pairs.count(packet.audited, &flow.pair, metrics, now);
             if now.saturating_duration_since(flow.logged) < LOG_INTERVAL {
                 return;
             }
@@ -240,6 +247,8 @@ impl DropLog {
             flow.logged = now;
             return self.log(&packet, &labels, packets, reconciler);
         }
+        let pair = pairs::labels(&packet, reconciler);
+        self.pairs.count(packet.audited, &pair, metrics, now);
         // Addresses outside the cluster can be forged: they share what is left for the receiving pod.
         let sender = reconciler.owner(packet.source).map_or(packet.destination, |_| packet.source);
         if !self.may_explain(sender) {
@@ -257,6 +266,7 @@ impl DropLog {
         }
         let mut flow = KnownFlow {
             labels,
+            pair,
             logged: now,
             packets: 0,
             record: Record { node: self.node.to_string(), ..found.record },
@@ -320,7 +330,7 @@ impl DropLog {
 }
 
 /// The counter of packets that were denied, or that passed because of audit mode.
-pub(crate) fn counter(metrics: &Metrics, audited: bool) -> &Family<DropLabels, Counter> {
+fn counter(metrics: &Metrics, audited: bool) -> &Family<DropLabels, Counter> {
     if audited { &metrics.audited } else { &metrics.drops }
 }
 

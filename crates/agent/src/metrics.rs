@@ -11,7 +11,9 @@ use prometheus_client::{
     registry::Registry,
 };
 
-pub use labels::{DirectionLabel, DropLabels, KindLabel, ResultLabel, ScopeLabel, StageLabel};
+pub use labels::{
+    DirectionLabel, DropLabels, KindLabel, ResultLabel, ScopeLabel, StageLabel, WorkloadLabels,
+};
 
 /// A gauge of seconds, with fractions.
 type Seconds = Gauge<f64, AtomicU64>;
@@ -152,6 +154,12 @@ metrics! {
         "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
     audited: Family<DropLabels, Counter>, "palisade_audited_packets",
         "Packets that passed because of audit mode, by direction and by the policy in audit mode that would deny them. An empty kind means that no policy was determined";
+    workload_drops: Family<WorkloadLabels, Counter>, "palisade_workload_drops",
+        "Dropped packets, by direction and by the workloads of sender and receiver. The workload `other` stands for pairs without series of their own, and for packets that were not logged";
+    workload_audited: Family<WorkloadLabels, Counter>, "palisade_workload_audited_packets",
+        "Packets that passed because of audit mode, by direction and by the workloads of sender and receiver, likewise";
+    workload_pairs: Gauge, "palisade_workload_pairs",
+        "Pairs of workloads with series of their own. There are at most 500, 100 of them with one namespace";
     audited_pods: Family<DirectionLabel, Gauge>, "palisade_audited_pods",
         "Pod addresses of this node that policies in audit mode select, by direction";
     audited_policies: Gauge, "palisade_audited_policies", "Known policies in audit mode";
@@ -211,6 +219,18 @@ impl Metrics {
             drop(metrics.errors.get_or_create(&StageLabel { stage }));
         }
         metrics
+    }
+
+    /// Returns the counters of packets that were denied, or that passed because of audit mode, by the workloads of their ends.
+    pub(crate) fn by_workloads(&self, audited: bool) -> &Family<WorkloadLabels, Counter> {
+        if audited { &self.workload_audited } else { &self.workload_drops }
+    }
+
+    /// Counts packets that were denied, or that passed because of audit mode, of which no more is known than the direction.
+    pub(crate) fn count_unknown(&self, direction: palisade_policy::Direction, audited: bool, packets: u64) {
+        let by_policy = if audited { &self.audited } else { &self.drops };
+        by_policy.get_or_create(&DropLabels::unknown(direction)).inc_by(packets);
+        self.by_workloads(audited).get_or_create(&WorkloadLabels::all_other(direction)).inc_by(packets);
     }
 
     /// Encodes all metrics in the OpenMetrics text format.

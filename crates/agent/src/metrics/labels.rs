@@ -84,6 +84,48 @@ impl DropLabels {
     }
 }
 
+/// The direction of a denied packet, and the workloads at its ends.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct WorkloadLabels {
+    /// `ingress` or `egress`.
+    pub direction: &'static str,
+    /// The namespace of the sender; empty unless it is a pod.
+    pub source_namespace: String,
+    /// The sender's workload, such as `Deployment/web`; `node`, `outside`, or `other`.
+    pub source_workload: String,
+    /// The namespace of the receiver; empty unless it is a pod.
+    pub destination_namespace: String,
+    /// The receiver's workload, likewise.
+    pub destination_workload: String,
+}
+
+impl WorkloadLabels {
+    /// What the workloads of pairs without series of their own are called.
+    const OTHER: &str = "other";
+
+    /// The labels of packets whose pair has no series of its own, or is unknown.
+    #[must_use]
+    pub fn all_other(direction: Direction) -> Self {
+        Self::other_of(direction_name(direction))
+    }
+
+    /// The labels of packets of this pair if it has no series of its own.
+    #[must_use]
+    pub fn other(&self) -> Self {
+        Self::other_of(self.direction)
+    }
+
+    fn other_of(direction: &'static str) -> Self {
+        Self {
+            direction,
+            source_namespace: String::new(),
+            source_workload: Self::OTHER.to_owned(),
+            destination_namespace: String::new(),
+            destination_workload: Self::OTHER.to_owned(),
+        }
+    }
+}
+
 fn direction_name(direction: Direction) -> &'static str {
     match direction {
         Direction::Ingress => "ingress",

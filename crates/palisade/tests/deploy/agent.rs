@@ -6,7 +6,7 @@ use std::{
 };
 
 use palisade_agent::metrics::{
-    DirectionLabel, DropLabels, KindLabel, Metrics, ResultLabel, ScopeLabel, StageLabel,
+    DirectionLabel, DropLabels, KindLabel, Metrics, ResultLabel, ScopeLabel, StageLabel, WorkloadLabels,
 };
 use palisade_policy::Direction;
 use serde_json::Value;
@@ -27,6 +27,8 @@ pub(crate) fn exposed() -> String {
     metrics.commits.get_or_create(&ResultLabel { result: "ok" }).inc();
     metrics.drops.get_or_create(&DropLabels::unknown(Direction::Ingress)).inc();
     metrics.audited.get_or_create(&DropLabels::unknown(Direction::Ingress)).inc();
+    metrics.workload_drops.get_or_create(&WorkloadLabels::all_other(Direction::Ingress)).inc();
+    metrics.workload_audited.get_or_create(&WorkloadLabels::all_other(Direction::Ingress)).inc();
     metrics.audited_pods.get_or_create(&direction()).set(1);
     metrics.errors.get_or_create(&StageLabel { stage: "source" }).inc();
     metrics.unusable_objects.get_or_create(&kind()).set(1);

@@ -11,9 +11,8 @@ use crate::{
     ReviewState,
     config::{Flows, SourceCheck},
     daemon::{shared::VERSION, shortfall::Shortfall},
-    drops::counter,
     error_chain,
-    metrics::{DropLabels, KindLabel, ScopeLabel},
+    metrics::{KindLabel, ScopeLabel},
     socket::{Request, Response, ReviewView, Status, Verified},
     view,
 };
@@ -188,7 +187,7 @@ impl Worker {
         self.count_unlogged_drops();
     }
 
-    /// Adds packets to `palisade_drops_total` and `palisade_audited_packets_total` that the kernel counted but didn't log: it logs a limited number. Those that
+    /// Adds packets to the counters of dropped and audited packets that the kernel counted but didn't log: it logs a limited number. Those that
     /// were counted by the last call and have not been logged since never will be.
     pub(super) fn count_unlogged_drops(&mut self) {
         let Some(counts) = self.agent.data_plane().count_drops(&mut self.drop_tally) else { return };
@@ -208,7 +207,7 @@ impl Worker {
             *before = now;
             self.flows.lose(more);
             if more > 0 || !audited {
-                counter(&self.metrics, audited).get_or_create(&DropLabels::unknown(direction)).inc_by(more);
+                self.metrics.count_unknown(direction, audited, more);
             }
         }
     }
