@@ -17,7 +17,7 @@ mod sources;
 use std::{collections::BTreeSet, sync::Arc};
 
 use ipnet::IpNet;
-use palisade_policy::{Delta, Family, NodePlan};
+use palisade_policy::Family;
 
 use crate::{
     EnforcerOptions, NodeLinks, SourceCheck,
@@ -139,17 +139,16 @@ impl Bridge {
     pub(crate) fn change_links(
         &self,
         (from, to): (&NodeLinks, &NodeLinks),
-        plan: &NodePlan,
+        next: &NextPlan<'_>,
         isolating: bool,
     ) -> Vec<Step> {
-        let next = NextPlan { plan, delta: &Delta::default() };
         match (from.has_pod_ports(), to.has_pod_ports()) {
             (false, false) => Vec::new(),
-            (false, true) => vec![self.create(to, &next, isolating)],
+            (false, true) => vec![self.create(to, next, isolating)],
             (true, false) => vec![bridged(vec![Message::DeleteTable])],
             (true, true) => {
                 let mut phases = Phases::default();
-                self.sets().for_each(|set| from.change_to(to, set, &next, &mut phases));
+                self.sets().for_each(|set| from.change_to(to, set, next, &mut phases));
                 element_steps(phases).into_iter().map(bridged).collect()
             }
         }

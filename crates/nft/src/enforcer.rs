@@ -11,6 +11,7 @@ use crate::{
     closed_node, cut_off,
     encode::encode,
     features::{Feature, Features},
+    next_plan::NextPlan,
     program::Program,
     reader::Ruleset,
     restart::{self, StartingPoint},
@@ -127,15 +128,52 @@ impl Enforcer {
     /// On an error, the kernel and [`Enforcer::programmed`] are unchanged, with the exception of
     /// [`Error::RollbackFailed`].
     pub fn commit(&mut self, delta: &Delta) -> Result<Commit, Error> {
+        self.change(delta, None)
+    }
+
+    /// As [`Enforcer::commit`], and applies other node links in the same transactions, as for a pod that starts with its interface.
+    ///
+    /// If the delta changes the nodes, the links are changed before it, in a transaction of their own. Then they stay changed if only the
+    /// delta fails.
+    pub fn commit_with_links(&mut self, delta: &Delta, node_links: &NodeLinks) -> Result<Commit, Error> {
+        if *node_links == self.requested_links {
+            return self.change(delta, None);
+        }
+        if delta.nodes.is_empty() {
+            return self.change(delta, Some(node_links));
+        }
+        let links = self.set_node_links(node_links)?;
+        let plan = self.change(delta, None)?;
+        Ok(Commit {
+            messages: links.messages + plan.messages,
+            elements: links.elements + plan.elements,
+            bytes: links.bytes + plan.bytes,
+            transactions: links.transactions + plan.transactions,
+            generation: plan.generation,
+            duration: links.duration + plan.duration,
+        })
+    }
+
+    fn change(&mut self, delta: &Delta, node_links: Option<&NodeLinks>) -> Result<Commit, Error> {
         if self.needs_repair {
             self.repair()?;
         }
         let start = Instant::now();
-        let (phases, undo) = self.program.change(&self.plan, delta)?;
+        let supported =
+            node_links.map(|links| self.features.supported_links(&mut self.kernel, links)).transpose()?;
+        let (mut phases, undo) = self.program.change(&self.plan, delta)?;
+        if let Some(supported) = &supported {
+            let next = NextPlan { plan: &self.plan, delta };
+            self.program.add_links(&next, supported, &mut phases);
+        }
         let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
         match outcome {
             Ok(()) => {
                 self.plan.apply(delta);
+                if let (Some(supported), Some(requested)) = (supported, node_links) {
+                    self.program.node_links = supported;
+                    self.requested_links = requested.clone();
+                }
                 Ok(report(sent, &self.generation, start.elapsed()))
             }
             Err(cause) => {

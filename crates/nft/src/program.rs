@@ -180,14 +180,25 @@ impl Program {
 
     /// Returns the change to other node links under the same plan.
     pub(crate) fn change_links(&self, plan: &NodePlan, node_links: &NodeLinks) -> Phases {
-        let next = NextPlan { plan, delta: &Delta::default() };
         let mut phases = Phases::default();
-        for set in self.sets.node_sets() {
-            self.node_links.change_to(node_links, set, &next, &mut phases);
-        }
-        let isolating = self.isolating();
-        phases.bridge = self.bridge.change_links((&self.node_links, node_links), plan, isolating);
+        let next = NextPlan { plan, delta: &Delta::default() };
+        self.add_links(&next, node_links, &mut phases);
         phases
+    }
+
+    /// Adds the change to other node links to the phases of a delta, which [`Program::change`] has returned.
+    ///
+    /// The delta must not change the plan's nodes: both would change the same sets, and what one adds the other may remove.
+    pub(crate) fn add_links(&self, next: &NextPlan<'_>, node_links: &NodeLinks, phases: &mut Phases) {
+        for set in self.sets.node_sets() {
+            self.node_links.change_to(node_links, set, next, phases);
+        }
+        let change = self.bridge.change_links((&self.node_links, node_links), next, self.isolating());
+        if !self.node_links.has_pod_ports() || !node_links.has_pod_ports() {
+            // The table is created with everything, or deleted.
+            phases.bridge.clear();
+        }
+        phases.bridge.extend(change);
     }
 
     /// Undoes a change.

@@ -22,6 +22,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("changes_of_node_links_are_programmed_incrementally", random_changes),
+        trial("a_pod_and_its_interface_are_one_transaction", together),
         trial_with_nft("the_nft_program_loads_the_text_with_node_links", loads),
         trial("forged_sources_are_dropped_without_a_reverse_route", forged),
         trial("strictly_routed_pods_have_no_address_but_their_own", strictly),
@@ -95,6 +96,43 @@ fn node_links(random: &mut Random) -> NodeLinks {
     }
 }
 
+/// A local pod on a bridge that appears with its port, and one whose node appears too.
+fn together() {
+    let pod = |n: u8| IpAddr::from([10, 244, 0, n]);
+    let links = |ports: std::ops::Range<u8>| NodeLinks {
+        pod_interfaces: [7].into(),
+        pod_bridges: [7].into(),
+        pod_ports: ports.clone().map(u32::from).collect(),
+        owners: ports
+            .map(|n| (u32::from(n), PortOwner { addresses: [pod(n)].into(), hardware: Some([2, 0, 0, 0, 0, n]) }))
+            .collect(),
+        ..NodeLinks::default()
+    };
+    let plan = |pods: std::ops::Range<u8>| NodePlan { local: pods.map(pod).collect(), ..NodePlan::default() };
+    let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &NodePlan::default()).unwrap();
+    // The first creates the table of the bridge family, the last deletes it.
+    for pods in [10..11, 10..12, 11..12, 0..0] {
+        let delta = enforcer.programmed().delta_to(&plan(pods.clone()));
+        let commit = enforcer.commit_with_links(&delta, &links(pods.clone())).unwrap();
+        assert_eq!(commit.transactions, 1, "{pods:?}: {commit:?}");
+        assert_eq!(enforcer.verify().unwrap().differences, [], "{pods:?}");
+        assert_eq!(bridge(&mut enforcer).is_some(), !pods.is_empty(), "{pods:?}");
+    }
+    // An address that is a node's no longer, and the end of a tunnel from now on.
+    let tunnel = |peers: &[IpAddr]| NodeLinks {
+        tunnel_ports: [8472].into(),
+        tunnel_peers: peers.iter().copied().collect(),
+        ..NodeLinks::default()
+    };
+    let nodes = |nodes: &[IpAddr]| NodePlan { nodes: nodes.iter().copied().collect(), ..NodePlan::default() };
+    for (next, of) in [(nodes(&[pod(9)]), tunnel(&[])), (nodes(&[]), tunnel(&[pod(9)]))] {
+        let delta = enforcer.programmed().delta_to(&next);
+        enforcer.commit_with_links(&delta, &of).unwrap();
+        assert_eq!(enforcer.verify().unwrap().differences, []);
+    }
+    enforcer.remove().unwrap();
+}
+
 fn bridge(enforcer: &mut Enforcer) -> Option<Ruleset> {
     Ruleset::read_bridge(enforcer.kernel()).unwrap()
 }
@@ -118,7 +156,13 @@ fn random_changes() {
             }
             world.step(random);
             let delta = enforcer.programmed().delta_to(&world.plan());
-            enforcer.commit(&delta).unwrap();
+            if random.chance(50) {
+                let next = node_links(random);
+                enforcer.commit_with_links(&delta, &next).unwrap();
+                assert_eq!((enforcer.node_links(), enforcer.programmed()), (&next, &world.plan()), "{what}");
+            } else {
+                enforcer.commit(&delta).unwrap();
+            }
             assert_eq!(enforcer.verify().unwrap().differences, [], "{what}");
             assert_eq!(enforcer.repair().unwrap().elements, 0, "{what}: nothing to repair");
         }
