@@ -305,10 +305,16 @@ fn relabelled_and_edited(rng: &mut Rng, cluster: &Cluster) -> Cluster {
 /// If only policies changed, each change names one that did.
 #[test]
 fn causes_are_policies_that_changed() {
+    for shape in [Shape::tiered(), Shape::with_domain_names()] {
+        causes_in_a_shape_are_policies_that_changed(&shape);
+    }
+}
+
+fn causes_in_a_shape_are_policies_that_changed(shape: &Shape) {
     let mut named = 0;
     for seed in seeds(0..cases(300)) {
         let rng = &mut Rng::with_seed(seed);
-        let a = palisade_testkit::cluster(rng, &Shape::tiered());
+        let a = palisade_testkit::cluster(rng, shape);
         let b = with_other_policies(rng, &a);
         let found = diff(&a, &b);
         assert_eq!(changed_ends(&found).count(), 0, "seed {seed}: no object was added or removed");
@@ -324,15 +330,21 @@ fn causes_are_policies_that_changed() {
             }
         }
     }
-    assert!(named > 300, "{named}");
+    assert!(named > 150, "{named}");
 }
 
-/// A removed policy is the cause of everything that its removal allows.
+/// A removed policy is the cause of everything that its removal allows, by name too.
 #[test]
 fn a_removed_policy_is_the_cause() {
+    for shape in [Shape::tiered(), Shape::with_domain_names()] {
+        a_removed_policy_of_a_shape_is_the_cause(&shape);
+    }
+}
+
+fn a_removed_policy_of_a_shape_is_the_cause(shape: &Shape) {
     let mut seen = 0;
     for seed in seeds(0..cases(200)) {
-        let a = palisade_testkit::cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+        let a = palisade_testkit::cluster(&mut Rng::with_seed(seed), shape);
         for key in a.policies.keys() {
             let mut b = a.clone();
             b.policies.remove(key);

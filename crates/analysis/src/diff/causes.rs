@@ -2,12 +2,14 @@
 
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};
 
-use palisade_policy::{Cluster, Direction, Endpoint, Family, PolicyKey, Traffic, walk::walk};
+use palisade_policy::{
+    Cluster, Direction, DomainName, Endpoint, Family, LearnedName, PolicyKey, Traffic, walk::walk,
+};
 
 use super::{
     blame,
     change::{Cause, Directions, Edit, PolicyEdit},
-    edits::{EndPair, PolicyPair, PolicyPairs, Reversal, SelectedKeys, pair_of},
+    edits::{EndPair, PolicyPair, PolicyPairs, Reversal, SelectedKeys, learned_about, pair_of},
 };
 use crate::{end::ConnectionEnd, judge, representative::Representatives};
 
@@ -70,7 +72,8 @@ impl<'c> CauseFinder<'c> {
             .filter_map(|pair| Some(Edit::Policy(pair.changed.clone()?)))
             .collect();
         ends.iter().for_each(|end| end.edits(&self.keys, &mut edits));
-        let scene = Scene { ends, policies, edits, direction, changed };
+        let learned = learned_about(self.clusters[1], &ends, &policies);
+        let scene = Scene { ends, policies, learned, edits, direction, changed };
         for edit in scene.causes(&self.walks) {
             found.entry(scene.edits[edit].clone()).or_default().add(direction);
         }
@@ -82,6 +85,8 @@ struct Scene<'a, 'c> {
     ends: [EndPair<'c>; 2],
     /// The policies that may select the subject.
     policies: Vec<&'a PolicyPair<'c>>,
+    /// What is known after the change of names with the addresses of the ends.
+    learned: BTreeMap<DomainName, LearnedName>,
     edits: Vec<Edit>,
     direction: Direction,
     changed: &'a Traffic,
@@ -102,7 +107,7 @@ impl Scene<'_, '_> {
     /// Returns the traffic that the direction allows with some edits reversed.
     fn allowed(&self, reversed: &[bool]) -> Traffic {
         let reversal = Reversal { edits: &self.edits, reversed };
-        let mut cluster = Cluster::default();
+        let mut cluster = Cluster { learned: self.learned.clone(), ..Cluster::default() };
         for pair in &self.policies {
             if let Some(policy) = reversal.policy(pair) {
                 cluster.policies.insert(policy.key.clone(), Arc::clone(policy));

@@ -7,8 +7,8 @@ use std::{
 };
 
 use palisade_policy::{
-    Cluster, Direction, Endpoint, Family, Labels, Name, Namespace, NamespaceMatch, Node, Peer, Pod, Policy,
-    PolicyKey, Selector, Workload,
+    Cluster, Direction, DomainName, Endpoint, Family, Labels, LearnedName, Name, Namespace, NamespaceMatch,
+    Node, Peer, Pod, Policy, PolicyKey, Selector, Workload,
 };
 
 use super::change::{Edit, Labeled, PolicyEdit, Presence, WorkloadKey};
@@ -118,6 +118,28 @@ impl<'c> PolicyPairs<'c> {
     }
 }
 
+/// Returns what `cluster` has learned about the addresses of some ends, if a policy has a rule by name. Rules by name look up
+/// nothing else. `O(rules + learned names)`.
+pub(super) fn learned_about(
+    cluster: &Cluster,
+    ends: &[EndPair<'_>],
+    policies: &[&PolicyPair<'_>],
+) -> BTreeMap<DomainName, LearnedName> {
+    let policies = policies.iter().flat_map(|pair| pair.sides.iter().flatten());
+    let rules = policies.flat_map(|policy| Direction::BOTH.into_iter().filter_map(|d| policy.rules(d)));
+    let mut peers = rules.flatten().flat_map(|rule| rule.peers.iter().flatten());
+    if !peers.any(|entry| matches!(entry.peer, Peer::DomainName(_))) {
+        return BTreeMap::new();
+    }
+    let of_ends = || ends.iter().flat_map(EndPair::addresses);
+    let about = |learned: &LearnedName| LearnedName {
+        name: learned.name.clone(),
+        addresses: of_ends().filter(|address| learned.addresses.contains(address)).collect(),
+    };
+    let names = cluster.learned.iter().map(|(name, learned)| (name.clone(), about(learned)));
+    names.filter(|(_, learned)| !learned.addresses.is_empty()).collect()
+}
+
 /// The keys of labels that policies of either side refer to.
 #[derive(Default)]
 pub(super) struct SelectedKeys {
@@ -190,6 +212,14 @@ impl<'c> EndPair<'c> {
             [Endpoint::External(_), Endpoint::External(address)] => Self::External(*address),
             _ => return None,
         })
+    }
+
+    /// Returns its addresses on both sides.
+    fn addresses(&self) -> [IpAddr; 2] {
+        match self {
+            Self::Pod(pair) => pair.addresses,
+            Self::Node(_, address) | Self::External(address) => [*address; 2],
+        }
     }
 
     /// Adds the edits of this end that policies may notice.

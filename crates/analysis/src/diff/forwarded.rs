@@ -4,13 +4,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use palisade_names::{Route, route_backends};
-use palisade_policy::{Cluster, Direction, Endpoint, Family, Name, ObjectKey, Service, Traffic};
+use palisade_policy::{
+    Cluster, Direction, DomainName, Endpoint, Family, LearnedName, Name, ObjectKey, Service, Traffic,
+};
 
 use super::{
     blame,
     causes::CauseFinder,
     change::{Directions, Edit, ObjectChange},
-    edits::{EndPair, PolicyPair, Reversal},
+    edits::{EndPair, PolicyPair, Reversal, learned_about},
 };
 use crate::{
     connections::Connections, controller::ControllerRoutes, end::ConnectionEnd, query::ConnectionsOptions,
@@ -57,7 +59,8 @@ impl<'r> RoutePairs<'r> {
         edits.extend(services.iter().filter_map(|(key, sides)| service_edit(key, *sides)));
         edits.extend(policies.iter().filter_map(|pair| Some(Edit::Policy(pair.changed.clone()?))));
         target.edits(&finder.keys, &mut edits);
-        let scene = Scene { target, family, policies, routes, services, sides: self.sides, edits };
+        let learned = learned_about(finder.clusters[1], &[target], &policies);
+        let scene = Scene { target, family, policies, learned, routes, services, sides: self.sides, edits };
         let causes =
             blame::causes(scene.edits.len(), changed, |reversed| scene.allowed(finder.clusters, reversed));
         for edit in causes {
@@ -115,6 +118,8 @@ struct Scene<'a, 'c> {
     target: EndPair<'c>,
     family: Family,
     policies: Vec<&'a PolicyPair<'c>>,
+    /// What is known after the change of names with the addresses of the pod.
+    learned: BTreeMap<DomainName, LearnedName>,
     routes: Vec<RoutePair<'a>>,
     services: Vec<ServicePair<'c>>,
     sides: [&'a ControllerRoutes; 2],
@@ -125,7 +130,7 @@ impl Scene<'_, '_> {
     /// Returns the forwarded traffic that is allowed with some edits reversed.
     fn allowed(&self, clusters: [&Cluster; 2], reversed: &[bool]) -> Traffic {
         let reversal = Reversal { edits: &self.edits, reversed };
-        let mut cluster = Cluster::default();
+        let mut cluster = Cluster { learned: self.learned.clone(), ..Cluster::default() };
         for pair in &self.policies {
             if let Some(policy) = reversal.policy(pair) {
                 cluster.policies.insert(policy.key.clone(), Arc::clone(policy));
