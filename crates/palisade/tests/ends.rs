@@ -286,6 +286,35 @@ fn dns_names_and_urls_are_services_and_pods() {
 }
 
 #[test]
+fn an_external_name_of_the_cluster_is_followed_or_an_error() {
+    let alias = |name: &str, target: &str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: shop}}, spec: {{type: ExternalName, externalName: {target}}}}}\n"
+        )
+    };
+    let aliases = [
+        ("front", "web.shop.svc.cluster.local"),
+        ("frontier", "front.shop.svc.cluster.local."),
+        ("replica", "db-0.db.shop.svc.cluster.local"),
+        ("far", "elsewhere.shop.svc.cluster.local"),
+        ("gone", "nobody.shop.svc.cluster.local"),
+        ("loop", "pool.shop.svc.cluster.local"),
+        ("pool", "loop.shop.svc.cluster.local"),
+    ];
+    let dir =
+        manifest(&aliases.iter().fold(SHOP.to_owned(), |all, (name, target)| all + &alias(name, target)));
+    let can = |what: &str| run(&format!("can shop/db shop/svc/{what}"), dir.path());
+    for name in ["front", "frontier"] {
+        answered(&can(&format!("{name}:80")), 1, &["service port 80 → TCP 8080", "NetworkPolicy shop/web"]);
+    }
+    let of_pod = run("can staging/client shop/svc/replica:443", dir.path());
+    answered(&of_pod, 1, &["db-0.db.shop.svc.cluster.local", "NetworkPolicy staging/out"]);
+    answered(&can("far:443"), 0, &["another name for elsewhere.shop.svc", "another name for db.example.com"]);
+    refused(&can("gone:80"), &["another name for nobody.shop.svc.cluster.local", "nobody"]);
+    refused(&can("loop:80"), &["shop/svc/loop", "its own"]);
+}
+
+#[test]
 fn a_name_that_only_one_namespace_has_is_found_and_said() {
     let dir = manifest(SHOP);
     let ran = run("can client web:8080", dir.path());

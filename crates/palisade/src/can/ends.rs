@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
-use palisade_names::{DnsName, EndpointKind, Named, PortSpec, Way};
+use palisade_names::{Named, PortSpec, Way};
 use palisade_policy::{Cluster, Endpoint, Family, Name, Node, Pod, Protocol, Service};
 
 use super::{
@@ -124,33 +124,45 @@ fn object<'a>(cluster: &'a Cluster, spec: &Spec, found: &Named<'a>) -> Result<Re
     Ok(Resolved { notes, ..Resolved::new(name, End::Endpoints(ends)) })
 }
 
+/// How many ExternalName services that stand for each other are followed.
+const MAX_ALIASES: usize = 8;
+
 /// Resolves a service. An ExternalName service is another name for a host, of the outside or of the cluster.
+///
+/// # Errors
+/// When it stands for a name of the cluster's DNS that nothing has: no host outside can have it either.
 fn external_name<'a>(
     cluster: &'a Cluster,
     spec: &Spec,
     service: &'a Service,
     name: String,
 ) -> Result<Resolved<'a>> {
-    let Some(host) = &service.access.external_name else {
-        return Ok(Resolved::new(name, End::Service(ServiceEnd::named(service))));
-    };
-    // The name of another ExternalName service is not followed further.
-    let target = match DnsName::parse(host) {
-        Some(DnsName::Service { name, namespace }) => {
-            palisade_names::find(cluster, Some(EndpointKind::Service), namespace, name).ok()
-        }
-        _ => None,
-    };
-    let note = Note::external_name(&name, host);
-    let mut resolved = match (target, host.parse()) {
-        (Some(Named::Service(target)), _) if target.access.external_name.is_none() => {
-            Resolved::new(name, End::Service(ServiceEnd::named(target)))
-        }
-        (_, Ok(address)) => at_address(cluster, spec, address)?,
-        _ => outside_host(cluster, name, host),
-    };
-    resolved.notes.push(note);
-    Ok(resolved)
+    let (mut service, mut alias, mut notes) = (service, name.clone(), Vec::new());
+    for _ in 0..MAX_ALIASES {
+        let Some(host) = &service.access.external_name else {
+            return Ok(Resolved { notes, ..Resolved::new(name, End::Service(ServiceEnd::named(service))) });
+        };
+        notes.push(Note::external_name(&alias, host));
+        let target = names::canonical(cluster, host).map_err(|error| {
+            anyhow!("{alias} is an ExternalName service, another name for {host}: {error}")
+        })?;
+        let mut resolved = match (target, host.parse()) {
+            (Found::Object(Named::Service(next)), _) => {
+                (service, alias) = (next, Named::Service(next).to_string());
+                continue;
+            }
+            (Found::Object(found), _) => object(cluster, spec, &found)?,
+            (Found::Address(address), _) | (Found::Host(_), Ok(address)) => {
+                at_address(cluster, spec, address)?
+            }
+            (Found::Host(host), Err(_)) => outside_host(cluster, name, &host),
+        };
+        notes.append(&mut resolved.notes);
+        return Ok(Resolved { notes, ..resolved });
+    }
+    bail!(
+        "{name} is an ExternalName service, and the names that it stands for are those of more than {MAX_ALIASES} others, or its own"
+    )
 }
 
 fn outside_host<'a>(cluster: &Cluster, spelling: String, host: &str) -> Resolved<'a> {

@@ -69,6 +69,20 @@ pub(super) fn find<'a>(
     Err(with_other_kind(cluster, error, kind, here, name))
 }
 
+/// Resolves the target of an alias in DNS. No search path completes it, so the short forms of the cluster's names are hosts
+/// of the outside.
+///
+/// # Errors
+/// When it is a name of the cluster that nothing has.
+pub(super) fn canonical<'a>(cluster: &'a Cluster, name: &str) -> Result<Found<'a>> {
+    let found = match DnsName::parse(name) {
+        None | Some(DnsName::Short { .. }) => palisade_names::service_of_host(cluster, name)
+            .map(|service| Found::Object(Named::Service(service))),
+        Some(_) => dotted(cluster, name)?,
+    };
+    Ok(found.unwrap_or_else(|| Found::Host(name.to_owned())))
+}
+
 /// Resolves a name with dots. `None`: the cluster's DNS doesn't have it.
 fn dotted<'a>(cluster: &'a Cluster, name: &str) -> Result<Option<Found<'a>>> {
     if let Some(service) = palisade_names::service_of_host(cluster, name) {
