@@ -235,6 +235,57 @@ spec:
     - tcp: {destinationPort: {number: 8080}}
 ";
 
+/// Without egress rules, and without Egress in `policyTypes`, a policy doesn't isolate: then everything would be open.
+#[test]
+fn the_last_rule_is_removed_without_an_end_of_the_isolation() {
+    let head =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata:\n  name: p\n  namespace: shop\n";
+    let selector = "podSelector: {matchLabels: {app: frontend}}";
+    let rules = "  egress:\n  - to:\n    - podSelector: {}\n  - ports:\n    - port: 8080\n";
+    let pair = "shop/frontend shop/backend:8080";
+    for spec in [
+        format!("spec:\n  {selector}\n{rules}"),
+        format!("spec:\n{rules}  policyTypes: []\n  {selector}\n"),
+        format!("spec: {{{selector}, egress: [{{}}, {{to: [{{podSelector: {{}}}}]}}]}}\n"),
+        format!("spec: {{policyTypes: [], egress: [{{}}, {{}}], {selector}}}\n"),
+    ] {
+        let dir = copy("shop");
+        fs::write(dir.path().join("p.yaml"), format!("{head}{spec}")).unwrap();
+        let (_, out) = here(dir.path(), &format!("explain {pair} --to-deny -f . -o json"));
+        let answer: Value = serde_json::from_str(&out).unwrap();
+        let suggestions = answer["suggestions"].as_array().unwrap();
+        let texts: Vec<&str> = suggestions.iter().map(|s| s["text"].as_str().unwrap()).collect();
+        let removed = "remove egress[0] and egress[1] from NetworkPolicy shop/p";
+        assert!(texts.iter().any(|text| text.starts_with(removed)), "{texts:#?}");
+        for suggestion in suggestions {
+            assert_eq!(suggestion["by_hand"], serde_json::json!([]), "{spec}{suggestion:#}");
+            let edited = copy("shop");
+            fs::write(edited.path().join("p.yaml"), format!("{head}{spec}")).unwrap();
+            apply(edited.path(), suggestion["patch"].as_str().unwrap());
+            assert_eq!(here(edited.path(), &format!("can {pair} -f .")).0, 1, "{spec}{suggestion:#}");
+        }
+    }
+}
+
+/// A patch can't remove what an anchor gives twice, but it is said.
+#[test]
+fn what_no_patch_can_remove_is_said() {
+    let dir = copy("shop");
+    let policy = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n  podSelector: \
+                  {matchLabels: {app: frontend}}\n  ingress: &all\n  - {}\n  egress: *all\n";
+    fs::write(dir.path().join("p.yaml"), policy).unwrap();
+    let (_, out) = here(dir.path(), "explain shop/frontend shop/backend:8080 --to-deny -f . -o json");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    let by_hand: Vec<&str> = answer["suggestions"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(|s| s["by_hand"].as_array().unwrap())
+        .filter_map(Value::as_str)
+        .collect();
+    assert!(by_hand.iter().any(|text| text.starts_with("# remove egress[0] from")), "{by_hand:#?}{out}");
+}
+
 /// Tiers are evaluated in order. A policy of the asked pods that is evaluated earlier comes before an edit that others would feel.
 #[test]
 fn cluster_wide_policies_are_evaluated_and_patched() {

@@ -87,7 +87,7 @@ impl Search<'_> {
                 return None;
             }
             edited = after;
-            edits.push(edit);
+            add_edit(&mut edits, edit);
         }
         None
     }
@@ -192,6 +192,24 @@ impl Search<'_> {
     }
 }
 
+/// Appends an edit. Rules that are removed from one list one after the other are removed at once, so that their indexes are
+/// those of the list as it is.
+fn add_edit(edits: &mut Vec<Edit>, edit: Edit) {
+    if let Edit::Rules { policy, direction, action: RuleEdit::RemoveRules(more), .. } = &edit {
+        let of_list = |e: &&mut Edit| e.policy() == Some(policy) && e.direction() == Some(*direction);
+        if let Some(Edit::Rules { action: RuleEdit::RemoveRules(gone), .. }) =
+            edits.iter_mut().rev().find(of_list)
+        {
+            for index in more {
+                let index = gone.iter().fold(*index, |index, before| index + usize::from(index >= *before));
+                gone.insert(gone.partition_point(|other| *other < index), index);
+            }
+            return;
+        }
+    }
+    edits.push(edit);
+}
+
 impl Allowing<'_> {
     /// Returns an edit after which the rule doesn't allow the traffic; the rule is removed if the style does not apply.
     fn prevented(&self, selectors: Selectors<'_>, style: Style) -> Edit {
@@ -279,5 +297,30 @@ impl Allowing<'_> {
             .map(|&(first, last)| PortMatch::Numbers { protocol: *protocol, first, last })
             .collect();
         (!ports.is_empty()).then_some(RuleEdit::ReplacePort { rule: self.step.rule.index, index, ports })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_of_one_list_are_removed_at_once() {
+        let removed = |policy: &str, index| Edit::Rules {
+            policy: PolicyKey::network_policy("shop".into(), policy.into()),
+            origin: None,
+            direction: Direction::Egress,
+            action: RuleEdit::RemoveRules(vec![index]),
+        };
+        let mut edits = Vec::new();
+        // Of the rules 0 to 5: first 2, then 0, then 1 (at 0 by now), then 4 (at 1 by now).
+        for (policy, index) in [("a", 2), ("b", 0), ("a", 0), ("a", 0), ("a", 1)] {
+            add_edit(&mut edits, removed(policy, index));
+        }
+        let indexes = |edit: &Edit| match edit {
+            Edit::Rules { action: RuleEdit::RemoveRules(gone), .. } => gone.clone(),
+            _ => Vec::new(),
+        };
+        assert_eq!(edits.iter().map(indexes).collect::<Vec<_>>(), [vec![0, 1, 2, 4], vec![0]]);
     }
 }

@@ -403,6 +403,6 @@ fn suggestion<'a>(suggestion: &'a Suggestion, loaded: &'a Loaded) -> JsonSuggest
         patch: (!patches.is_empty()).then(|| patches.iter().map(|p| &*p.patch).collect()),
         patches: patches.iter().map(|p| JsonPatch { file: &p.file, patch: &p.patch }).collect(),
         commands: suggestion.commands.iter().map(|c| c.trim_end()).collect(),
-        by_hand: suggestion.by_hand.iter().map(|y| &**y).filter(|y| !y.is_empty()).collect(),
+        by_hand: suggestion.by_hand.iter().map(|y| &**y).collect(),
     }
 }

@@ -116,7 +116,8 @@ fn rules(layout: &Layout<'_>, policy: &Policy, direction: Direction, action: &Ru
             }
             // An empty list is written: without it, the policy might not isolate pods.
             let head = format!("{}:", word(direction).to_lowercase());
-            one(layout.emptied(&head, &all).or_else(|| layout.removed(&all)))
+            let emptied = layout.emptied(&head, &all).or_else(|| layout.removed(&all));
+            emptied.map_or_else(Vec::new, |text| with_explicit_types(text, policy, &head))
         }
     }
 }
@@ -149,4 +150,23 @@ fn policy_types(layout: &Layout<'_>, origin: &Origin, direction: Direction) -> V
     let inline = layout.substituted(range.clone(), other, &format!("{other}, {own}"));
     let below = layout.lines_after(range, &format!("- {other}"), &format!("- {own}"));
     below.into_iter().chain(inline).collect()
+}
+
+/// Adds texts in which `policyTypes` has the directions that the policy applies to now: without them, an empty list of egress
+/// rules does not isolate (SEMANTICS A6).
+fn with_explicit_types(text: String, policy: &Policy, head: &str) -> Vec<String> {
+    let Some(origin) = &policy.origin else { return vec![text] };
+    let directions = Direction::BOTH.into_iter().filter(|direction| policy.rules(*direction).is_some());
+    let types = format!("[{}]", directions.map(word).collect::<Vec<_>>().join(", "));
+    let layout = Layout::new(&text);
+    let range = layout.document(origin);
+    let field = "policyTypes:";
+    let mut out = layout.substituted(range.clone(), &format!("{field} []"), &format!("{field} {types}"));
+    if !text[range.clone()].contains("policyTypes") {
+        let (empty, field) = (format!("{head} []"), format!("{field} {types}"));
+        out.extend(layout.lines_after(range.clone(), &empty, &field));
+        out.extend(layout.substituted(range, &empty, &format!("{empty}, {field}")));
+    }
+    out.insert(0, text);
+    out
 }

@@ -61,13 +61,19 @@ fn suggestion(place: EditTarget<'_>, plan: Plan) -> Suggestion {
             let command = place.live.and_then(|live| kubectl::command(&cluster, live, place.context, edit));
             match command {
                 Some(command) => commands.push(command),
-                None => by_hand.push(manifest::text(edit)),
+                None => by_hand.push(to_insert(edit, place)),
             }
         }
         cluster = edit::applied(&cluster, edit);
     }
     let texts = plan.edits.iter().map(|edit| description(edit, place)).collect();
     Suggestion { plan, texts, patches: patches.finish(), commands, by_hand }
+}
+
+/// Returns what has to be inserted by hand; of an edit that only removes something, a comment that says what.
+fn to_insert(edit: &Edit, place: EditTarget<'_>) -> String {
+    let text = manifest::text(edit);
+    if text.is_empty() { format!("# {}\n", description(edit, place)) } else { text }
 }
 
 fn description(edit: &Edit, place: EditTarget<'_>) -> String {
