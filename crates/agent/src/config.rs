@@ -25,7 +25,6 @@ use serde_json::{Map, Value};
 
 pub use allowed_sources::{AllowedSources, AllowedSourcesError};
 pub use deny_by::DenyBy;
-pub(crate) use dns::DNS_PORT;
 pub use dns::{DnsFail, DnsServer, NoDnsServer};
 pub use flows::Flows;
 pub use list::{Item, List, ListError};

@@ -17,7 +17,6 @@ mod http;
 mod inbox;
 mod kernel_events;
 mod listener;
-mod names;
 mod node_name;
 mod once;
 mod over_budget;

@@ -8,6 +8,8 @@
 //! * [`stale`] finds established connections that a change may deny.
 //! * [`fallback`] is the plan to program when the kernel rejects one: pods for which the kernel allows too much fail closed.
 //!
+//! [`names`] learns addresses from answers of DNS servers (feature `names`).
+//!
 //! The process around the core (feature `daemon`, except for [`source`]):
 //!
 //! * [`cni`] is the chained CNI plugin, a process of its own.
@@ -45,6 +47,8 @@ pub mod lock;
 pub mod log;
 #[cfg(feature = "daemon")]
 pub mod metrics;
+#[cfg(feature = "names")]
+pub mod names;
 mod nftables;
 mod node;
 #[cfg(feature = "daemon")]
@@ -53,7 +57,7 @@ mod pod_sources;
 mod reconcile;
 #[cfg(feature = "daemon")]
 mod record_parts;
-#[cfg(feature = "daemon")]
+#[cfg(feature = "names")]
 mod replace;
 mod review_schedule;
 #[cfg(feature = "daemon")]

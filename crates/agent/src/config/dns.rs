@@ -10,9 +10,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use super::list::Item;
-
-/// The port of DNS.
-pub(crate) const DNS_PORT: u16 = 53;
+use crate::names::DNS_PORT;
 
 /// What happens to DNS of pods with rules by name while no agent reads it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 use super::runtime_event::RuntimeEvent;
 use crate::{
     drops::DeniedPacket,
+    names::{LearnedAnswer, ReceiveLearned},
     socket::{Request, Response},
     source::Delivery,
 };
@@ -49,14 +50,6 @@ pub(crate) struct TableChange {
     pub(crate) description: String,
     /// Whether any of the changes removed the table.
     pub(crate) removed_table: bool,
-}
-
-/// What an answer of a DNS server, or time, changes about learned names.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct LearnedAnswer {
-    pub(crate) changes: Vec<Change>,
-    /// The packet that waits until the changes, and all before, are committed.
-    pub(crate) packet: Option<u32>,
 }
 
 /// Everything that arrived since the last [`Inbox::take`].
@@ -138,11 +131,6 @@ impl Inbox {
         self.update(|pending| pending.receive(delivery));
     }
 
-    /// Adds what was learned.
-    pub(crate) fn add_learned(&self, changes: Vec<Change>, packet: Option<u32>) {
-        self.update(|pending| pending.learned.push(LearnedAnswer { changes, packet }));
-    }
-
     /// Adds a denied packet.
     pub(crate) fn add_denied_packet(&self, packet: DeniedPacket) {
         self.update(|pending| {
@@ -205,6 +193,12 @@ impl Inbox {
     /// Ignores poisoning: each change of the value is a single push, so it is consistent after a panic.
     fn lock(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ReceiveLearned for Inbox {
+    fn receive_learned(&self, answer: LearnedAnswer) {
+        self.update(|pending| pending.learned.push(answer));
     }
 }
 

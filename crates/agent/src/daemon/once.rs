@@ -14,7 +14,6 @@ use super::{
     error::DaemonError,
     error_log::log_finding,
     listener::SocketError,
-    names::NamesFile,
     node_name, restore,
     setup::{enforcer_options, open_plane, runtime, take_lock, watch_cluster},
 };
@@ -23,6 +22,7 @@ use crate::{
     cni::{Records, uninstall},
     config::{Config, SourceChoice},
     error_chain,
+    names::NamesFile,
     source::directory,
     state::StateFile,
     view::PlanView,

@@ -54,9 +54,7 @@ use super::{
     error_log::ErrorLog,
     health::Health,
     inbox::{Inbox, Pending, PendingRequest},
-    kernel_events,
-    names::Names,
-    node_name,
+    kernel_events, node_name,
     over_budget::OverBudgetReports,
     overrun::Overrun,
     refused_sources::RefusedSources,
@@ -73,6 +71,7 @@ use crate::{
     error_chain,
     flows::FlowStore,
     metrics::{Metrics, ResultLabel},
+    names::Names,
     state::Keeper,
 };
 use flows::DropRate;
@@ -188,7 +187,7 @@ impl Worker {
             unbound_ports: UnboundPorts::default(),
             reviews: Reviews::default(),
             review_due: None,
-            names: Names::new(config, &shared.inbox),
+            names: names::wanted(config, &shared.inbox),
             state: None,
             drop_tally: drops::Tally::default(),
             drop_rate: DropRate::default(),

@@ -1,9 +1,39 @@
 //! Learned names on their way to the kernel.
 
+use std::sync::Arc;
+
+use palisade_nft::{Kernel, dns_table};
 use palisade_policy::Change;
 
-use super::Worker;
-use crate::{daemon::inbox::LearnedAnswer, metrics::ResultLabel};
+use super::{Inbox, Worker};
+use crate::{
+    config::{Config, DnsFail, DomainNames},
+    error_chain,
+    metrics::ResultLabel,
+    names::{LearnedAnswer, Names, NamesSettings},
+};
+
+/// Returns `None` if `domain-names` is off, and removes the table of an agent that had it on: no program reads its queue any more, so
+/// the kernel would drop its packets.
+pub(super) fn wanted(config: &Config, inbox: &Arc<Inbox>) -> Option<Names> {
+    if config.domain_names == DomainNames::Off {
+        if let Err(error) = Kernel::open().and_then(|mut kernel| dns_table::remove(&mut kernel)) {
+            let err = error_chain::with_causes(&error);
+            tracing::error!(
+                err,
+                "cannot remove table inet palisade_dns, DNS of pods with rules by name may fail"
+            );
+        }
+        return None;
+    }
+    let settings = NamesSettings {
+        resolvers: config.dns_resolver.0.iter().map(|server| server.0).collect(),
+        is_open: config.dns_fail == DnsFail::Open,
+        allowed: config.dns_allow.0.iter().copied().collect(),
+        state_dir: config.state_dir.clone(),
+    };
+    Some(Names::new(&settings, Arc::<Inbox>::clone(inbox)))
+}
 
 impl Worker {
     /// Commits what was learned, in one transaction, and then releases the answers that wait for it.

@@ -59,14 +59,14 @@ pub(super) enum Fate {
 
 /// What was counted since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::daemon) struct Counts {
-    pub(in crate::daemon) passed: u64,
-    pub(in crate::daemon) learned: u64,
-    pub(in crate::daemon) dropped: u64,
-    pub(in crate::daemon) reset: u64,
-    pub(in crate::daemon) over_limit: u64,
+pub(crate) struct Counts {
+    pub(crate) passed: u64,
+    pub(crate) learned: u64,
+    pub(crate) dropped: u64,
+    pub(crate) reset: u64,
+    pub(crate) over_limit: u64,
     /// The last address that was not learned.
-    pub(in crate::daemon) refused: Option<(IpAddr, NotLearnable)>,
+    pub(crate) refused: Option<(IpAddr, NotLearnable)>,
 }
 
 impl Core {

@@ -4,7 +4,7 @@
 //!  pod ── query ──► queue ──► Core::packet: noted ──► on its way
 //!  pod ◄─ answer ◄──────────────┐
 //!                               │ released after the commit
-//!  server ─ answer ─► queue ──► Core::packet ── changes, packet ──► Inbox ──► Worker ──► kernel
+//!  server ─ answer ─► queue ──► Core::packet ── changes, packet ──► ReceiveLearned ──► NodeAgent ──► kernel
 //!                                 ▲
 //!       upkeep: what expires and no connection uses; the file
 //! ```
@@ -20,8 +20,10 @@ mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
     fs, io,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -30,23 +32,22 @@ use ipnet::IpNet;
 use palisade_dns::{Learnable, LearnedNames, Patterns};
 use palisade_nft::{
     Kernel,
-    dns_table::{self, DnsTable},
+    dns_table::DnsTable,
     packet_queue::{PacketQueue, Verdicts},
 };
 use palisade_policy::{Change, Cluster, Direction, ObjectKey, Peer, Pod, Policy};
 
-pub(super) use self::file::NamesFile;
+#[cfg(feature = "daemon")]
+pub(crate) use self::file::NamesFile;
 use self::{
     core::{Core, Counts},
     link::Link,
     warnings::Warnings,
 };
-use super::inbox::{Inbox, LearnedAnswer};
-use crate::{
-    Reconciler,
-    config::{Config, DNS_PORT, DnsFail, DomainNames},
-    error_chain,
-};
+use crate::{Reconciler, error_chain};
+
+/// The port of DNS.
+pub(crate) const DNS_PORT: u16 = 53;
 
 /// The pause after the queue or the table can't be had.
 const RETRY: Duration = Duration::from_secs(10);
@@ -55,9 +56,38 @@ const CHECK: Duration = Duration::from_secs(2);
 /// The nameservers of the node.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// The worker's part: which pods are concerned, and the release of answers.
+/// How addresses are learned.
+#[derive(Clone, Debug, Default)]
+pub struct NamesSettings {
+    /// The trusted servers. None: those of the cluster and of the node.
+    pub resolvers: BTreeSet<SocketAddr>,
+    /// Whether messages pass unread where they would be dropped for the agent's sake.
+    pub is_open: bool,
+    /// Ranges that may be learned whatever they are.
+    pub allowed: Vec<IpNet>,
+    /// The directory of the file of learned names. `None`: they are lost if the agent ends.
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What an answer of a DNS server, or time, changes about learned names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearnedAnswer {
+    /// The changes.
+    pub changes: Vec<Change>,
+    /// The packet that waits until the changes, and all before, are committed.
+    pub packet: Option<u32>,
+}
+
+/// Receives what was learned. It has to commit the changes in their order and then to call [`Names::release`]. Called by the threads of
+/// [`Names`], with a lock that [`Names`] needs too, so it must not block on the caller of these.
+pub trait ReceiveLearned: Debug + Send + Sync {
+    /// Receives an answer.
+    fn receive_learned(&self, answer: LearnedAnswer);
+}
+
+/// Which pods are concerned, and the release of answers: what the thread that commits to the kernel does for names.
 #[derive(Debug)]
-pub(super) struct Names {
+pub struct Names {
     link: Arc<Link>,
     file: Option<NamesFile>,
     resolvers: BTreeSet<SocketAddr>,
@@ -88,21 +118,12 @@ struct Open {
 }
 
 impl Names {
-    /// Returns `None` if `domain-names` is off, and removes the table of an agent that had it on: no program reads its queue any more, so
-    /// the kernel would drop its packets.
-    pub(super) fn new(config: &Config, inbox: &Arc<Inbox>) -> Option<Self> {
-        if config.domain_names == DomainNames::Off {
-            if let Err(error) = Kernel::open().and_then(|mut kernel| dns_table::remove(&mut kernel)) {
-                let err = error_chain::with_causes(&error);
-                tracing::error!(
-                    err,
-                    "cannot remove table inet palisade_dns, DNS of pods with rules by name may fail"
-                );
-            }
-            return None;
-        }
+    /// Reads what was learned before the last restart, and hands it to `receiver`. The queue is read from the first
+    /// [`Names::tick`] on.
+    #[must_use]
+    pub fn new(settings: &NamesSettings, receiver: Arc<dyn ReceiveLearned>) -> Self {
         let started = Instant::now();
-        let file = config.state_dir.as_deref().map(NamesFile::new);
+        let file = settings.state_dir.as_deref().map(NamesFile::new);
         if file.is_none() {
             tracing::warn!("no state directory, learned names are lost if the agent restarts");
         }
@@ -116,20 +137,20 @@ impl Names {
             }
             None => LearnedNames::new(Core::limits()),
         };
-        let is_open = config.dns_fail == DnsFail::Open;
+        let is_open = settings.is_open;
         let mut core = Core::new(learned, is_open);
         let restored = core.restored();
         if !restored.is_empty() {
             // Before the first snapshot, so that connections to them are not denied in between.
-            inbox.add_learned(restored, None);
+            receiver.receive_learned(LearnedAnswer { changes: restored, packet: None });
         }
-        let link = Arc::new(Link { core: Mutex::new(core), inbox: Arc::clone(inbox), started });
-        Some(Self {
+        let link = Arc::new(Link { core: Mutex::new(core), receiver, started });
+        Self {
             link,
             file,
-            resolvers: config.dns_resolver.0.iter().map(|server| server.0).collect(),
+            resolvers: settings.resolvers.clone(),
             is_open,
-            allowed: config.dns_allow.0.iter().copied().collect(),
+            allowed: settings.allowed.clone(),
             open: None,
             retry: started,
             policies: Vec::new(),
@@ -139,12 +160,12 @@ impl Names {
             warnings: Warnings::default(),
             is_dirty: true,
             last_error: None,
-        })
+        }
     }
 
     /// Follows changes that are applied; `None` for a new snapshot. `O(pods of the change)` if only pods change, else
     /// `O(policies + pods of this node)`.
-    pub(super) fn follow(&mut self, changes: Option<&[Change]>, reconciler: &Reconciler) {
+    pub fn follow(&mut self, changes: Option<&[Change]>, reconciler: &Reconciler) {
         let of_pod = |change: &Change| match change {
             Change::SetPod(pod) => Some(pod.key.clone()),
             Change::RemovePod(key) => Some(key.clone()),
@@ -180,12 +201,12 @@ impl Names {
         }
         self.is_dirty |= before != self.pods || servers != self.servers;
         self.servers = servers;
-        let learnable = Learnable::new(self.allowed.clone(), ranges(cluster));
+        let learnable = learnable(cluster, self.allowed.clone());
         let mut core = self.link.core();
         core.set_pods(self.pods.clone());
         let changes = core.set_rules((Patterns::of(cluster), learnable), &self.servers);
         if !changes.is_empty() {
-            self.link.inbox.add_learned(changes, None);
+            self.link.receiver.receive_learned(LearnedAnswer { changes, packet: None });
         }
     }
 
@@ -215,7 +236,7 @@ impl Names {
     }
 
     /// Releases answers whose addresses are committed. If the kernel refused, they are dropped, or with `dns-fail: open` released.
-    pub(super) fn release(&mut self, answers: &[LearnedAnswer], is_current: bool) {
+    pub fn release(&mut self, answers: &[LearnedAnswer], is_current: bool) {
         let accept = is_current || self.is_open;
         if let Some(open) = &self.open {
             for packet in answers.iter().filter_map(|answer| answer.packet) {
@@ -231,12 +252,12 @@ impl Names {
     }
 
     /// Tells whether the kernel holds the plan. While it doesn't, the messages are dropped.
-    pub(super) fn set_current(&self, is_current: bool) {
+    pub fn set_current(&self, is_current: bool) {
         self.link.core().settle(0, is_current);
     }
 
     /// Reads the queue and programs the table, if that is due. Returns an error that is new.
-    pub(super) fn tick(&mut self) -> Option<String> {
+    pub fn tick(&mut self) -> Option<String> {
         self.check_table();
         let is_due = self.open.is_none() || self.is_dirty;
         if !is_due || self.retry > Instant::now() {
@@ -286,7 +307,8 @@ impl Names {
     }
 
     /// Another program changed the agent's rules, and perhaps these.
-    pub(super) fn distrust_table(&mut self) {
+    #[cfg(feature = "daemon")]
+    pub(crate) fn distrust_table(&mut self) {
         self.is_dirty = true;
         if let Some(open) = &mut self.open {
             open.table.forget();
@@ -294,7 +316,8 @@ impl Names {
     }
 
     /// Takes what was counted, and returns the numbers of names and addresses. Logs what was not learned, at intervals.
-    pub(super) fn take_counts(&mut self) -> (Counts, (usize, usize)) {
+    #[cfg(feature = "daemon")]
+    pub(crate) fn take_counts(&mut self) -> (Counts, (usize, usize)) {
         let mut core = self.link.core();
         let (counts, size) = (std::mem::take(&mut core.counts), core.size());
         drop(core);
@@ -304,7 +327,8 @@ impl Names {
     }
 
     /// Saves the names before the process ends.
-    pub(super) fn save(&self) {
+    #[cfg(feature = "daemon")]
+    pub(crate) fn save(&self) {
         threads::save(&self.link, self.file.as_ref());
     }
 }
@@ -315,9 +339,9 @@ fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Ope
     let queue = PacketQueue::open(is_open)?;
     let verdicts = queue.verdicts();
     let failed = |source: io::Error| palisade_nft::Error::Socket { doing: "starting a thread for", source };
-    let (reader, own) = (Arc::clone(link), verdicts.clone());
+    let (reader, own) = (Arc::downgrade(link), verdicts.clone());
     threads::spawn("palisade-dns", move || threads::read(queue, &own, &reader)).map_err(failed)?;
-    let upkeep = Arc::clone(link);
+    let upkeep = Arc::downgrade(link);
     threads::spawn("palisade-names", move || threads::upkeep(for_upkeep, &upkeep, file.as_ref()))
         .map_err(failed)?;
     tracing::info!("reading DNS answers for rules with domain names");
@@ -332,6 +356,12 @@ fn default_servers(cluster: &Cluster) -> BTreeSet<SocketAddr> {
     let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
     servers.extend(named.filter(|server: &IpAddr| !server.is_loopback() && !server.is_unspecified()));
     servers.into_iter().map(|server| SocketAddr::new(server, DNS_PORT)).collect()
+}
+
+/// Returns which addresses agents learn in a cluster: not its own, nor private ones, unless they are allowed. `O(nodes + services)`.
+#[must_use]
+pub fn learnable(cluster: &Cluster, allowed: Vec<IpNet>) -> Learnable {
+    Learnable::new(allowed, ranges(cluster))
 }
 
 /// The ranges of the cluster that aren't private anyway.

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     net::IpAddr,
-    sync::Arc,
+    sync::Weak,
     thread,
     time::{Duration, Instant, SystemTime},
 };
@@ -15,14 +15,15 @@ use palisade_nft::{
 };
 
 use super::{
+    LearnedAnswer,
     core::{Fate, Moment},
     file::NamesFile,
     link::Link,
 };
 use crate::error_chain;
 
-/// How long the reader blocks if no packet arrives. The threads end with the process.
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the reader blocks if no packet arrives. The threads end with their [`super::Names`].
+const READ_TIMEOUT: Duration = Duration::from_secs(2);
 /// The pause after a read failed.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often addresses that expire are looked for: each time may list all connections.
@@ -38,10 +39,11 @@ pub(super) fn moment(started: Instant) -> Moment {
     Moment { milliseconds: started.elapsed().as_millis() as u64, seconds }
 }
 
-/// Decides about packets as long as the process runs.
-pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Arc<Link>) {
+/// Decides about packets as long as there is a link.
+pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Weak<Link>) {
     loop {
         let read = queue.wait(READ_TIMEOUT).and_then(|_| queue.read());
+        let Some(link) = link.upgrade() else { return };
         let decided = read.and_then(|packets| {
             for packet in &packets {
                 // Into the inbox before another thread learns something: later changes of a name replace earlier ones.
@@ -50,7 +52,9 @@ pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Arc<Link>
                     Fate::Pass => verdicts.decide(packet.id, true)?,
                     Fate::Drop => verdicts.decide(packet.id, false)?,
                     Fate::Reset(reset) => verdicts.replace(packet.id, &reset)?,
-                    Fate::Hold(changes) => link.inbox.add_learned(changes, Some(packet.id)),
+                    Fate::Hold(changes) => {
+                        link.receiver.receive_learned(LearnedAnswer { changes, packet: Some(packet.id) })
+                    }
                 }
                 drop(core);
             }
@@ -69,8 +73,8 @@ pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Arc<Link>
 
 /// Removes addresses whose time is over and that no connection uses, and saves the others. Begins with those whose time was over while no
 /// agent ran.
-pub(super) fn upkeep(mut kernel: Kernel, link: &Arc<Link>, file: Option<&NamesFile>) {
-    loop {
+pub(super) fn upkeep(mut kernel: Kernel, link: &Weak<Link>, file: Option<&NamesFile>) {
+    while let Some(link) = link.upgrade() {
         let now = moment(link.started);
         let expiring = link.core().expiring(now.seconds);
         let used = if expiring.is_empty() { Some(BTreeSet::new()) } else { in_use(&mut kernel, &expiring) };
@@ -79,10 +83,11 @@ pub(super) fn upkeep(mut kernel: Kernel, link: &Arc<Link>, file: Option<&NamesFi
         let is_in_use = |address: IpAddr| used.as_ref().is_none_or(|used| used.contains(&address));
         let changes = core.expire(now, is_in_use);
         if !changes.is_empty() {
-            link.inbox.add_learned(changes, None);
+            link.receiver.receive_learned(LearnedAnswer { changes, packet: None });
         }
         drop(core);
-        save(link, file);
+        save(&link, file);
+        drop(link);
         thread::sleep(UPKEEP);
     }
 }

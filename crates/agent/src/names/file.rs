@@ -19,11 +19,11 @@ const MAX_SIZE: u64 = 64 << 20;
 
 /// The file of learned names.
 #[derive(Clone, Debug)]
-pub(in crate::daemon) struct NamesFile(PathBuf);
+pub(crate) struct NamesFile(PathBuf);
 
 /// Why the file can't be used.
 #[derive(Debug, thiserror::Error)]
-pub(in crate::daemon) enum NamesFileError {
+pub(crate) enum NamesFileError {
     /// It can't be read.
     #[error("cannot read the file of learned names")]
     Io(#[from] io::Error),
@@ -33,7 +33,7 @@ pub(in crate::daemon) enum NamesFileError {
 }
 
 impl NamesFile {
-    pub(in crate::daemon) fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         Self(directory.join(NAME))
     }
 
@@ -59,7 +59,8 @@ impl NamesFile {
     }
 
     /// Removes the file.
-    pub(in crate::daemon) fn remove(&self) -> io::Result<()> {
+    #[cfg(feature = "daemon")]
+    pub(crate) fn remove(&self) -> io::Result<()> {
         for path in [&self.0, &self.0.with_extension("new")] {
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -5,14 +5,13 @@ use std::{
     time::Instant,
 };
 
-use super::core::Core;
-use crate::daemon::inbox::Inbox;
+use super::{ReceiveLearned, core::Core};
 
 /// What the threads share.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) core: Mutex<Core>,
-    pub(super) inbox: Arc<Inbox>,
+    pub(super) receiver: Arc<dyn ReceiveLearned>,
     pub(super) started: Instant,
 }
 
