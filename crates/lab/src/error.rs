@@ -1,6 +1,6 @@
 //! Why a lab could not be built or changed.
 
-use std::{error::Error, io};
+use std::{error::Error, io, net::SocketAddr};
 
 use nix::errno::Errno;
 use palisade_policy::Name;
@@ -62,6 +62,17 @@ pub enum LabError {
     /// A listening socket could not be opened.
     #[error("cannot open the listening sockets of the lab")]
     Servers(#[from] ServerError),
+    /// A DNS server could not be started.
+    #[error("cannot start the DNS server at {at} of {place}")]
+    Dns {
+        /// Where it listens.
+        at: SocketAddr,
+        /// The pod, the node or the outside.
+        place: String,
+        /// The kernel's error.
+        #[source]
+        source: io::Error,
+    },
     /// A node's enforcer failed.
     #[error("node {node} cannot enforce the policies")]
     Enforce {

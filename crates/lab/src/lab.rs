@@ -2,14 +2,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use palisade_policy::{Change, Cluster, Name, ObjectKey};
+use palisade_policy::{Change, Cluster, Name, ObjectKey, Protocol};
 
 use crate::{
+    dns::{DnsServer, NameServers, Zones},
     enforce::{Enforcer, MakeEnforcer},
     error::LabError,
     layout::{Layout, Place},
@@ -38,6 +39,9 @@ pub struct UpdateSummary {
 pub struct Lab {
     // Fields are dropped in this order: servers and enforcers before the namespaces in which they run.
     servers: Servers,
+    dns: Vec<DnsServer>,
+    /// The sockets of DNS servers, which are not for probes.
+    of_dns: NameServers,
     enforcers: BTreeMap<Name, Enforcer>,
     translations: BTreeMap<Name, Translation>,
     network: Network,
@@ -61,6 +65,8 @@ impl Lab {
     pub fn build(_: &Sandbox, layout: Layout, make: MakeEnforcer) -> Result<Self, LabError> {
         let mut lab = Self {
             servers: Servers::start()?,
+            dns: Vec::new(),
+            of_dns: NameServers::default(),
             enforcers: BTreeMap::new(),
             translations: BTreeMap::new(),
             network: Network::new(&layout)?,
@@ -123,6 +129,25 @@ impl Lab {
         self.translate()?;
         self.open_servers()?;
         Ok(UpdateSummary { changes, added, removed, enforced_in })
+    }
+
+    /// Starts DNS servers, in place of the servers that answer probes at their addresses and ports. Servers of pods that an update removes
+    /// are not started again.
+    ///
+    /// # Errors
+    /// Fails if the lab lacks a place of theirs, or if the kernel refuses a socket.
+    pub fn serve_names(&mut self, zones: Zones, servers: NameServers) -> Result<(), LabError> {
+        let zones = Arc::new(zones);
+        self.dns.clear();
+        self.of_dns = servers;
+        self.open_servers()?;
+        for (place, at) in &self.of_dns.at {
+            let namespace = self.namespace(place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
+            let failed = |source| LabError::Dns { at: *at, place: place.to_string(), source };
+            let server = DnsServer::start(namespace, *at, &zones).map_err(failed)?;
+            self.dns.push(server);
+        }
+        Ok(())
     }
 
     /// Returns the current layout.
@@ -219,7 +244,11 @@ impl Lab {
     }
 
     fn open_servers(&mut self) -> Result<(), LabError> {
-        for (place, sockets) in Ports::of(&self.layout).sockets(&self.layout) {
+        for (place, mut sockets) in Ports::of(&self.layout).sockets(&self.layout) {
+            sockets.retain(|(address, (protocol, port))| {
+                !(matches!(protocol, Protocol::Tcp | Protocol::Udp)
+                    && self.of_dns.at.contains(&(place.clone(), SocketAddr::new(*address, *port))))
+            });
             let namespace = match &place {
                 Place::Pod(key) => self.network.pod(key),
                 Place::Node(name) => self.network.node(name),

@@ -25,6 +25,7 @@
 
 pub mod agent;
 pub mod bench;
+pub mod dns;
 pub mod enforce;
 mod error;
 pub mod fuzz;

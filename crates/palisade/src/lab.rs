@@ -3,6 +3,7 @@
 //! Verbs that build a cluster enter the sandbox first: only a process with a single thread can enter a user namespace.
 
 mod bench;
+mod by_name;
 mod changes;
 mod control;
 mod down;
@@ -18,6 +19,7 @@ mod serve;
 mod soak;
 mod up;
 mod wording;
+mod zones;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};

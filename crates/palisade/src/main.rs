@@ -38,6 +38,7 @@ mod entrances;
 mod escape;
 mod exit;
 mod explain;
+mod fields;
 #[cfg(feature = "live")]
 mod flows;
 mod future_pods;

@@ -187,6 +187,86 @@ fn addresses_of_names_are_reachable_where_rules_of_an_example_have_the_names() {
     assert!(kernel.contains("payments.example is 203.0.113.12"), "{kernel}");
 }
 
+/// Pods ask DNS servers, agents learn what they answer, and connections follow at once.
+#[test]
+fn pods_reach_what_dns_servers_answer_for_names_of_rules() {
+    let runtime = TempDir::new().unwrap();
+    let lab = |more: &[&str]| {
+        let mut command = palisade(runtime.path());
+        command.args(["lab", "run"]).arg(example("egress-by-name"));
+        command.arg("--zones").arg(example("egress-by-name.zones.yaml"));
+        run(command.args(more), 0)
+    };
+    let expected = fs::read_to_string(example("egress-by-name.zones.txt")).unwrap();
+    assert_eq!(lab(&[]), expected);
+    assert_eq!(lab(&["--dry-run"]), expected);
+    let json: serde_json::Value =
+        serde_json::from_str(&lab(&["--bridge", "--family", "4", "-o", "json"])).unwrap();
+    let lookups = json["lookups"].as_array().unwrap();
+    let allowed = |name: &str| -> std::collections::BTreeSet<(&str, u64)> {
+        let of_name = lookups.iter().filter(|l| {
+            l["name"] == name && l["source"].as_str().is_some_and(|source| source.contains("invoices"))
+        });
+        let connections = of_name.flat_map(|lookup| lookup["connections"].as_array().unwrap());
+        connections
+            .filter(|connection| connection["outcome"].as_str().unwrap().starts_with("answered by"))
+            .map(|c| (c["destination"]["address"].as_str().unwrap(), c["port"].as_u64().unwrap()))
+            .collect()
+    };
+    assert_eq!(allowed("api.payments.example"), [("203.0.113.10", 443), ("203.0.113.20", 443)].into());
+    assert_eq!(allowed("eu.files.payments.example"), [("203.0.113.11", 443)].into());
+    assert_eq!(allowed("a.old.files.payments.example"), [("203.0.113.12", 443)].into());
+    assert_eq!(allowed("long.files.payments.example"), [("203.0.113.13", 443)].into());
+    assert_eq!(allowed("attacked.files.payments.example"), [("203.0.113.15", 443)].into(), "nothing forged");
+    assert!(allowed("inside.files.payments.example").is_empty() && allowed("payments.example").is_empty());
+    assert!(lookups.iter().all(|lookup| lookup["agrees"] == true));
+}
+
+/// A cluster without DNS asks a server outside, if its policies allow that.
+#[test]
+fn pods_without_a_dns_service_ask_the_server_outside() {
+    let runtime = TempDir::new().unwrap();
+    let manifests = runtime.path().join("manifests.yaml");
+    let pods: String = ["red", "blue"]
+        .iter()
+        .map(|namespace| {
+            format!(
+                "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{team: {namespace}}}}}\n---\n\
+                 apiVersion: v1\nkind: Pod\nmetadata: {{name: web, namespace: {namespace}}}\n\
+                 spec: {{containers: [{{name: c, image: i}}]}}\n---\n"
+            )
+        })
+        .collect();
+    let policy = |name: &str, team: &str, dns: &str| {
+        format!(
+            "apiVersion: policy.networking.k8s.io/v1alpha2\nkind: ClusterNetworkPolicy\nmetadata: {{name: {name}}}\n\
+             spec:\n  tier: Admin\n  priority: 1\n  subject: {{namespaces: {{matchLabels: {{team: {team}}}}}}}\n  egress:\n{dns}  \
+             - {{action: Accept, to: [{{domainNames: [a.example]}}]}}\n  \
+             - {{action: Deny, to: [{{networks: [0.0.0.0/0]}}]}}\n---\n"
+        )
+    };
+    let dns = "  - {action: Accept, to: [{networks: [198.51.100.53/32]}], protocols: [{udp: {destinationPort: {number: 53}}}]}\n";
+    fs::write(&manifests, pods + &policy("red", "red", dns) + &policy("blue", "blue", "")).unwrap();
+    let zones = runtime.path().join("zones.yaml");
+    let names = "schema: palisade.lab-zones/v1\nnames:\n  a.example: {addresses: 203.0.113.1}\n  \
+                 big.example: {addresses: 203.0.113.2, truncated: true}\n  silent.example: {silent: true}\nasked: none.example\n";
+    fs::write(&zones, names).unwrap();
+    let mut command = palisade(runtime.path());
+    command.args(["lab", "run", "--family", "4", "-o", "json"]).arg(&manifests).arg("--zones").arg(&zones);
+    let json: serde_json::Value = serde_json::from_str(&run(&mut command, 0)).unwrap();
+    let outcome = |pod: &str, name: &str| {
+        let of_pod = |l: &&serde_json::Value| l["source"].as_str().is_some_and(|source| source.contains(pod));
+        let all = json["lookups"].as_array().unwrap();
+        let found = all.iter().find(|l| of_pod(l) && l["name"] == name).unwrap();
+        found["outcomes"][0].as_str().unwrap().to_owned()
+    };
+    assert_eq!(outcome("red/web", "a.example"), "answered 203.0.113.1");
+    assert_eq!(outcome("red/web", "none.example"), "answered that it does not exist");
+    assert_eq!(outcome("red/web", "silent.example"), "not answered");
+    assert_eq!(outcome("red/web", "big.example"), "not answered", "no rule allows DNS over TCP");
+    assert_eq!(outcome("blue/web", "a.example"), "not answered", "a rule with names doesn't allow DNS");
+}
+
 #[test]
 fn json_has_counts_and_every_probe() {
     let runtime = TempDir::new().unwrap();

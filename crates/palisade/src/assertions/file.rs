@@ -8,12 +8,13 @@ use palisade_analysis::assertion::{AskedTraffic, Expectation};
 use palisade_manifest::{
     printable,
     scalar::Scalar,
-    tree::{At, Documents, Limits, Value},
+    tree::{At, Value},
 };
 use palisade_policy::{Name, PortSet, Protocol, Selector, Traffic};
 
 use super::selector;
-use crate::inputs::texts::bounded;
+pub(super) use crate::fields::Place;
+use crate::{fields::Fields as Source, inputs::texts::bounded};
 
 /// The version of the format.
 pub(super) const SCHEMA: &str = "palisade.test/v1";
@@ -70,20 +71,6 @@ pub(super) enum WrittenPort {
     Icmp,
 }
 
-/// Where something is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: String,
-    pub(super) line: usize,
-    pub(super) column: usize,
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
-    }
-}
-
 /// Returns the traffic of some ports; everything if there are none.
 pub(super) fn traffic(ports: &[WrittenPort]) -> AskedTraffic {
     if ports.is_empty() {
@@ -120,69 +107,14 @@ pub(super) fn read(path: &Path) -> Result<Vec<Written>> {
 pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Written>> {
     let source = Source { name, text };
     let mut out: Vec<Written> = Vec::new();
-    let mut documents = 0;
-    for document in Documents::new(text, Limits::default()) {
-        let tree = match document {
-            Ok(tree) => tree,
-            Err(problems) => {
-                let Some(problem) = problems.first() else { continue };
-                bail!("{}: {}", source.place_at(problem.span.start), problem.message);
-            }
-        };
-        if let Some(problem) = tree.warnings().first() {
-            bail!("{}: {}", source.place_at(problem.span.start), problem.message);
-        }
-        if !tree.is_empty() {
-            documents += 1;
-            source.document(&tree.root(), &mut out)?;
-        }
-    }
+    let documents = source.documents(|root| source.document(root, &mut out))?;
     if documents == 0 || out.is_empty() {
         bail!("{name} has no assertions");
     }
     Ok(out)
 }
 
-struct Source<'s> {
-    name: &'s str,
-    text: &'s str,
-}
-
 impl Source<'_> {
-    fn place_at(&self, offset: u32) -> Place {
-        let before = self.text.get(..offset as usize).unwrap_or(self.text);
-        let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
-        Place { file: self.name.to_owned(), line, column }
-    }
-
-    fn place(&self, at: &At<'_>) -> Place {
-        self.place_at(at.span().start)
-    }
-
-    fn error<T>(&self, at: &At<'_>, message: &str) -> Result<T> {
-        bail!("{}: {}: {message}", self.place(at), at.path().trim_start_matches('.'))
-    }
-
-    /// Checks that a mapping has only these keys.
-    fn only(&self, at: &At<'_>, keys: &[&str]) -> Result<()> {
-        if !matches!(at.value(), Value::Mapping(_)) {
-            return self.error(at, "must be a mapping");
-        }
-        for (key, position, _) in at.entries() {
-            if !keys.contains(&key) {
-                let near = palisade_names::near(key, keys.iter().map(|known| (*known, (*known).to_owned())));
-                let suggestion = match near.first() {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("there are {}", keys.join(", ")),
-                };
-                let key = printable(key);
-                return self.error(&position, &format!("unknown field `{key}`; {suggestion}"));
-            }
-        }
-        Ok(())
-    }
-
     fn document(&self, root: &At<'_>, out: &mut Vec<Written>) -> Result<()> {
         self.only(root, &["$schema", "schema", "assertions"])?;
         match root.get("schema") {
@@ -244,14 +176,6 @@ impl Source<'_> {
             expect: expectation,
             place: self.place(at),
         })
-    }
-
-    /// Reads a list, or a single value as a list.
-    fn list<T>(&self, at: &At<'_>, read: impl Fn(&At<'_>) -> Result<T>) -> Result<Vec<T>> {
-        match at.value() {
-            Value::Sequence(_) => at.items().map(|item| read(&item)).collect(),
-            _ => Ok(vec![read(at)?]),
-        }
     }
 
     fn ends(&self, at: &At<'_>) -> Result<Vec<WrittenEnd>> {
@@ -323,14 +247,6 @@ impl Source<'_> {
         match parsed {
             Some(port) => Ok(port),
             None => self.error(at, &format!("`{}` is not a port; {help}", printable(&text))),
-        }
-    }
-
-    fn text_of(&self, at: &At<'_>) -> Result<String> {
-        match at.value() {
-            Value::Scalar(Scalar::Str(text)) => Ok(text.clone().into_owned()),
-            Value::Scalar(_) => self.error(at, "must be text; put it in quotes"),
-            _ => self.error(at, "must be text"),
         }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use palisade_policy::{Cluster, Endpoint, Family, Flow, Name, ObjectKey, Protocol};
+use palisade_policy::{Cluster, DomainName, Endpoint, Family, Flow, Name, ObjectKey, Protocol};
 
 pub(crate) mod draw;
 
@@ -19,6 +19,21 @@ enum Member {
     OtherNode,
     /// An address outside the cluster.
     Outside(std::net::IpAddr),
+    /// A host, by the name that a pod asked for.
+    Host(DomainName),
+}
+
+/// A connection of a pod to an address that was answered for a name.
+#[derive(Clone, Debug)]
+pub(crate) struct FlowByName<'a> {
+    /// The pod.
+    pub(crate) source: &'a ObjectKey,
+    /// The name.
+    pub(crate) name: &'a DomainName,
+    /// Family, protocol and port.
+    pub(crate) what: (Family, Protocol, u16),
+    /// Whether it was allowed.
+    pub(crate) allowed: bool,
 }
 
 /// The outcomes of flows between two members.
@@ -53,13 +68,21 @@ pub(crate) struct Matrix {
 
 impl Matrix {
     /// Builds the matrix of flows and whether each was allowed. Flows without a pod and flows from a pod to itself do not
-    /// depend on policies and are left out. `O(flows · log members)`.
-    pub(crate) fn of<'a>(cluster: &Cluster, flows: impl IntoIterator<Item = (&'a Flow, bool)>) -> Self {
+    /// depend on policies and are left out. Names have columns of their own. `O(flows · log members)`.
+    pub(crate) fn of<'a>(
+        cluster: &Cluster,
+        flows: impl IntoIterator<Item = (&'a Flow, bool)>,
+        by_name: impl IntoIterator<Item = FlowByName<'a>>,
+    ) -> Self {
         let mut pairs: BTreeMap<(Member, Member), Outcomes> = BTreeMap::new();
         for (flow, allowed) in flows {
             let Some(pair) = members(cluster, flow).filter(|(a, b)| a != b) else { continue };
             let what = (Family::of(flow.destination.address()), flow.protocol, flow.port);
             pairs.entry(pair).or_default().entry(what).or_default().add(allowed);
+        }
+        for flow in by_name {
+            let pair = (Member::Pod(flow.source.clone()), Member::Host(flow.name.clone()));
+            pairs.entry(pair).or_default().entry(flow.what).or_default().add(flow.allowed);
         }
         let lines = lines(cluster, &pairs);
         let line_of: BTreeMap<&Member, usize> =
@@ -98,10 +121,12 @@ fn lines(cluster: &Cluster, pairs: &OutcomesByPair) -> Vec<Line> {
     let mut workloads: BTreeMap<(Name, String), Vec<&Member>> = BTreeMap::new();
     let mut outside = Vec::new();
     let mut nodes = Vec::new();
+    let mut hosts = Vec::new();
     for member in all {
         match member {
             Member::Pod(key) => workloads.entry(workload_of(cluster, key)).or_default().push(member),
             Member::Outside(_) => outside.push(member),
+            Member::Host(name) => hosts.push((name.to_string(), member)),
             Member::OwnNode => nodes.push(("own node".to_owned(), member)),
             Member::OtherNode => nodes.push(("other nodes".to_owned(), member)),
         }
@@ -125,6 +150,7 @@ fn lines(cluster: &Cluster, pairs: &OutcomesByPair) -> Vec<Line> {
     }
     out.extend(nodes.into_iter().map(|(label, member)| Line { label, members: vec![member.clone()] }));
     out.extend(outside_lines(&outside, &observations));
+    out.extend(hosts.into_iter().map(|(label, member)| Line { label, members: vec![member.clone()] }));
     out
 }
 
@@ -257,7 +283,7 @@ mod tests {
                 (Flow { source, destination, protocol: Protocol::Tcp, port, through_service: false }, allowed)
             })
             .collect();
-        draw::text(&Matrix::of(&cluster, flows.iter().map(|(f, a)| (f, *a))), 100)
+        draw::text(&Matrix::of(&cluster, flows.iter().map(|(f, a)| (f, *a)), []), 100)
     }
 
     #[test]

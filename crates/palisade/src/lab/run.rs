@@ -7,16 +7,19 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use palisade_lab::{
     Lab, Layout, Sandbox,
+    dns::{LookupResult, NamePlan},
     probe::{self, Expected, Mismatch, Outcome as ProbeOutcome, Plan, ProbeOptions, Report, Target},
 };
 use palisade_policy::{Direction, Flow, reference};
 use serde::Serialize;
 
 use super::{
+    by_name::{self, ByName},
     hosts,
     layout_arguments::{LayoutArguments, load_options},
     matrix::{Matrix, draw},
     wording::verdict_lines,
+    zones,
 };
 use crate::{
     exit::Outcome,
@@ -33,6 +36,7 @@ Examples:
   palisade lab run examples/shop --nodes 3 --bridge --family 4
   palisade lab run examples/shop -o json | jq .mismatches
   palisade lab run examples/egress-by-name --hosts examples/egress-by-name/hosts
+  palisade lab run examples/egress-by-name --zones examples/egress-by-name.zones.yaml
   palisade lab run examples/shop --dry-run | diff examples/shop/expected.txt -
 
 Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
@@ -58,6 +62,9 @@ pub(crate) struct Run {
     /// Addresses of host names outside, in the format of /etc/hosts: nodes treat them as learned, for domainNames of policies
     #[arg(long, value_name = "FILE")]
     hosts: Option<String>,
+    /// What the lab's DNS servers answer (YAML): every pod asks for every name and connects to what is answered, at once
+    #[arg(long, value_name = "FILE", conflicts_with = "hosts")]
+    zones: Option<String>,
     /// Print the engine's verdicts only, without a kernel or packets
     #[arg(long)]
     dry_run: bool,
@@ -81,41 +88,124 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
         layout_options.outside.extend(hosts::addresses(&hosts));
         loaded.cluster.learned = hosts;
     }
-    let layout = Layout::of(&loaded.cluster, &layout_options)?;
+    let (by_name, layout) = match &arguments.zones {
+        Some(path) => {
+            let (by_name, layout) = ByName::read(path, &loaded.cluster, &layout_options)?;
+            (Some(by_name), layout)
+        }
+        None => (None, Layout::of(&loaded.cluster, &layout_options)?),
+    };
     let options =
         ProbeOptions { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
     if arguments.dry_run {
-        dry_run(&layout, &options, arguments.output)?;
+        dry_run(&layout, &options, by_name.as_ref(), arguments.output)?;
         return Ok(if loaded.has_errors() { Outcome::Incomplete } else { Outcome::Yes });
     }
-    let sandbox = Sandbox::enter()?;
-    let began = Instant::now();
-    output::note(&format!(
-        "building {} nodes, {} pods and {} outside addresses …\n",
-        layout.nodes.len(),
-        layout.pods.len(),
-        layout.outside.len()
-    ));
-    let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
-    let built = began.elapsed();
-    let plan = Plan::of(lab.layout(), &options);
-    let bar = progress_bar(plan.probes.len());
-    let report = probe::run(&lab, &plan, &options, |done, _| bar.set_position(done as u64));
-    bar.finish_and_clear();
-    let report = report.context("the probes could not be run")?;
-
+    let run = Performed::of(layout, &options, by_name.as_ref())?;
     let text = match arguments.output.encoding() {
-        None => text(lab.layout(), &report),
-        Some(encoding) => document(lab.layout(), &report, encoding)?,
+        None => run.text(),
+        Some(encoding) => run.document(encoding)?,
     };
     output::print(&text).context("can't write the result")?;
-    output::note(&summary(&report, built));
+    output::note(&summary(&run.report, run.built));
+    if let Some((plan, results)) = &run.names {
+        by_name::note_not_probed(plan);
+        output::note(&by_name::summary(results));
+    }
     // Agreement about a part of the manifests is not agreement about them.
-    Ok(if report.agrees() && loaded.has_errors() {
-        Outcome::Incomplete
-    } else {
-        Outcome::of(report.agrees())
-    })
+    Ok(if run.agrees() && loaded.has_errors() { Outcome::Incomplete } else { Outcome::of(run.agrees()) })
+}
+
+/// Returns the probes by address.
+fn plan(layout: &Layout, options: &ProbeOptions, by_name: Option<&ByName>) -> Plan {
+    let mut plan = Plan::of(layout, options);
+    if let Some(by_name) = by_name {
+        by_name.remove_probes_of_servers(&mut plan);
+    }
+    plan
+}
+
+/// What came of a run.
+struct Performed {
+    lab: Lab,
+    built: std::time::Duration,
+    report: Report,
+    /// The lookups, if there are zones.
+    names: Option<(NamePlan, Vec<LookupResult>)>,
+}
+
+impl Performed {
+    /// Builds the lab and probes it, by address and then by name.
+    fn of(layout: Layout, options: &ProbeOptions, by_name: Option<&ByName>) -> Result<Self> {
+        let sandbox = Sandbox::enter()?;
+        let began = Instant::now();
+        output::note(&format!(
+            "building {} nodes, {} pods and {} outside addresses …\n",
+            layout.nodes.len(),
+            layout.pods.len(),
+            layout.outside.len()
+        ));
+        let agents = by_name.map_or_else(palisade_lab::agent::palisade, ByName::agents);
+        let mut lab = Lab::build(&sandbox, layout, agents)?;
+        let built = began.elapsed();
+        let plan = plan(lab.layout(), options, by_name);
+        let bar = progress_bar(plan.probes.len());
+        let report = probe::run(&lab, &plan, options, |done, _| bar.set_position(done as u64));
+        bar.finish_and_clear();
+        let report = report.context("the probes could not be run")?;
+        let names = match by_name {
+            Some(by_name) => {
+                let plan = by_name.plan(lab.layout());
+                let results = by_name.run(&mut lab, &plan)?;
+                Some((plan, results))
+            }
+            None => None,
+        };
+        Ok(Self { lab, built, report, names })
+    }
+
+    fn agrees(&self) -> bool {
+        self.report.agrees() && self.lookups().iter().all(LookupResult::agrees)
+    }
+
+    fn lookups(&self) -> &[LookupResult] {
+        self.names.as_ref().map_or(&[], |(_, results)| results)
+    }
+
+    fn text(&self) -> String {
+        let layout = self.lab.layout();
+        let direct = self.report.probes.iter().filter(|t| matches!(t.probe.target, Target::Direct(_)));
+        let flows = direct.filter_map(|t| Some((&t.probe.flows.first()?.0, passed(&t.outcome))));
+        let named =
+            self.names.as_ref().map_or_else(Vec::new, |(plan, results)| by_name::flows(plan, results));
+        let mut out = draw::text(&Matrix::of(&layout.cluster, flows, named), draw::WIDTH);
+        out.push_str(&hosts::legend(&layout.cluster));
+        if let Some((plan, _)) = &self.names {
+            out.push_str(&zones::legend(&plan.lookups));
+        }
+        if !self.agrees() {
+            _ = writeln!(out, "\n{}", styled(Style::Bad, "kernel and engine disagree:"));
+            for mismatch in &self.report.mismatches {
+                out.push_str(&mismatch_text(mismatch));
+            }
+            out.push_str(&by_name::mismatches(self.lookups()));
+        }
+        out
+    }
+
+    fn document(&self, encoding: Encoding) -> Result<String> {
+        let layout = self.lab.layout();
+        let run = JsonRun {
+            schema: "palisade.lab-run/v1",
+            agrees: self.agrees(),
+            nodes: layout.nodes.len(),
+            pods: layout.pods.len(),
+            outside: &layout.outside,
+            report: &self.report,
+            lookups: self.names.as_ref().map(|(_, results)| &**results),
+        };
+        encoding.encode(&run)
+    }
 }
 
 pub(crate) fn progress_bar(length: usize) -> ProgressBar {
@@ -132,20 +222,6 @@ pub(crate) fn passed(outcome: &ProbeOutcome) -> bool {
     matches!(outcome, ProbeOutcome::Connected { .. })
 }
 
-fn text(layout: &Layout, report: &Report) -> String {
-    let direct = report.probes.iter().filter(|t| matches!(t.probe.target, Target::Direct(_)));
-    let flows = direct.filter_map(|t| Some((&t.probe.flows.first()?.0, passed(&t.outcome))));
-    let mut out = draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH);
-    out.push_str(&hosts::legend(&layout.cluster));
-    if !report.mismatches.is_empty() {
-        _ = writeln!(out, "\n{}", styled(Style::Bad, "kernel and engine disagree:"));
-        for mismatch in &report.mismatches {
-            out.push_str(&mismatch_text(mismatch));
-        }
-    }
-    out
-}
-
 fn target_text(target: &Target) -> String {
     match target {
         Target::Direct(end) => end.to_string(),
@@ -153,7 +229,7 @@ fn target_text(target: &Target) -> String {
     }
 }
 
-fn mismatch_text(mismatch: &Mismatch) -> String {
+pub(super) fn mismatch_text(mismatch: &Mismatch) -> String {
     let probe = &mismatch.result.probe;
     let expected = expected_word(probe.expected());
     let port = reasons::port_text(probe.protocol, probe.port);
@@ -216,30 +292,23 @@ struct JsonRun<'a> {
     outside: &'a [std::net::IpAddr],
     #[serde(flatten)]
     report: &'a Report,
-}
-
-fn document(layout: &Layout, report: &Report, encoding: Encoding) -> Result<String> {
-    let run = JsonRun {
-        schema: "palisade.lab-run/v1",
-        agrees: report.agrees(),
-        nodes: layout.nodes.len(),
-        pods: layout.pods.len(),
-        outside: &layout.outside,
-        report,
-    };
-    encoding.encode(&run)
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lookups: Option<&'a [LookupResult]>,
 }
 
 /// Prints the engine's matrix.
-fn dry_run(layout: &Layout, options: &ProbeOptions, form: Format) -> Result<()> {
-    let plan = Plan::of(layout, options);
+fn dry_run(layout: &Layout, options: &ProbeOptions, by_name: Option<&ByName>, form: Format) -> Result<()> {
+    let plan = plan(layout, options, by_name);
     let direct = plan.probes.iter().filter(|p| matches!(p.target, Target::Direct(_)));
     let flows: Vec<(&Flow, bool)> =
         direct.filter_map(|p| p.flows.first()).map(|(flow, verdict)| (flow, verdict.is_allow())).collect();
     let text = match form.encoding() {
         None => {
-            let matrix = draw::text(&Matrix::of(&layout.cluster, flows), draw::WIDTH);
-            matrix + &hosts::legend(&layout.cluster)
+            let names = by_name.map(|by_name| by_name.plan(layout));
+            let named = names.as_ref().map_or_else(Vec::new, |plan| by_name::expected_flows(plan, layout));
+            let matrix = Matrix::of(&layout.cluster, flows, named);
+            let names = names.as_ref().map_or_else(String::new, |plan| zones::legend(&plan.lookups));
+            draw::text(&matrix, draw::WIDTH) + &hosts::legend(&layout.cluster) + &names
         }
         Some(encoding) => dry_document(layout, &flows, encoding)?,
     };
