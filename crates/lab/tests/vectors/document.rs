@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(crate) struct Vector {
     /// The number in the document, such as `F-12`.
     pub(crate) id: String,
-    /// The addresses that were learned from DNS.
+    /// What DNS servers answer, and agents learn.
     pub(crate) learned: BTreeMap<DomainName, LearnedName>,
     /// The expected verdicts.
     pub(crate) probes: Vec<Expectation>,
@@ -46,16 +46,34 @@ pub(crate) fn address(name: &str) -> Option<IpAddr> {
     text.parse().ok()
 }
 
+/// Allows the pods to ask the DNS server outside: a rule with names doesn't (F-92).
+const DNS: &str = r#"---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: dns}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {}}
+  egress:
+  - action: Accept
+    to: [{networks: [198.51.100.53/32, "2001:db8::53/128"]}]
+    protocols: [{udp: {destinationPort: {number: 53}}}, {tcp: {destinationPort: {number: 53}}}]
+"#;
+
 impl Vector {
-    /// Returns the document's cluster with the policies of this vector.
+    /// Returns the document's cluster with the policies of this vector, in which nothing was learned yet. If names are to be learned, pods
+    /// may ask for them.
     pub(crate) fn cluster(&self) -> Cluster {
+        let (dns, more) = if self.learned.is_empty() { ("", 0) } else { (DNS, 1) };
         let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifest/tests/fixture.yaml");
-        let policies = Input::Text { name: "policies.yaml".to_owned(), text: self.policies.clone() };
+        let policies =
+            Input::Text { name: "policies.yaml".to_owned(), text: format!("{}{dns}", self.policies) };
         let options = LoadOptions { admission: self.admission, ..LoadOptions::default() };
         let loaded = load(&[Input::Path(fixture.into()), policies], &options);
         assert!(!loaded.has_errors(), "{}: {:#?}", self.id, loaded.diagnostics);
-        assert_eq!(loaded.cluster.policies.len(), self.count, "{}", self.id);
-        Cluster { learned: self.learned.clone(), ..loaded.cluster }
+        assert_eq!(loaded.cluster.policies.len(), self.count + more, "{}", self.id);
+        loaded.cluster
     }
 }
 

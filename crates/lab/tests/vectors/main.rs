@@ -16,18 +16,22 @@ use std::{
 use document::{Expectation, Vector};
 use libtest_mimic::{Arguments, Failed, Trial};
 use palisade_lab::{
-    Lab, Layout, LayoutOptions, Sandbox, agent,
+    Lab, Layout, LayoutOptions, Place, Sandbox, agent,
+    dns::{self, LookupOutcome, LookupPatience, NameServers, OUTSIDE, Records, ZoneName, Zones},
     probe::{self, Probe, ProbeOptions, Target, Timeouts},
     services::{backends, target_on},
     with_causes,
 };
-use palisade_policy::{Cluster, Endpoint, Family, Flow, ObjectKey, Pod, Service, ServicePort};
+use palisade_policy::{Cluster, Endpoint, Family, Flow, LearnedName, ObjectKey, Pod, Service, ServicePort};
 
 /// The number of vectors and probes in the document (SEMANTICS F).
 const VECTORS: usize = 92;
 const PROBES: usize = 230;
 
-/// These vectors accept addresses that were learned from DNS (SEMANTICS C34).
+/// How long pods wait for answers of DNS.
+const PATIENCE: LookupPatience = LookupPatience { tries: 3, each: Duration::from_secs(5) };
+
+/// These vectors accept addresses that are learned from DNS (SEMANTICS C34).
 const WITH_LEARNED_ADDRESSES: [&str; 2] = ["F-90", "F-91"];
 
 fn main() -> ExitCode {
@@ -46,7 +50,10 @@ fn run(sandbox: &Sandbox) -> Result<(), Failed> {
     let first = vectors[0].cluster();
     let options = lab_options(&first, &vectors);
     let layout = Layout::of(&first, &options).map_err(|e| with_causes(&e))?;
-    let mut lab = Lab::build(sandbox, layout, agent::palisade()).map_err(|e| with_causes(&e))?;
+    let servers = NameServers::of(&layout, &Zones { servers: OUTSIDE.into(), ..Zones::default() });
+    assert_eq!(servers.ask.len(), 2, "{servers:?}");
+    let agents = agent::palisade_with_names(dns::settings(&servers));
+    let mut lab = Lab::build(sandbox, layout, agents).map_err(|e| with_causes(&e))?;
     println!("built in {:?}", began.elapsed());
 
     let (mut tested, mut wrong) = (0, Vec::new());
@@ -58,6 +65,7 @@ fn run(sandbox: &Sandbox) -> Result<(), Failed> {
             vector.id
         );
         lab.update(&vector.cluster()).map_err(|e| format!("{}: {}", vector.id, with_causes(&e)))?;
+        learn(&mut lab, vector, &servers)?;
         let probes = vector.probes.iter().map(|expectation| probe_of(lab.layout(), expectation));
         let plan = probe::Plan { probes: probes.collect(), not_probed: Vec::new() };
         let report = probe::run(&lab, &plan, &short_timeouts(), |_, _| {}).map_err(|e| with_causes(&e))?;
@@ -73,13 +81,38 @@ fn run(sandbox: &Sandbox) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Lets the pods of a vector ask for its names, so that their agents learn the addresses.
+fn learn(lab: &mut Lab, vector: &Vector, servers: &NameServers) -> Result<(), Failed> {
+    if vector.learned.is_empty() {
+        return Ok(());
+    }
+    let records = |learned: &LearnedName| Records::Addresses {
+        addresses: learned.addresses.iter().collect(),
+        rotate: false,
+    };
+    let names = vector.learned.iter().map(|(name, learned)| (name.clone(), ZoneName::new(records(learned))));
+    let zones = Zones { names: names.collect(), ..Zones::default() };
+    lab.serve_names(zones, servers.clone()).map_err(|e| with_causes(&e))?;
+    let server = *servers.ask.iter().find(|server| server.is_ipv4()).unwrap();
+    for source in vector.probes.iter().map(|probe| &*probe.source).collect::<BTreeSet<_>>() {
+        let place = Place::of(&endpoint(&lab.layout().cluster, source, Family::V4));
+        for (name, learned) in &vector.learned {
+            let ask = || dns::lookup(server, name, Family::V4, PATIENCE);
+            let outcome = lab.run_in(&place, ask).map_err(|e| with_causes(&e))?;
+            let expected = LookupOutcome::Addresses(learned.addresses.iter().collect());
+            assert_eq!(outcome, expected, "{}: {source} asks for {name}", vector.id);
+        }
+    }
+    Ok(())
+}
+
 /// Returns options with the ports and outside addresses of all vectors, so that one lab serves all of them.
 fn lab_options(cluster: &Cluster, vectors: &[Vector]) -> LayoutOptions {
     let probes = || vectors.iter().flat_map(|v| &v.probes);
     let outside = probes().flat_map(|p| [&p.source, &p.destination]).filter_map(|end| document::address(end));
     let is_external = |a: &IpAddr| matches!(cluster.endpoint(*a), Endpoint::External(_));
     LayoutOptions {
-        outside: outside.filter(is_external).collect(),
+        outside: outside.filter(is_external).chain(OUTSIDE).collect(),
         ports: probes().map(|p| (p.protocol, p.port)).collect::<BTreeSet<_>>(),
         ..LayoutOptions::default()
     }
