@@ -74,6 +74,7 @@ pub mod view;
 pub use data_plane::{
     DataPlane, DataPlaneError, FiveTuple, Programmed, ReviewScope, RevocationSummary, TrackedConnection,
 };
+pub use links::LinkMonitor;
 pub use nftables::{MissingFeature, NftDataPlane};
 pub use node::{NodeAgent, Report, ReviewState};
 pub use reconcile::{Action, Input, Reconciler};

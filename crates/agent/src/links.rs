@@ -1,25 +1,35 @@
 //! The node's links, as far as rules depend on them: which interfaces and bridge ports lead to local pods, and where the node
-//! receives encapsulated packets, and to which pod each bridge port leads. Read over rtnetlink at the start, when local pods change, and when the kernel notifies of
-//! a change of links or routes.
+//! receives encapsulated packets, and to which pod each bridge port leads.
+//!
+//! ```text
+//!  notifications ──hints──► facts ◄──what is marked── rtnetlink (requests)
+//!                             │                          │ namespaces of pods
+//!             links, routes   ▼                          ▼
+//!                          node_links ◄──pods of ports── binding ◄── named
+//! ```
+//!
+//! Everything is read at the start and when notifications were lost. Otherwise a notification, and a pod that starts, cost what they
+//! change: the cost doesn't follow the number of pods.
 
 mod binding;
+mod facts;
 #[cfg_attr(
     not(feature = "daemon"),
     expect(dead_code, reason = "paths of namespaces are used by the feature `daemon` alone")
 )]
 mod named;
+mod notifications;
 mod rtnetlink;
 mod tunnels;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use ipnet::IpNet;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use palisade_nft::{Mac, NodeLinks, SourceCheck};
 use palisade_policy::{Name, ObjectKey};
 
@@ -27,19 +37,20 @@ use palisade_policy::{Name, ObjectKey};
 pub(crate) use named::NamedNamespace;
 
 use binding::{Bindings, Namespaces, Pods, Port};
+use facts::{Facts, Link};
 use named::NamedNamespaces;
-use rtnetlink::{Events, Requests, hardware_of};
+use notifications::Events;
+use rtnetlink::Requests;
 
-/// The shortest interval between two full readings, however often links and routes change. A full reading looks up one route for
-/// each local address and lists all interfaces.
+/// The shortest interval between two readings that no change of a local pod causes, however often links and routes change.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The shortest interval between two full readings, without losses. While links change, it bounds for how long something that the kernel
+/// doesn't notify of is missed. A full reading looks up one route for each local address and lists all interfaces.
+const FULL_INTERVAL: Duration = Duration::from_mins(1);
 
 /// The index of the loopback device, in every network namespace.
 const LOOPBACK: u32 = 1;
-
-/// Addresses of documentation networks, which no host has: their routes lead out of the node.
-const EXTERNAL: [IpAddr; 2] =
-    [IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1))];
 
 /// Returns the addresses of the interfaces of the calling thread's network namespace, without listing the interfaces.
 pub(crate) fn host_addresses() -> io::Result<BTreeSet<IpAddr>> {
@@ -48,11 +59,11 @@ pub(crate) fn host_addresses() -> io::Result<BTreeSet<IpAddr>> {
 
 /// Follows the links and routes of a network namespace.
 #[derive(Debug)]
-pub(crate) struct LinkMonitor {
+pub struct LinkMonitor {
     requests: Requests,
     events: Events,
-    /// The interfaces of the on-link routes to local addresses.
-    routes: BTreeMap<IpAddr, u32>,
+    /// The links and routes.
+    facts: Facts,
     /// The local pods, of those that have names.
     pods: Pods,
     /// Addresses that have passed from one pod to another since routes were last looked up.
@@ -69,22 +80,32 @@ pub(crate) struct LinkMonitor {
     allowed: BTreeMap<ObjectKey, BTreeSet<IpNet>>,
     /// Which senders are checked, and so which interfaces are bound to pods.
     source_check: SourceCheck,
-    /// Whether links or routes changed, or a reading failed, since the last full reading.
+    /// Whether something else than links and routes changed, or a reading failed, or what was read is not programmed.
     stale: bool,
+    /// Whether links or routes have changed since the last full reading.
+    changed: bool,
+    /// When links were read last without a change of local pods.
     read: Option<Instant>,
+    /// When everything was read last.
+    read_all: Option<Instant>,
+    /// How often everything was read.
+    full_readings: u64,
 }
 
 impl LinkMonitor {
     /// Opens the sockets in the calling thread's network namespace.
     ///
     /// `source_check` decides of which interfaces to find out the pods.
-    pub(crate) fn open(source_check: SourceCheck) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If the kernel refuses a socket.
+    pub fn open(source_check: SourceCheck) -> io::Result<Self> {
         // Opened first, so that no change is missed between the first reading and the first notification.
         let events = Events::open()?;
         Ok(Self {
             requests: Requests::open()?,
             events,
-            routes: BTreeMap::new(),
+            facts: Facts::new(),
             pods: Pods::new(),
             moved: BTreeSet::new(),
             bindings: Bindings::default(),
@@ -94,7 +115,10 @@ impl LinkMonitor {
             allowed: BTreeMap::new(),
             source_check,
             stale: true,
+            changed: false,
             read: None,
+            read_all: None,
+            full_readings: 0,
         })
     }
 
@@ -116,7 +140,7 @@ impl LinkMonitor {
     }
 
     /// Tells which pods local addresses belong to, before the addresses are added. The owners of other addresses stay.
-    pub(crate) fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
+    pub fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
         let is_known = |pods: &Pods, pod, address| {
             pods.get(pod).is_some_and(|addresses: &BTreeSet<IpAddr>| addresses.contains(address))
         };
@@ -145,8 +169,20 @@ impl LinkMonitor {
     }
 
     /// The bridge ports, and with a strict check other interfaces, that lead to pods which are not known, with their names.
-    pub(crate) fn unbound(&self) -> &BTreeMap<u32, String> {
+    #[must_use]
+    pub fn unbound(&self) -> &BTreeMap<u32, String> {
         &self.unbound
+    }
+
+    /// Returns how many netlink messages were sent and received so far.
+    pub(crate) fn messages(&self) -> u64 {
+        self.requests.messages() + self.events.count()
+    }
+
+    /// Returns how often everything was read.
+    #[must_use]
+    pub fn full_readings(&self) -> u64 {
+        self.full_readings
     }
 
     /// Returns whether the address had an owner.
@@ -167,22 +203,29 @@ impl LinkMonitor {
     }
 
     /// Reads everything. `local` has the addresses of local pods.
-    pub(crate) fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<NodeLinks> {
+    ///
+    /// # Errors
+    /// If the kernel can't be asked.
+    pub fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<NodeLinks> {
         self.retain_addresses(|address| local.contains(address));
-        self.read = Some(Instant::now());
-        self.events.drain()?;
+        let now = Some(Instant::now());
+        (self.read, self.read_all) = (now, now);
         self.stale = true;
-        self.routes.clear();
-        self.find_routes(local)?;
+        self.collect()?;
+        self.changed = false;
+        self.full_readings += 1;
+        self.facts.read(local, &mut self.requests, &mut self.events)?;
         self.moved.clear();
         let node_links = self.node_links()?;
         self.stale = false;
         Ok(node_links)
     }
 
-    /// Updates the links after local addresses were added or removed, or have passed from one pod to another. Looks up the routes of those
-    /// only. `None` if there are none.
-    pub(crate) fn follow(
+    /// Updates the links before local addresses are added or removed, or pass from one pod to another. `None` if none do.
+    ///
+    /// # Errors
+    /// If the kernel can't be asked. The next reading is a full one.
+    pub fn follow(
         &mut self,
         added: &BTreeSet<IpAddr>,
         removed: &BTreeSet<IpAddr>,
@@ -192,17 +235,31 @@ impl LinkMonitor {
             return None;
         }
         changed.extend(added);
-        self.routes.retain(|address, _| !removed.contains(address));
         self.retain_addresses(|address| !removed.contains(address));
-        let outcome = self.find_routes(&changed).and_then(|()| self.node_links());
-        self.stale |= outcome.is_err();
-        Some(outcome)
+        self.facts.remove_local(removed);
+        self.facts.add_local(&changed);
+        Some(self.update())
     }
 
-    /// Whether a full reading is due: something changed, and the last one is long enough ago.
+    /// Reads what has changed since the last reading. `local` has the addresses of local pods.
+    ///
+    /// # Errors
+    /// If the kernel can't be asked. The next reading is a full one.
+    pub fn refresh(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<NodeLinks> {
+        self.collect()?;
+        if self.facts.is_lost() || self.is_full_reading_due() {
+            return self.read(local);
+        }
+        self.read = Some(Instant::now());
+        self.update()
+    }
+
+    /// Whether a reading is due: something changed, and the last reading is long enough ago.
     pub(crate) fn is_due(&mut self) -> io::Result<bool> {
-        self.stale |= self.events.drain()?;
-        Ok(self.stale && self.read.is_none_or(|at| at.elapsed() >= MIN_INTERVAL))
+        self.collect()?;
+        let is_changed = self.stale || self.facts.is_marked();
+        let has_waited = self.read.is_none_or(|at| at.elapsed() >= MIN_INTERVAL);
+        Ok(is_changed && has_waited || self.is_full_reading_due())
     }
 
     /// Makes the next reading due, because what was read could not be programmed.
@@ -210,60 +267,56 @@ impl LinkMonitor {
         self.stale = true;
     }
 
-    fn find_routes(&mut self, addresses: &BTreeSet<IpAddr>) -> io::Result<()> {
-        for address in addresses {
-            match self.requests.route(*address)? {
-                Some(route) if route.on_link => self.routes.insert(*address, route.interface),
-                _ => self.routes.remove(address),
-            };
+    /// As [`LinkMonitor::invalidate`], because the change of local addresses could not be programmed either.
+    pub(crate) fn invalidate_all(&mut self) {
+        self.stale = true;
+        self.facts.mark_all();
+    }
+
+    fn is_full_reading_due(&self) -> bool {
+        self.changed && self.read_all.is_none_or(|at| at.elapsed() >= FULL_INTERVAL)
+    }
+
+    /// Notes what notifications hint at.
+    fn collect(&mut self) -> io::Result<()> {
+        let Self { events, facts, changed, .. } = self;
+        let outcome = events.drain(|hint| {
+            *changed = true;
+            facts.mark(hint);
+        });
+        if outcome.is_err() {
+            self.facts.mark_all();
         }
-        Ok(())
+        outcome
+    }
+
+    fn update(&mut self) -> io::Result<NodeLinks> {
+        self.stale = true;
+        self.collect()?;
+        self.facts.update(&mut self.requests, &mut self.events)?;
+        let node_links = self.node_links()?;
+        self.stale = false;
+        Ok(node_links)
     }
 
     fn node_links(&mut self) -> io::Result<NodeLinks> {
-        let links: Vec<Link> = self.requests.links()?.into_iter().map(Link::of).collect();
         let mut out = NodeLinks::default();
-        let mut ends = Vec::new();
-        let mut outward = BTreeSet::from([LOOPBACK]);
-        for address in EXTERNAL {
-            outward.extend(self.requests.route(address)?.map(|route| route.interface));
-        }
-        for index in self.routes.values().copied().collect::<BTreeSet<u32>>() {
-            let ports = || links.iter().filter(|link| link.controller == Some(index));
-            let is_bridge =
-                links.iter().any(|link| link.index == index && link.kind == Some(InfoKind::Bridge));
-            if is_bridge {
-                ends.extend(ports().filter_map(Link::port));
-                out.pod_ports.extend(ports().filter(|port| port.leads_to_pod()).map(|port| port.index));
-                let bridge = links.iter().find(|link| link.index == index);
-                out.bridge_hardware.extend(bridge.and_then(|bridge| hardware_of(&bridge.message)));
-            }
-            // A bridge with other ports also carries packets of other hosts.
-            let is_mixed = is_bridge && ports().any(|port| !port.leads_to_pod());
-            if !outward.contains(&index) && !is_mixed {
-                out.pod_interfaces.insert(index);
-                if is_bridge {
-                    out.pod_bridges.insert(index);
-                } else if self.binds_interfaces() {
-                    ends.extend(links.iter().find(|link| link.index == index).and_then(Link::port));
-                }
-            }
-        }
-        for link in links.iter().filter(|link| link.is_up) {
-            tunnels::add(&link.message, &mut out);
-            if link.kind == Some(InfoKind::Vxlan) {
-                out.tunnel_peers.extend(self.requests.forwarding_peers(link.index)?);
-            }
-        }
+        let ends = find_interfaces(&self.facts, self.binds_interfaces(), &mut out);
+        self.bindings.forget(&self.facts.take_gone());
         self.unbound.clear();
         if self.source_check.is_on() {
-            self.bind(&ends, &links, &mut out)?;
+            self.bind(&ends, &mut out);
+        }
+        if self.source_check.is_on() && !out.pod_ports.is_empty() {
+            out.host_addresses = self.facts.addresses(&mut self.requests)?;
+        } else {
+            self.facts.forget_addresses();
         }
         Ok(out)
     }
 
     /// Finds out which pods bridge ports and other interfaces lead to.
-    fn bind(&mut self, ends: &[Port], links: &[Link], out: &mut NodeLinks) -> io::Result<()> {
+    fn bind(&mut self, ends: &[Port], out: &mut NodeLinks) {
         let named = self.named.numbers(&mut self.requests);
         self.bindings.update(ends, &self.pods, &named, &mut self.requests);
         let bindings = &self.bindings;
@@ -280,33 +333,47 @@ impl LinkMonitor {
                 out.allowed_sources.insert(index, networks.clone());
             }
         }
-        let is_strict = self.source_check == SourceCheck::Strict;
-        let is_unbound = |link: &&Link| {
-            let leads_to_pod = out.pod_ports.contains(&link.index)
-                || is_strict && ends.iter().any(|end| end.index == link.index);
-            leads_to_pod && bindings.pod(link.index).is_none()
-        };
-        self.unbound.extend(links.iter().filter(is_unbound).map(|link| (link.index, link.name.clone())));
-        if !out.pod_ports.is_empty() {
-            out.host_addresses = self.requests.addresses(None)?;
-        }
-        Ok(())
+        let strict = ends.iter().map(|end| end.index).filter(|_| self.source_check == SourceCheck::Strict);
+        let leading: BTreeSet<u32> = out.pod_ports.iter().copied().chain(strict).collect();
+        let unbound = leading.into_iter().filter(|index| bindings.pod(*index).is_none());
+        let links = &self.facts.links;
+        self.unbound.extend(unbound.filter_map(|index| Some((index, links.get(&index)?.name.clone()))));
     }
 }
 
-/// One interface.
-struct Link {
-    index: u32,
-    kind: Option<InfoKind>,
-    /// The bridge that it is a port of.
-    controller: Option<u32>,
-    /// Whether its other end is in another network namespace.
-    leads_elsewhere: bool,
-    /// The kernel's number of that namespace, and the index of the other end there.
-    other_end: (Option<i32>, Option<u32>),
-    name: String,
-    is_up: bool,
-    message: LinkMessage,
+/// Adds the interfaces of pods and of tunnels. Returns those whose pods are to be found.
+fn find_interfaces(facts: &Facts, binds_interfaces: bool, out: &mut NodeLinks) -> Vec<Port> {
+    let mut ends = Vec::new();
+    let outward: BTreeSet<u32> = facts.outward().chain([LOOPBACK]).collect();
+    let mut ports: BTreeMap<u32, Vec<&Link>> = BTreeMap::new();
+    for link in facts.links.values() {
+        ports.entry(link.controller.unwrap_or_default()).or_default().push(link);
+    }
+    for index in facts.interfaces() {
+        let link = facts.links.get(&index);
+        let bridge = link.filter(|link| link.is_bridge());
+        let ports = bridge.and_then(|_| ports.get(&index)).map(Vec::as_slice).unwrap_or_default();
+        ends.extend(ports.iter().copied().filter_map(Link::port));
+        out.pod_ports.extend(ports.iter().filter(|port| port.leads_to_pod()).map(|port| port.index));
+        out.bridge_hardware.extend(bridge.and_then(|bridge| bridge.hardware));
+        // A bridge with other ports also carries packets of other hosts.
+        let is_mixed = ports.iter().any(|port| !port.leads_to_pod());
+        if !outward.contains(&index) && !is_mixed {
+            out.pod_interfaces.insert(index);
+            if bridge.is_some() {
+                out.pod_bridges.insert(index);
+            } else if binds_interfaces {
+                ends.extend(link.and_then(Link::port));
+            }
+        }
+    }
+    for tunnel in facts.links.values().filter(|link| link.is_up).filter_map(|link| link.tunnel.as_ref()) {
+        out.tunnel_ports.extend(&tunnel.tunnel_ports);
+        out.tunnel_protocols.extend(&tunnel.tunnel_protocols);
+        out.tunnel_peers.extend(&tunnel.tunnel_peers);
+    }
+    out.tunnel_peers.extend(facts.forwarding());
+    ends
 }
 
 /// What can't be read belongs to a namespace that is gone, or to one that the agent has no right to read.
@@ -317,52 +384,5 @@ impl Namespaces for Requests {
 
     fn hardware(&mut self, port: &Port) -> Option<Mac> {
         Self::hardware(self, port.namespace, port.peer).ok().flatten()
-    }
-}
-
-impl Link {
-    fn of(message: LinkMessage) -> Self {
-        let mut out = Self {
-            index: message.header.index,
-            kind: None,
-            controller: None,
-            leads_elsewhere: false,
-            other_end: (None, None),
-            name: String::new(),
-            is_up: message.header.flags.contains(LinkFlags::Up),
-            message: LinkMessage::default(),
-        };
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::Controller(index) => out.controller = Some(*index),
-                LinkAttribute::LinkNetNsId(number) => {
-                    out.leads_elsewhere = true;
-                    out.other_end.0 = Some(*number);
-                }
-                LinkAttribute::Link(index) => out.other_end.1 = Some(*index),
-                LinkAttribute::IfName(name) => out.name.clone_from(name),
-                LinkAttribute::LinkInfo(info) => {
-                    out.kind = info.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.clone()),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        out.message = message;
-        out
-    }
-
-    /// Returns what binds this port to a pod. `None` unless it is one end of a pair whose other end is in another namespace.
-    fn port(&self) -> Option<Port> {
-        let (Some(namespace), Some(peer)) = self.other_end else { return None };
-        let is_pair = self.leads_to_pod() && self.kind == Some(InfoKind::Veth);
-        is_pair.then_some(Port { index: self.index, namespace, peer })
-    }
-
-    fn leads_to_pod(&self) -> bool {
-        let is_end = matches!(self.kind, Some(InfoKind::Veth | InfoKind::Tun | InfoKind::MacVtap));
-        is_end && self.leads_elsewhere
     }
 }

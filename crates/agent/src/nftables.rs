@@ -4,6 +4,7 @@ mod lister;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     net::IpAddr,
 };
 
@@ -47,6 +48,7 @@ enum State {
 const LISTING: &str = "listing connections";
 const WATCHING_LINKS: &str = "watching the node's links";
 const READING_LINKS: &str = "reading the node's links";
+const PROGRAMMING_LINKS: &str = "programming the rules for the node's links";
 
 fn failed<E: std::error::Error + Send + Sync + 'static>(
     doing: &'static str,
@@ -140,7 +142,7 @@ impl NftDataPlane {
         enforcer.verify().map(Some).map_err(failed("reading the table back"))
     }
 
-    /// Reads the node's links again if they have changed, at most once a second, and updates the rules that depend on them.
+    /// Reads what has changed of the node's links, at most once a second, and updates the rules that depend on them.
     /// Local pods that come and go are handled with the commit of their change.
     ///
     /// # Errors
@@ -151,19 +153,26 @@ impl NftDataPlane {
             return Err(error);
         }
         let is_due = self.links()?.is_due().map_err(failed(WATCHING_LINKS))?;
-        if is_due { self.refresh_links_now() } else { Ok(None) }
+        if is_due { self.read_links(LinkMonitor::refresh) } else { Ok(None) }
     }
 
-    /// As [`NftDataPlane::refresh_links`], but also without a notification, and without a minimum interval.
+    /// As [`NftDataPlane::refresh_links`], but reads everything, also without a notification, and without a minimum interval.
     ///
     /// # Errors
     /// As [`NftDataPlane::refresh_links`].
     pub fn refresh_links_now(&mut self) -> Result<Option<Programmed>, DataPlaneError> {
         self.links()?;
+        self.read_links(LinkMonitor::read)
+    }
+
+    fn read_links(
+        &mut self,
+        read: impl FnOnce(&mut LinkMonitor, &BTreeSet<IpAddr>) -> io::Result<NodeLinks>,
+    ) -> Result<Option<Programmed>, DataPlaneError> {
         let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else {
             return Ok(None);
         };
-        let node_links = links.read(&enforcer.programmed().local).map_err(failed(READING_LINKS))?;
+        let node_links = read(links, &enforcer.programmed().local).map_err(failed(READING_LINKS))?;
         update_links(enforcer, links, &node_links)
     }
 
@@ -190,6 +199,12 @@ impl NftDataPlane {
         self.links.as_ref().map(|links| links.unbound().clone()).unwrap_or_default()
     }
 
+    /// Returns how many netlink messages were sent and received so far to read the node's links: the cost of following them.
+    #[must_use]
+    pub fn link_messages(&self) -> u64 {
+        self.links.as_ref().map_or(0, LinkMonitor::messages)
+    }
+
     /// Opens pods that are closed because of a restart of the node, once the plan is programmed.
     fn open_node(&mut self) -> Result<(), DataPlaneError> {
         if let (true, State::Programmed(enforcer)) = (self.may_be_closed, &mut self.state) {
@@ -211,19 +226,31 @@ impl NftDataPlane {
         }
     }
 
-    /// Updates the links after local addresses were added or removed, or belong to other pods.
-    fn follow_local_addresses(&mut self, delta: &Delta) -> Option<Programmed> {
-        let (State::Programmed(enforcer), Some(links)) = (&mut self.state, &mut self.links) else {
-            return None;
+    /// Commits a change of the plan together with the links of the local pods that it adds or removes.
+    fn commit_with_links(&mut self, delta: &Delta) -> Result<Programmed, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
+        let followed =
+            self.links.as_mut().and_then(|links| links.follow(&delta.local.added, &delta.local.removed));
+        let node_links = followed.and_then(|read| {
+            let keep = |error| self.link_error = Some(failed(READING_LINKS)(error));
+            read.map_err(keep).ok().filter(|links| enforcer.node_links() != links)
+        });
+        let together = node_links.map(|node_links| enforcer.commit_with_links(delta, &node_links));
+        let error = match together {
+            Some(Ok(commit)) => return Ok(programmed(&commit)),
+            Some(Err(error)) => Some(error),
+            None => None,
         };
-        let node_links = links.follow(&delta.local.added, &delta.local.removed)?;
-        let outcome = node_links
-            .map_err(failed(READING_LINKS))
-            .and_then(|node_links| update_links(enforcer, links, &node_links));
-        outcome.unwrap_or_else(|error| {
-            self.link_error = Some(error);
-            None
-        })
+        // Links that can't be programmed don't keep the plan from being enforced.
+        let commit = enforcer.commit(delta).map_err(failed("programming a change"));
+        if let Some(links) = self.links.as_mut().filter(|_| error.is_some() || commit.is_err()) {
+            links.invalidate_all();
+        }
+        let commit = commit?;
+        if let Some(error) = error {
+            self.link_error = Some(failed(PROGRAMMING_LINKS)(error));
+        }
+        Ok(programmed(&commit))
     }
 
     /// Reads the kernel and repairs what differs from the programmed plan.
@@ -259,7 +286,7 @@ fn update_links(
         Ok(commit) => Ok(Some(programmed(&commit))),
         Err(error) => {
             links.invalidate();
-            Err(failed("programming the rules for the node's links")(error))
+            Err(failed(PROGRAMMING_LINKS)(error))
         }
     }
 }
@@ -390,11 +417,7 @@ impl DataPlane for NftDataPlane {
                 plan.apply(delta);
                 self.start(&plan)
             }
-            State::Programmed(enforcer) => {
-                let commit = enforcer.commit(delta).map_err(failed("programming a change"))?;
-                let links = self.follow_local_addresses(delta);
-                Ok(with_links(programmed(&commit), links))
-            }
+            State::Programmed(_) => self.commit_with_links(delta),
         }
     }
 

@@ -95,6 +95,11 @@ impl Bindings {
         self.bind(ports, &found, read);
     }
 
+    /// Forgets ports that were removed, so that another with the same index is not taken for it.
+    pub(super) fn forget(&mut self, ports: &BTreeSet<u32>) {
+        self.bound.retain(|index, _| !ports.contains(index));
+    }
+
     /// Binds the ports of namespaces whose pods are found, and reads their hardware addresses where they are not known.
     fn bind(
         &mut self,

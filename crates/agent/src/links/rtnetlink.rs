@@ -1,6 +1,13 @@
-//! Requests and notifications of rtnetlink.
+//! Requests of rtnetlink.
 
-use std::{collections::BTreeSet, fmt, fs::File, io, net::IpAddr, os::fd::AsRawFd};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    fs::File,
+    io,
+    net::IpAddr,
+    os::fd::AsRawFd,
+};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::{
@@ -9,16 +16,10 @@ use netlink_packet_route::{
     link::{LinkAttribute, LinkExtentMask, LinkMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     nsid::{NsidAttribute, NsidMessage},
-    route::{RouteAttribute, RouteMessage, RouteType},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::{
-    errno::Errno,
-    libc::{
-        ENOBUFS, ENODEV, MSG_DONTWAIT, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_IFADDR,
-        RTNLGRP_IPV6_ROUTE, RTNLGRP_LINK,
-    },
-};
+use nix::{errno::Errno, libc::ENODEV};
 use palisade_nft::Mac;
 
 /// The timeout for a response. The kernel responds at once.
@@ -37,12 +38,16 @@ pub(super) struct Route {
     pub(super) interface: u32,
     /// Whether the address is on that link, not behind a gateway.
     pub(super) on_link: bool,
+    /// The source address of packets that the node itself sends there.
+    pub(super) source: Option<IpAddr>,
 }
 
 /// A socket for requests.
 pub(super) struct Requests {
     socket: Socket,
     sequence: u32,
+    /// How many messages were sent and received.
+    messages: u64,
 }
 
 impl fmt::Debug for Requests {
@@ -59,11 +64,39 @@ impl Requests {
         nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::ReceiveTimeout, &RESPONSE_TIMEOUT)?;
         // Makes the kernel filter listings by the attributes of the request.
         socket.set_netlink_get_strict_chk(true)?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self { socket, sequence: 0, messages: 0 })
+    }
+
+    /// Returns how many messages were sent and received so far.
+    pub(super) fn messages(&self) -> u64 {
+        self.messages
     }
 
     /// Returns the route to an address, if there is one.
     pub(super) fn route(&mut self, address: IpAddr) -> io::Result<Option<Route>> {
+        let route = self.find_route(address)?.filter(|route| route.header.kind == RouteType::Unicast);
+        Ok(route.and_then(|route| {
+            let interface = route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::Oif(index) => Some(*index),
+                _ => None,
+            })?;
+            let source = route.attributes.iter().find_map(|attribute| match attribute {
+                RouteAttribute::PrefSource(RouteAddress::Inet(address)) => Some(IpAddr::from(*address)),
+                RouteAttribute::PrefSource(RouteAddress::Inet6(address)) => Some(IpAddr::from(*address)),
+                _ => None,
+            });
+            let gateway =
+                |a: &RouteAttribute| matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_));
+            Some(Route { interface, on_link: !route.attributes.iter().any(gateway), source })
+        }))
+    }
+
+    /// Returns whether an address is one of this namespace.
+    pub(super) fn is_local(&mut self, address: IpAddr) -> io::Result<bool> {
+        Ok(self.find_route(address)?.is_some_and(|route| route.header.kind == RouteType::Local))
+    }
+
+    fn find_route(&mut self, address: IpAddr) -> io::Result<Option<RouteMessage>> {
         let mut request = RouteMessage::default();
         let (family, length) =
             if address.is_ipv4() { (AddressFamily::Inet, 32) } else { (AddressFamily::Inet6, 128) };
@@ -75,23 +108,28 @@ impl Requests {
             Err(e) if is_no_route(&e) => return Ok(None),
             other => other?,
         };
-        let route = responses.into_iter().find_map(|response| match response {
+        Ok(responses.into_iter().find_map(|response| match response {
             RouteNetlinkMessage::NewRoute(route) => Some(route),
             _ => None,
-        });
-        Ok(route.filter(|route| route.header.kind == RouteType::Unicast).and_then(|route| {
-            let interface = route.attributes.iter().find_map(|attribute| match attribute {
-                RouteAttribute::Oif(index) => Some(*index),
-                _ => None,
-            })?;
-            let gateway =
-                |a: &RouteAttribute| matches!(a, RouteAttribute::Gateway(_) | RouteAttribute::Via(_));
-            Some(Route { interface, on_link: !route.attributes.iter().any(gateway) })
         }))
     }
 
-    /// Lists all interfaces, without their statistics: on a node with many pods these would be most of the listing, which each pod's start
-    /// waits for.
+    /// Returns an interface, without its statistics. `None` if there is none.
+    pub(super) fn link(&mut self, index: u32) -> io::Result<Option<LinkMessage>> {
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let responses = match self.request(RouteNetlinkMessage::GetLink(request), NLM_F_ACK) {
+            Err(e) if e.raw_os_error() == Some(ENODEV) => return Ok(None),
+            other => other?,
+        };
+        Ok(responses.into_iter().find_map(|response| match response {
+            RouteNetlinkMessage::NewLink(link) => Some(link),
+            _ => None,
+        }))
+    }
+
+    /// Lists all interfaces, without their statistics: on a node with many pods these would be most of the listing.
     pub(super) fn links(&mut self) -> io::Result<Vec<LinkMessage>> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -105,14 +143,26 @@ impl Requests {
 
     /// Returns the addresses of the interfaces of a network namespace, given by its number here, or of this one.
     pub(super) fn addresses(&mut self, namespace: Option<i32>) -> io::Result<BTreeSet<IpAddr>> {
-        let mut out = BTreeSet::new();
+        Ok(self.addresses_by_interface(namespace, None)?.into_values().flatten().collect())
+    }
+
+    /// As [`Requests::addresses`], by the index of the interface, and of one interface only if that is given.
+    pub(super) fn addresses_by_interface(
+        &mut self,
+        namespace: Option<i32>,
+        index: Option<u32>,
+    ) -> io::Result<BTreeMap<u32, BTreeSet<IpAddr>>> {
+        let mut out: BTreeMap<u32, BTreeSet<IpAddr>> = BTreeMap::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut request = AddressMessage::default();
             request.header.family = family;
+            request.header.index = index.unwrap_or_default();
             request.attributes.extend(namespace.map(AddressAttribute::TargetNetNsId));
             let responses = match self.dump(&RouteNetlinkMessage::GetAddress(request)) {
                 // A family that this kernel doesn't support.
                 Err(e) if is_no_route(&e) && family == AddressFamily::Inet6 => Vec::new(),
+                // The interface is gone.
+                Err(e) if e.raw_os_error() == Some(ENODEV) && index.is_some() => Vec::new(),
                 other => other?,
             };
             for response in responses {
@@ -126,7 +176,7 @@ impl Requests {
                     AddressAttribute::Address(address) => Some(*address),
                     _ => None,
                 });
-                out.extend(local.or(any));
+                out.entry(message.header.index).or_default().extend(local.or(any));
             }
         }
         Ok(out)
@@ -205,6 +255,7 @@ impl Requests {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
+        self.messages += 1;
         self.socket.send(&bytes, 0)?;
         let (mut out, mut is_consistent) = (Vec::new(), true);
         loop {
@@ -213,6 +264,7 @@ impl Requests {
             while let Some(head) = rest.get(..4).and_then(|head| <[u8; 4]>::try_from(head).ok()) {
                 let length = (u32::from_ne_bytes(head) as usize).max(16);
                 let Some(one) = rest.get(..length) else { break };
+                self.messages += 1;
                 rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
                 let Ok(response) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(one) else { continue };
                 // Left over from an earlier response that was abandoned.
@@ -259,55 +311,4 @@ fn is_no_route(error: &io::Error) -> bool {
         Errno::ENETDOWN,
     ];
     error.raw_os_error().is_some_and(|number| of.contains(&Errno::from_raw(number)))
-}
-
-/// A socket for notifications about changes of links and routes.
-pub(super) struct Events {
-    socket: Socket,
-}
-
-impl fmt::Debug for Events {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Events").field("fd", &self.socket.as_raw_fd()).finish_non_exhaustive()
-    }
-}
-
-impl Events {
-    pub(super) fn open() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.bind_auto()?;
-        // Receives from the kernel only.
-        socket.connect(&SocketAddr::new(0, 0))?;
-        let groups =
-            [RTNLGRP_LINK, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR];
-        for group in groups {
-            socket.add_membership(group)?;
-        }
-        Ok(Self { socket })
-    }
-
-    /// Discards pending notifications. Returns whether there were any. Never blocks.
-    pub(super) fn drain(&mut self) -> io::Result<bool> {
-        /// More than the socket holds. Bounds the loop while routes change all the time.
-        const MANY: usize = 10_000;
-        let mut is_changed = false;
-        for _ in 0..MANY {
-            // The content doesn't matter, so it may be truncated.
-            match nix::sys::socket::recv(
-                self.socket.as_raw_fd(),
-                &mut [0; 64],
-                nix::sys::socket::MsgFlags::from_bits_truncate(MSG_DONTWAIT),
-            )
-            .map_err(io::Error::from)
-            {
-                Ok(_) => is_changed = true,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // Notifications were lost.
-                Err(e) if e.raw_os_error() == Some(ENOBUFS) => is_changed = true,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(is_changed)
-    }
 }
