@@ -20,7 +20,7 @@ use palisade_netns::{
     Namespace,
     rtnetlink::{LOOPBACK, Netlink, Route},
 };
-use palisade_nft::SourceCheck;
+use palisade_nft::{NodeLinks, SourceCheck};
 use palisade_policy::ObjectKey;
 use palisade_testkit::seeds;
 
@@ -36,7 +36,7 @@ const STEPS: usize = 120;
 const PATIENCE: Duration = Duration::from_secs(15);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    [trial("followed_links_are_those_of_a_full_reading", || {
+    let random = trial("followed_links_are_those_of_a_full_reading", || {
         for seed in seeds(0..6) {
             let run = move || {
                 nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("a network namespace");
@@ -44,8 +44,10 @@ pub(crate) fn trials() -> Vec<Trial> {
             };
             thread::spawn(run).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         }
-    })]
-    .into()
+    });
+    let unreported =
+        trial("changes_that_the_kernel_does_not_notify_of_are_followed", || World::new(1).unreported());
+    vec![random, unreported]
 }
 
 struct Random(u64);
@@ -126,8 +128,8 @@ impl World {
         assert!(self.monitor.full_readings() <= 1 + begin.elapsed().as_secs() / 60);
     }
 
-    /// Compares what is followed with a full reading, until they are the same.
-    fn compare(&mut self, log: &[String]) {
+    /// Compares what is followed with a full reading, until they are the same. Returns it.
+    fn compare(&mut self, log: &[String]) -> NodeLinks {
         let begin = Instant::now();
         loop {
             let followed = self.monitor.refresh(&self.local).unwrap();
@@ -135,7 +137,7 @@ impl World {
             fresh.name_local(&names());
             let read = fresh.read(&self.local).unwrap();
             if followed == read && fresh.unbound() == self.monitor.unbound() {
-                return;
+                return followed;
             }
             assert!(
                 begin.elapsed() < PATIENCE,
@@ -146,6 +148,79 @@ impl World {
                 fresh.unbound(),
             );
             thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Creates a pair between an interface here and one of a pod, both up.
+    fn pair(&mut self, index: u32, pod: usize) {
+        let (mut message, mut peer) = (self.interface(index), self.interface(index));
+        peer.attributes.push(LinkAttribute::NetNsFd(self.pods[pod].namespace.as_fd().as_raw_fd()));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        assert!(self.node.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL));
+        assert!(self.node.set_up(index, true) && self.pods[pod].set_up(index, true));
+    }
+
+    fn device(&mut self, index: u32, kind: InfoKind, data: Option<InfoData>) {
+        let mut message = self.interface(index);
+        let infos = [LinkInfo::Kind(kind)].into_iter().chain(data.map(LinkInfo::Data)).collect();
+        message.attributes.push(LinkAttribute::LinkInfo(infos));
+        assert!(self.node.request(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL));
+        assert!(self.node.set_up(index, true));
+    }
+
+    /// What the kernel doesn't notify of, or what its notifications don't tell apart.
+    fn unreported(mut self) {
+        const BRIDGE: u32 = 105;
+        const VXLAN: u32 = 106;
+        let said = |text: &str| [text.to_owned()];
+        let mut netlink = Netlink::open().unwrap();
+        let source = IpAddr::from([192, 168, 0, 1]);
+        (0..PODS).for_each(|_| drop(self.pod(None)));
+        self.pair(100, 0);
+        netlink.route(&Route::to_host(addresses(0)[0], 100)).commit().unwrap();
+        assert!(self.compare(&said("a routed pod")).pod_interfaces.contains(&100));
+        assert!(self.node.set_up(100, false) && self.node.set_up(100, true));
+        let found = self.compare(&said("down and up: the kernel removes the route"));
+        assert!(!found.pod_interfaces.contains(&100));
+
+        self.device(BRIDGE, InfoKind::Bridge, None);
+        self.pair(101, 1);
+        netlink.address(BRIDGE, source, false);
+        netlink.route(&Route { to: (addresses(1)[0], 32), via: None, link: 101, source: Some(source) });
+        netlink.commit().unwrap();
+        assert!(self.compare(&said("a route with a source")).pod_interfaces.contains(&101));
+        netlink.remove_address(BRIDGE, source).commit().unwrap();
+        let found = self.compare(&said("without the source the kernel removes the route"));
+        assert!(!found.pod_interfaces.contains(&101));
+
+        let to_pods =
+            Route { to: (IpAddr::from([10, 244, 0, 0]), 24), via: None, link: BRIDGE, source: None };
+        netlink.route(&to_pods).commit().unwrap();
+        self.pair(104, 3);
+        assert!(self.node.set(104, vec![LinkAttribute::Controller(BRIDGE)]));
+        let before = self.compare(&said("a bridged pod")).owners[&104].hardware;
+        assert!(self.node.delete(104));
+        self.pair(104, 3);
+        assert!(self.node.set(104, vec![LinkAttribute::Controller(BRIDGE)]));
+        let after = self.compare(&said("another interface with the same index")).owners[&104].hardware;
+        assert_ne!(before, after);
+        let namespace = |place: &Place| vec![LinkAttribute::NetNsFd(place.namespace.as_fd().as_raw_fd())];
+        assert!(self.pods[3].set(104, namespace(&self.pods[2])) && self.pods[2].set_up(104, true));
+        let found = self.compare(&said("the other end of a port moves between two namespaces"));
+        assert_eq!(found.owners[&104].addresses, addresses(2).into());
+        assert!(self.node.set(104, vec![LinkAttribute::Controller(0)]));
+        assert!(!self.compare(&said("a port leaves its bridge")).pod_ports.contains(&104));
+
+        let data = vec![InfoVxlan::Id(7), InfoVxlan::Port(4789), InfoVxlan::Learning(false)];
+        self.device(VXLAN, InfoKind::Vxlan, Some(InfoData::Vxlan(data)));
+        self.compare(&said("a VXLAN device"));
+        for (added, count) in [(true, 1), (false, 0)] {
+            assert!(self.forward(VXLAN, 1, added));
+            let found = self.compare(&said("a forwarding entry"));
+            assert_eq!(found.tunnel_peers.len(), count);
         }
     }
 
@@ -309,6 +384,11 @@ impl World {
 
     fn forwarding(&mut self, index: u32) -> String {
         let n = u8::try_from(self.random.below(4)).unwrap();
+        let added = self.random.chance(70);
+        format!("forwarding entry {n} of {index}, added {added}: {}", self.forward(index, n, added))
+    }
+
+    fn forward(&self, index: u32, n: u8, added: bool) -> bool {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;
         message.header.ifindex = index;
@@ -318,19 +398,24 @@ impl World {
             NeighbourAttribute::LinkLayerAddress(vec![2, 0, 2, 0, 0, n]),
             NeighbourAttribute::Destination(Ipv4Addr::new(192, 168, 1, n).into()),
         ];
-        let added = self.random.chance(70);
-        let changed = match added {
+        match added {
             true => {
                 self.node.request(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
             }
             false => self.node.request(RouteNetlinkMessage::DelNeighbour(message), 0),
-        };
-        format!("forwarding entry {n} of {index}, added {added}: {changed}")
+        }
     }
 
     /// Adds or removes a local pod.
     fn local(&mut self) -> String {
         let pod = self.random.below(PODS);
+        self.pod(Some(pod))
+    }
+
+    /// As [`World::local`], or adds the first pod that is not local.
+    fn pod(&mut self, pod: Option<usize>) -> String {
+        let is_new = |pod: &usize| !self.local.contains(&addresses(*pod)[0]);
+        let pod = pod.or_else(|| (0..PODS).find(is_new)).unwrap();
         let of: BTreeSet<IpAddr> = addresses(pod).into();
         let is_local = of.is_subset(&self.local);
         let none = BTreeSet::new();
