@@ -19,7 +19,7 @@ use crate::{
     near::NearIndex,
     plugin::Plugin,
     text::{Lines, SourceText},
-    written::{self, Header, Written},
+    written::{Header, Written},
 };
 
 /// Pods of a namespace with the same labels.
@@ -59,8 +59,10 @@ impl<'a> Classes<'a> {
 /// The loaded objects, what is written, and indexes.
 pub(crate) struct Context<'a> {
     pub(crate) loaded: &'a Loaded,
-    pub(crate) written: Vec<Written>,
+    pub(crate) written: Vec<&'a Written>,
     pub(crate) lines: HashMap<&'a str, Lines<'a>>,
+    /// The texts of files by name.
+    sources: HashMap<&'a str, &'a SourceText>,
     /// The unfinished pods by namespace.
     pub(crate) classes: BTreeMap<&'a Name, Classes<'a>>,
     /// The network plugin of the cluster, if it is known.
@@ -75,8 +77,6 @@ pub(crate) struct Context<'a> {
     written_at: HashMap<(Name, usize), usize>,
     /// Why matches select no pod, as far as it is known.
     pub(crate) misses: RefCell<HashMap<PodMatch, Option<Rc<Miss>>>>,
-    /// The headers of objects, of the files in which they were asked for.
-    headers: RefCell<HashMap<Name, Rc<BTreeMap<usize, Header>>>>,
     /// One pod for each port list of the pods that matches select.
     ports: RefCell<HashMap<&'a PodMatch, Rc<[&'a Pod]>>>,
     /// The pods that policies select, by what they select.
@@ -85,8 +85,8 @@ pub(crate) struct Context<'a> {
 
 impl<'a> Context<'a> {
     pub(crate) fn new(loaded: &'a Loaded, sources: &'a [SourceText], plugin: Option<Plugin>) -> Self {
-        let of_files = || sources.iter().filter(|s| !s.file.is_empty());
-        let lines = of_files().map(|s| (&*s.file, Lines::new(&s.text))).collect();
+        let of_files = || sources.iter().filter(|s| !s.file().is_empty());
+        let lines = of_files().map(|s| (&**s.file(), s.lines())).collect();
         let mut classes: HashMap<(&Name, &Labels, bool), Vec<&Pod>> = HashMap::new();
         for pod in loaded.cluster.pods.values() {
             if pod.is_running() || pod.host_network {
@@ -107,13 +107,14 @@ impl<'a> Context<'a> {
         }
         let place = |origin: &'a Origin| (&*origin.file, origin.line, origin.column);
         let policies = loaded.cluster.policies.iter();
-        let written: Vec<Written> = sources.iter().flat_map(written::policies).collect();
+        let written: Vec<&Written> = sources.iter().flat_map(SourceText::written).collect();
         let places = written.iter().enumerate();
         Self {
             loaded,
             written_at: places.map(|(at, w)| ((w.file.clone(), w.start), at)).collect(),
             written,
             lines,
+            sources: of_files().map(|s| (&**s.file(), s)).collect(),
             classes: by_namespace,
             plugin,
             policies: PolicyIndex::new(loaded.cluster.policies.values().map(|p| &**p)),
@@ -121,24 +122,14 @@ impl<'a> Context<'a> {
             selected_namespaces: RefCell::default(),
             by_place: policies.filter_map(|(key, p)| Some((place(p.origin.as_ref()?), key))).collect(),
             misses: RefCell::default(),
-            headers: RefCell::default(),
             ports: RefCell::default(),
             affected: RefCell::default(),
         }
     }
 
-    /// Returns the header of the object whose `apiVersion` begins at a byte of a file. A file is parsed once.
-    pub(crate) fn header(&self, file: &Name, at: usize) -> Option<Header> {
-        let known = self.headers.borrow().get(file).cloned();
-        let headers = match known {
-            Some(headers) => headers,
-            None => {
-                let headers = Rc::new(written::headers(self.lines.get(&**file)?.text));
-                self.headers.borrow_mut().insert(file.clone(), Rc::clone(&headers));
-                headers
-            }
-        };
-        headers.get(&at).cloned()
+    /// Returns the header of the object whose `apiVersion` begins at a byte of a file.
+    pub(crate) fn header(&self, file: &Name, at: usize) -> Option<&'a Header> {
+        self.sources.get(&**file)?.header(at)
     }
 
     /// Returns whether a policy is in audit mode.
@@ -173,20 +164,20 @@ impl<'a> Context<'a> {
     }
 
     /// Iterates over NetworkPolicies as they are written in files, with their keys.
-    pub(crate) fn written(&self) -> impl Iterator<Item = (&Written, &'a PolicyKey)> {
-        self.written.iter().filter_map(|written| {
+    pub(crate) fn written(&self) -> impl Iterator<Item = (&'a Written, &'a PolicyKey)> {
+        self.written.iter().copied().filter_map(|written| {
             let origin = self.origin(&written.file, written.start)?;
             Some((written, *self.by_place.get(&(&*written.file, origin.line, origin.column))?))
         })
     }
 
     /// Returns a policy as it is written.
-    pub(crate) fn written_of(&self, key: &PolicyKey) -> Option<(&Written, &'a PolicyKey)> {
+    pub(crate) fn written_of(&self, key: &PolicyKey) -> Option<(&'a Written, &'a PolicyKey)> {
         let origin = self.loaded.cluster.policies.get(key)?.origin.as_ref()?;
         let start = self.lines.get(&*origin.file)?.offset(origin)?;
         let (key, _) = self.loaded.cluster.policies.get_key_value(key)?;
         let at = self.written_at.get(&(origin.file.clone(), start))?;
-        Some((&self.written[*at], key))
+        Some((self.written[*at], key))
     }
 
     /// Returns the position of a byte of a file.

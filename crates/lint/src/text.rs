@@ -1,38 +1,93 @@
 //! The texts of the files, by position.
 
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
 use palisade_policy::{Name, Origin};
 
-/// The text of a file.
+use crate::written::{self, Header, Written};
+
+/// The text of a file. It is parsed when rules are checked for the first time, however often and beside whichever other texts they
+/// are checked. A clone is cheap, and shares this.
 #[derive(Clone, Debug)]
-pub struct SourceText {
-    /// The file's name in messages, as in the positions of objects. Empty for what an API server sent.
-    pub file: Name,
+pub struct SourceText(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    file: Name,
+    text: String,
+    /// Where the lines begin.
+    starts: OnceLock<Vec<usize>>,
+    /// The policies as they are written.
+    written: OnceLock<Vec<Written>>,
+    /// The headers of objects, by the beginning of their `apiVersion`.
+    headers: OnceLock<BTreeMap<usize, Header>>,
+}
+
+impl SourceText {
+    /// A text. `file` is the file's name in messages, as in the positions of objects; empty for what an API server sent.
+    #[must_use]
+    pub fn new(file: impl Into<Name>, text: impl Into<String>) -> Self {
+        Self(Arc::new(Shared {
+            file: file.into(),
+            text: text.into(),
+            starts: OnceLock::new(),
+            written: OnceLock::new(),
+            headers: OnceLock::new(),
+        }))
+    }
+
+    /// The name of the file.
+    #[must_use]
+    pub fn file(&self) -> &Name {
+        &self.0.file
+    }
+
     /// The text.
-    pub text: String,
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0.text
+    }
+
+    /// Returns the policies as they are written.
+    pub(crate) fn written(&self) -> &[Written] {
+        self.0.written.get_or_init(|| written::policies(self))
+    }
+
+    /// Returns the header of the object whose `apiVersion` begins at a byte.
+    pub(crate) fn header(&self, at: usize) -> Option<&Header> {
+        self.0.headers.get_or_init(|| written::headers(self.text())).get(&at)
+    }
+
+    /// Returns the text by lines.
+    pub(crate) fn lines(&self) -> Lines<'_> {
+        let starts = self.0.starts.get_or_init(|| {
+            let breaks = self.text().bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(breaks).collect()
+        });
+        Lines { text: self.text(), starts }
+    }
 }
 
 /// The text of a file and where its lines begin.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Lines<'a> {
     pub(crate) text: &'a str,
-    starts: Vec<usize>,
+    starts: &'a [usize],
 }
 
 impl<'a> Lines<'a> {
-    pub(crate) fn new(text: &'a str) -> Self {
-        let breaks = text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(at, _)| at + 1);
-        Self { text, starts: std::iter::once(0).chain(breaks).collect() }
-    }
-
     /// Returns the line, counted from one, without its break.
-    pub(crate) fn line(&self, number: u32) -> Option<&'a str> {
+    pub(crate) fn line(self, number: u32) -> Option<&'a str> {
         let start = *self.starts.get((number as usize).checked_sub(1)?)?;
         let end = self.starts.get(number as usize).map_or(self.text.len(), |next| *next);
         Some(self.text.get(start..end)?.trim_end_matches(['\n', '\r']))
     }
 
     /// Returns the bytes before a position.
-    pub(crate) fn offset(&self, origin: &Origin) -> Option<usize> {
+    pub(crate) fn offset(self, origin: &Origin) -> Option<usize> {
         let start = *self.starts.get((origin.line as usize).checked_sub(1)?)?;
         let line = self.line(origin.line)?;
         let column = (origin.column as usize).checked_sub(1)?;
@@ -42,20 +97,35 @@ impl<'a> Lines<'a> {
     }
 
     /// Returns line and column of a byte, counted from one, in characters.
-    pub(crate) fn position(&self, at: usize) -> (u32, u32) {
+    pub(crate) fn position(self, at: usize) -> (u32, u32) {
         let line = self.starts.partition_point(|start| *start <= at).max(1);
         let column = self.text.get(self.starts[line - 1]..at).map_or(0, |text| text.chars().count());
         (line as u32, column as u32 + 1)
     }
 
     /// Returns the text of the line up to a byte.
-    pub(crate) fn before(&self, at: usize) -> &'a str {
+    pub(crate) fn before(self, at: usize) -> &'a str {
         let line = self.starts.partition_point(|start| *start <= at).max(1);
         self.text.get(self.starts[line - 1]..at).unwrap_or_default()
     }
 
     /// Returns how many lines there are.
-    pub(crate) fn count(&self) -> u32 {
+    pub(crate) fn count(self) -> u32 {
         self.starts.len() as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_parsed_once_whatever_holds_it() {
+        let text = SourceText::new("p.yaml", "kind: NetworkPolicy\nmetadata: {name: p}\nspec: {}\n");
+        let again = text.clone();
+        assert_eq!(text.written().len(), 1);
+        assert!(std::ptr::eq(text.written(), again.written()));
+        assert!(std::ptr::eq(text.lines().starts, again.lines().starts));
+        assert_eq!(text.lines().count(), 4);
     }
 }

@@ -69,7 +69,7 @@ pub(crate) struct WrittenLabel {
 pub(crate) fn policies(source: &SourceText) -> Vec<Written> {
     let mut out = Vec::new();
     // Most documents are no policies. A broken one is reported by the loader.
-    for tree in Documents::new(&source.text, Limits::default()).containing(POLICY).flatten() {
+    for tree in Documents::new(source.text(), Limits::default()).containing(POLICY).flatten() {
         object(source, &tree.root(), &mut out);
     }
     out
@@ -120,7 +120,7 @@ fn policy(source: &SourceText, at: &At<'_>, kind: String) -> Written {
     let ignored = annotations.as_ref().and_then(|a| string(a, ANNOTATION));
     let name = (kind, of_metadata("namespace"), of_metadata("name").unwrap_or_default());
     let mut written = Written {
-        file: source.file.clone(),
+        file: source.file().clone(),
         start: start(at),
         spec: None,
         has_policy_types: true,

@@ -24,7 +24,7 @@ fn policy(name: &str, spec: &str) -> String {
 
 /// The findings of a rule in `text`, as level and object.
 fn found(code: &str, text: &str, plugin: Option<Plugin>) -> Vec<(Level, String)> {
-    let source = SourceText { file: "all.yaml".into(), text: text.to_owned() };
+    let source = SourceText::new("all.yaml", text);
     let input = Input::Text { name: "all.yaml".to_owned(), text: text.to_owned() };
     let loaded = load(&[input], &LoadOptions::default());
     let options = LintOptions { default_namespace: "default", plugin };
@@ -134,7 +134,7 @@ fn dns_is_a_warning_only_where_it_is_known_and_wanted() {
 fn a_list_with_another_field_than_items_is_corrected() {
     let text =
         "apiVersion: v1\nkind: List\nItems:\n- apiVersion: v1\n  kind: Namespace\n  metadata: {name: shop}\n";
-    let source = SourceText { file: "all.yaml".into(), text: text.to_owned() };
+    let source = SourceText::new("all.yaml", text);
     let input = Input::Text { name: "all.yaml".to_owned(), text: text.to_owned() };
     let loaded = load(&[input], &LoadOptions::default());
     let report = lint(&loaded, &[source], RULES, &LintOptions { default_namespace: "default", plugin: None });

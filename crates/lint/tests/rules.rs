@@ -4,7 +4,7 @@ use palisade_lint::{Finding, Level, LintOptions, LintReport, Plugin, RULES, Sour
 use palisade_manifest::{Code, Input, LoadOptions, load};
 
 fn of(text: &str) -> LintReport {
-    let source = SourceText { file: "policies.yaml".into(), text: text.to_owned() };
+    let source = SourceText::new("policies.yaml", text);
     let input = Input::Text { name: "policies.yaml".to_owned(), text: text.to_owned() };
     let loaded = load(&[input], &LoadOptions::default());
     let options = LintOptions { default_namespace: "default", plugin: Some(Plugin::Weave) };

@@ -87,7 +87,7 @@ fn fix(cx: &Context<'_>, d: &Diagnostic) -> Option<Fix> {
     let (version, kind) = meant.split_once(' ')?;
     let header = cx.header(file, range.start)?;
     let mut edits = Vec::new();
-    for (range, word) in [(header.api_version, version), (header.kind, kind)] {
+    for (range, word) in [(header.api_version.clone(), version), (header.kind.clone(), kind)] {
         let written = text.get(range.clone())?;
         if written.contains('\n') {
             return None;

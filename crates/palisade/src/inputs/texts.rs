@@ -37,7 +37,7 @@ pub(crate) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<Source
         match input {
             Input::Text { name, text } => {
                 known.insert(name.as_str().into());
-                texts.push(SourceText { file: name.as_str().into(), text: text.clone() });
+                texts.push(SourceText::new(name.as_str(), text.as_str()));
             }
             Input::Directory(files) => {
                 for file in files {
@@ -45,10 +45,10 @@ pub(crate) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<Source
                     // Positions don't count a byte order mark.
                     let text = text.strip_prefix('\u{feff}').unwrap_or(text).to_owned();
                     known.insert(file.path.as_str().into());
-                    texts.push(SourceText { file: file.path.as_str().into(), text });
+                    texts.push(SourceText::new(file.path.as_str(), text));
                 }
             }
-            Input::Cluster(text) => texts.push(SourceText { file: "".into(), text: text.clone() }),
+            Input::Cluster(text) => texts.push(SourceText::new("", text.as_str())),
             _ => {}
         }
     }
@@ -56,7 +56,7 @@ pub(crate) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<Source
     let of_findings = loaded.diagnostics.iter().filter_map(|d| d.origin.as_ref());
     let files: BTreeSet<&Name> = of_policies.chain(of_findings).map(|origin| &origin.file).collect();
     for file in files.into_iter().filter(|file| !file.is_empty() && !known.contains(*file)) {
-        texts.extend(of_file(file, limit).map(|text| SourceText { file: file.clone(), text }));
+        texts.extend(of_file(file, limit).map(|text| SourceText::new(file.clone(), text)));
     }
     texts
 }

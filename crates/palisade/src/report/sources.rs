@@ -36,7 +36,7 @@ pub(super) struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     pub(super) fn new(texts: &'a [SourceText], live: Option<&'a ClusterSnapshot>) -> Self {
-        let lines = |text: &'a SourceText| (&*text.file, text.text.lines().collect());
+        let lines = |text: &'a SourceText| (&**text.file(), text.text().lines().collect());
         Self {
             texts: texts.iter().map(lines).collect(),
             live,

@@ -228,9 +228,13 @@ impl Api {
         query.only(&["file"])?;
         let file = query.required("file")?.to_owned();
         let work = move |world: &World, _: &Source| {
-            let named = |text: &&palisade_lint::SourceText| !file.is_empty() && *text.file == *file;
+            let named = |text: &&palisade_lint::SourceText| !file.is_empty() && **text.file() == *file;
             let found = world.texts.iter().find(named).context("no such file was read")?;
-            Encoding::Json.encode(&JsonSource { schema: SOURCE_SCHEMA, file: &found.file, text: &found.text })
+            Encoding::Json.encode(&JsonSource {
+                schema: SOURCE_SCHEMA,
+                file: found.file(),
+                text: found.text(),
+            })
         };
         Ok(self.json(work).await)
     }

@@ -45,7 +45,7 @@ pub(super) fn policy_text(world: &World, name: &str) -> Result<JsonPolicyText> {
     Ok(JsonPolicyText {
         schema: SCHEMA,
         name: policy.key.to_string(),
-        file: document.as_ref().map(|document| document.source.file.to_string()),
+        file: document.as_ref().map(|document| document.source.file().to_string()),
         line: document.as_ref().map(|document| document.lines.start + 1),
         text,
     })
@@ -66,8 +66,8 @@ pub(super) fn find<'a>(world: &'a World, name: &str) -> Result<&'a Policy> {
 pub(super) fn document<'a>(world: &'a World, policy: &Policy) -> Option<Document<'a>> {
     let origin = policy.origin.as_ref()?;
     let first = usize::try_from(origin.line()?).ok()?.checked_sub(1)?;
-    let source = world.texts.iter().find(|text| text.file == origin.file && !text.file.is_empty())?;
-    let all: Vec<&str> = source.text.lines().collect();
+    let source = world.texts.iter().find(|text| *text.file() == origin.file && !text.file().is_empty())?;
+    let all: Vec<&str> = source.text().lines().collect();
     let is_field = all.get(first)?.starts_with(|c: char| c.is_ascii_alphabetic());
     if origin.column != 1 || !is_field {
         return None;
@@ -80,12 +80,12 @@ pub(super) fn document<'a>(world: &'a World, policy: &Policy) -> Option<Document
 
 impl Document<'_> {
     pub(super) fn text(&self) -> String {
-        self.source.text.split_inclusive('\n').skip(self.lines.start).take(self.lines.len()).collect()
+        self.source.text().split_inclusive('\n').skip(self.lines.start).take(self.lines.len()).collect()
     }
 
     /// Returns the text of the file with another document in the place of this one.
     pub(super) fn replaced(&self, text: &str) -> String {
-        let all: Vec<&str> = self.source.text.split_inclusive('\n').collect();
+        let all: Vec<&str> = self.source.text().split_inclusive('\n').collect();
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         [all[..self.lines.start].concat().as_str(), text, end, &all[self.lines.end..].concat()].concat()
     }

@@ -119,8 +119,8 @@ pub(super) fn evaluate(
     trial.consequences = Some(diff::consequences(&comparison));
     let document = replaced.and_then(|policy| document(world, policy));
     trial.patch = document.and_then(|document| {
-        let (file, after) = (document.source.file.to_string(), document.replaced(&attempt.text));
-        let diff = TextDiff::from_lines(&*document.source.text, &after);
+        let (file, after) = (document.source.file().to_string(), document.replaced(&attempt.text));
+        let diff = TextDiff::from_lines(document.source.text(), after.as_str());
         let text = diff.unified_diff().context_radius(3).header(&file, &file).to_string();
         (!text.is_empty() && text.len() <= MOST_PATCH).then_some(JsonPatch { file, text })
     });
@@ -195,7 +195,7 @@ fn homeless(edited: &Loaded, after: &Loaded) -> Vec<Diagnostic> {
 /// Returns what the rules find in the text, and what the loader found there and no rule names.
 fn findings(after: &Loaded, attempt: &Attempted, world: &World) -> (Vec<Finding>, Vec<Diagnostic>) {
     let mut texts = world.texts.clone();
-    texts.push(SourceText { file: Name::from(EDITOR), text: attempt.text.clone() });
+    texts.push(SourceText::new(EDITOR, attempt.text.as_str()));
     let options = LintOptions { default_namespace: &world.inputs.namespace, plugin: None };
     let LintReport { mut findings, mut other, .. } = lint(after, &texts, RULES, &options);
     findings.retain(|found| found.origin.as_ref().is_some_and(|at| &*at.file == EDITOR));
