@@ -94,7 +94,7 @@ codes! {
     EqualPriority = "equal-priority",
     /// The cluster has both AdminNetworkPolicies and ClusterNetworkPolicies.
     MixedApis = "mixed-apis",
-    /// A policy is in, or refers to, a namespace that doesn't exist.
+    /// A policy is in, or refers to, a namespace that doesn't exist. In manifests, one whose name is nearly that of another counts.
     NoNamespace = "no-such-namespace",
     /// A route refers to a service, port or pods that don't exist, or that it may not use.
     NoBackend = "no-backend",

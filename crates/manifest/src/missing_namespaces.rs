@@ -1,6 +1,6 @@
 //! Warnings about policies in, and references to, namespaces that don't exist, which usually are misspelled.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use palisade_policy::{
     Cluster, NAMESPACE_NAME_LABEL, Name, NamespaceMatch, ObjectKey, Origin, Peer, Policy, PolicyKey, Test,
@@ -14,9 +14,14 @@ use crate::{
 /// The namespaces that every cluster has.
 const BUILT_IN: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
+/// The most comparisons of two names. What is misspelled beyond them is not found.
+const MOST_COMPARISONS: usize = 4_000_000;
+
 /// Warns about policies in namespaces that don't exist, and about peers and subjects that select only such namespaces.
 /// A namespace exists if it is declared or has a pod, workload or service. Does nothing if no namespace is declared,
-/// since manifests often omit them. `O(policies + pods)`.
+/// since manifests often omit them. Where no pod has an address, these are manifests, and other repositories may hold the other
+/// namespaces: then only a name that is nearly that of a namespace counts. `O(policies + pods)`, and the
+/// [`MOST_COMPARISONS`].
 pub(crate) fn warn_about_missing_namespaces(
     cluster: &Cluster,
     policies: &BTreeMap<PolicyKey, Policy>,
@@ -30,7 +35,18 @@ pub(crate) fn warn_about_missing_namespaces(
     }
     let objects = cluster.pods.keys().chain(cluster.services.keys()).map(|key| &key.namespace);
     let known: BTreeSet<Name> = cluster.namespaces.keys().chain(objects).cloned().chain(workloads).collect();
-    let is_missing = |name: &str| !known.contains(name) && !BUILT_IN.contains(&name);
+    let is_whole = cluster.pods.values().any(|pod| !pod.addresses.is_empty());
+    let mut left = MOST_COMPARISONS;
+    let mut is_misspelled = |name: &str| {
+        left = left.saturating_sub(known.len());
+        left > 0 && known.iter().any(|other| is_near(name, other))
+    };
+    let mut judged: HashMap<Name, bool> = HashMap::new();
+    let mut is_missing = |name: &Name| {
+        *judged.entry(name.clone()).or_insert_with(|| {
+            !known.contains(name) && !BUILT_IN.contains(&&**name) && (is_whole || is_misspelled(name))
+        })
+    };
     // Each policy gets at most one warning per missing namespace.
     for policy in policies.values() {
         let mut warn = |path: Option<&str>, origin: Option<&Origin>, message: String| {
@@ -43,7 +59,7 @@ pub(crate) fn warn_about_missing_namespaces(
                 ..Diagnostic::new(Severity::Warning, Code::NoNamespace, message)
             });
         };
-        let own = &*policy.key.namespace;
+        let own = &policy.key.namespace;
         if !own.is_empty() && is_missing(own) {
             warn(
                 Some("metadata.namespace"),
@@ -76,6 +92,12 @@ pub(crate) fn warn_about_missing_namespaces(
             }
         }
     }
+}
+
+/// Whether a name is nearly another one: two letters differ at most, and fewer in a short one. Names are ASCII.
+fn is_near(name: &str, other: &str) -> bool {
+    let most = 2.min(name.len().saturating_sub(1) / 3);
+    name.len().abs_diff(other.len()) <= most && strsim::osa_distance(name, other) <= most
 }
 
 /// The namespaces that a selector lists by name, if it does.

@@ -27,7 +27,12 @@ spec:
     - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: stagign}}
 ---
 ";
-const NAMESPACE: &str = "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n---\n";
+const NAMESPACE: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: staging}}
+---
+";
 
 #[test]
 fn a_misspelled_namespace_is_reported() {
@@ -54,6 +59,20 @@ fn a_namespace_with_objects_exists() {
     assert!(warnings(&format!("{POLICY}{NAMESPACE}{pod}{none}"), &LoadOptions::default()).is_empty());
 }
 
+/// Repositories refer to namespaces that others declare. A cluster has all of them.
+#[test]
+fn in_manifests_only_a_name_that_is_nearly_one_is_reported() {
+    let elsewhere = POLICY.replace("shpo", "monitoring").replace("stagign", "ingress-nginx");
+    let text = format!("{elsewhere}{NAMESPACE}");
+    assert!(warnings(&text, &LoadOptions::default()).is_empty());
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: w, namespace: shop}, status: {phase: Running, podIP: 10.0.0.1}}\n---\n";
+    assert_eq!(warnings(&format!("{text}{pod}"), &LoadOptions::default()).len(), 2);
+    // One letter of three is another word.
+    let short = POLICY.replace("shpo", "ops").replace("stagign", "web");
+    let two = NAMESPACE.replace("shop", "oks").replace("staging", "dev");
+    assert!(warnings(&format!("{short}{two}"), &LoadOptions::default()).is_empty());
+}
+
 #[test]
 fn a_subject_without_namespaces_is_reported() {
     let text = "
@@ -63,14 +82,14 @@ metadata: {name: c}
 spec:
   tier: Admin
   priority: 1
-  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: gone}}}
+  subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: shopp}}}
   ingress: [{name: x, action: Deny, from: [{namespaces: {}}]}]
 ---
 ";
     assert_eq!(
         warnings(&format!("{text}{NAMESPACE}"), &LoadOptions::default()),
         [
-            "f:2:1: warning: ClusterNetworkPolicy c: spec.subject: there is no namespace `gone`: it selects no pod"
+            "f:2:1: warning: ClusterNetworkPolicy c: spec.subject: there is no namespace `shopp`: it selects no pod"
         ]
     );
 }
