@@ -94,10 +94,26 @@ fn divided(
 /// `O(n log n)` in the CIDRs of the policies, times the rules that overlap at one address.
 #[must_use]
 pub fn samples(cluster: &Cluster) -> Vec<IpAddr> {
+    of_all_policies(cluster).map(|region| region.sample).collect()
+}
+
+/// As [`samples`], with at most `most` neighboring addresses of each part, the sample first.
+#[must_use]
+pub fn several_samples(cluster: &Cluster, most: usize) -> Vec<Vec<IpAddr>> {
+    let several = |region: Region| {
+        let range = region.ranges.iter().find(|range| range.contains(region.sample));
+        let last = range.map_or(region.sample, |range| range.last);
+        let numbers = to_number(region.sample)..=to_number(last);
+        numbers.take(most).map(|number| from_number(Family::of(last), number)).collect()
+    };
+    of_all_policies(cluster).map(several).collect()
+}
+
+/// Divides the public internet by the egress rules of all policies.
+fn of_all_policies(cluster: &Cluster) -> impl Iterator<Item = Region> {
     let blocks = ranges_of(cluster, cluster.policies.values().map(|policy| &**policy), Direction::Egress);
     let families = Family::BOTH.into_iter().filter(|family| cluster.addressing.has(*family));
-    let regions = families.flat_map(|family| divided_by(cluster, blocks.clone(), family, None));
-    regions.map(|region| region.sample).collect()
+    families.flat_map(move |family| divided_by(cluster, blocks.clone(), family, None))
 }
 
 /// Divides the public internet, or these ranges, by blocks.

@@ -3,7 +3,9 @@
 //! The manifests are built from network namespaces, with the pods of counterexamples that don't exist yet. Each connection
 //! between two ends that an assertion is about is opened, on the ports that it is about.
 
-use std::collections::BTreeSet;
+mod outside;
+
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use palisade_analysis::{
@@ -14,12 +16,14 @@ use palisade_lab::{
     Lab, Layout, LayoutOptions, Sandbox,
     probe::{self, Plan, Probe, ProbeOptions, ProbeResult, Target},
 };
-use palisade_policy::{Cluster, Endpoint, Flow, Labels, Namespace, ObjectKey, Pod, Protocol};
+use palisade_policy::{
+    Cluster, DomainName, Endpoint, Flow, Labels, LearnedName, Namespace, ObjectKey, Pod, Protocol,
+};
 
 use super::{
     check::{self, Status, TestResult},
     file::Written,
-    resolve,
+    hosts, resolve,
 };
 use crate::{
     inputs::{self, InputArguments},
@@ -53,17 +57,16 @@ pub(super) fn results(
     let loaded = inputs::load_inputs(&files, &names, &sources.reading, &options, false)?;
     let layout = Layout::of(&loaded.cluster, &LayoutOptions::default())?;
     let mut results = check::all(&layout.cluster, written, &home);
-    let layout = with_future(&loaded.cluster, &results)?;
-    let asked: Vec<Vec<Assertion>> = results
-        .iter()
-        .map(|result| resolve::assertions(&layout.cluster, &result.written, &home).unwrap_or_default())
-        .collect();
+    let mut cluster = loaded.cluster.clone();
+    cluster.learned = outside::learned(&layout.cluster, &results, &home, &layout.outside);
+    let layout = with_future(cluster, &results, &layout.outside)?;
+    let asked: Vec<Vec<Asked>> =
+        results.iter().map(|result| asked(&layout.cluster, &result.written, &home)).collect();
     let probe_options = ProbeOptions::default();
     let mut plan = Plan::of(&layout, &probe_options);
     let cluster = layout.cluster.clone();
     let is_asked = |probe: &Probe| {
-        flow(probe)
-            .is_some_and(|flow| asked.iter().flatten().any(|a| allowed_by(a, &cluster, flow).is_some()))
+        flow(probe).is_some_and(|flow| asked.iter().flatten().any(|a| a.allows(&cluster, flow).is_some()))
     };
     plan.probes.retain(is_asked);
     let sandbox = Sandbox::enter()?;
@@ -73,16 +76,50 @@ pub(super) fn results(
     let report = probe::run(&lab, &plan, &probe_options, |done, _| bar.set_position(done as u64));
     bar.finish_and_clear();
     let report = report.context("the probes could not be run")?;
-    for (result, assertions) in results.iter_mut().zip(&asked) {
-        judge(result, assertions, &cluster, &report.probes);
+    for (result, asked) in results.iter_mut().zip(&asked) {
+        judge(result, asked, &cluster, &report.probes);
     }
     output::note(&format!("{} tried\n", super::counted(report.probes.len(), "connection")));
     Ok((results, loaded.has_errors()))
 }
 
-/// Returns the layout with the pods of counterexamples that don't exist yet, and with the ports that are asked about.
-fn with_future(cluster: &Cluster, results: &[TestResult]) -> Result<Layout> {
-    let mut cluster = cluster.clone();
+/// An assertion about the objects of the lab.
+struct Asked {
+    /// The host that is its only destination.
+    host: Option<DomainName>,
+    assertion: Assertion,
+}
+
+/// Returns what a written assertion says about the lab. What can't be resolved was reported before.
+fn asked(cluster: &Cluster, written: &Written, namespace: &str) -> Vec<Asked> {
+    let parts = hosts::parts(cluster, written, namespace);
+    let of_part = |part: &hosts::Part<'_>| {
+        let assertions = resolve::assertions(cluster, &part.written, namespace).unwrap_or_default();
+        let host = part.name().cloned();
+        assertions.into_iter().map(move |assertion| Asked { host: host.clone(), assertion })
+    };
+    parts.iter().flat_map(of_part).collect()
+}
+
+impl Asked {
+    /// Returns whether it says that a flow is allowed; `None` if it says nothing about it.
+    fn allows(&self, cluster: &Cluster, flow: &Flow) -> Option<bool> {
+        let address = flow.destination.address();
+        let of_host = |learned: &LearnedName| learned.addresses.contains(&address);
+        let is_meant = match &self.host {
+            Some(name) => cluster.learned.get(name).is_some_and(of_host),
+            // Rules by name treat the addresses of hosts differently from all others.
+            None => !cluster.learned.values().any(of_host),
+        };
+        is_meant.then(|| allowed_by(&self.assertion, cluster, flow))?
+    }
+}
+
+/// Returns the layout with the pods of counterexamples that don't exist yet, the outside addresses that assertions are about
+/// and of which `others` has none, and the ports that are asked about.
+fn with_future(mut cluster: Cluster, results: &[TestResult], others: &[IpAddr]) -> Result<Layout> {
+    let of_hosts = cluster.learned.values().flat_map(|learned| learned.addresses.iter());
+    let outside = outside::unseen(results, others).into_iter().chain(of_hosts).collect();
     let examples = results.iter().flat_map(|result| &result.counterexamples);
     let ends = examples.flat_map(|example| [&example.source, &example.destination]);
     let future: Vec<&CounterEnd> = ends.filter(|end| end.future.is_some()).collect();
@@ -109,7 +146,7 @@ fn with_future(cluster: &Cluster, results: &[TestResult]) -> Result<Layout> {
             ends.into_iter().filter(move |port| single && *port > 0).map(move |port| (protocol, port))
         })
     });
-    let options = LayoutOptions { ports: ports.collect(), ..LayoutOptions::default() };
+    let options = LayoutOptions { ports: ports.collect(), outside, ..LayoutOptions::default() };
     Ok(Layout::of(&cluster, &options)?)
 }
 
@@ -141,14 +178,14 @@ fn allowed_by(assertion: &Assertion, cluster: &Cluster, flow: &Flow) -> Option<b
 }
 
 /// Compares the connections that an assertion is about with what it says.
-fn judge(result: &mut TestResult, assertions: &[Assertion], cluster: &Cluster, probes: &[ProbeResult]) {
+fn judge(result: &mut TestResult, asked: &[Asked], cluster: &Cluster, probes: &[ProbeResult]) {
     if result.status == Status::Error {
         return;
     }
     let (mut tried, mut broken) = (0, Vec::new());
     for one in probes {
         let Some(flow) = flow(&one.probe) else { continue };
-        let said = assertions.iter().find_map(|assertion| allowed_by(assertion, cluster, flow));
+        let said = asked.iter().find_map(|asked| asked.allows(cluster, flow));
         let Some(allowed) = said else { continue };
         tried += 1;
         if passed(&one.outcome) != allowed {

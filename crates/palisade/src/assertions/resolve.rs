@@ -157,7 +157,7 @@ fn of_word<'c>(cluster: &'c Cluster, word: &str, namespace: &str, replicas: bool
                 let one = |address: &IpAddr| IpRange { first: *address, last: *address };
                 Ok(Found::Ends(outside(addresses.iter().map(one).collect())))
             }
-            // The lab has no DNS.
+            // A part of an assertion with a name is judged where addresses are learned for it.
             None if domain_names::has_rule(cluster, &host) => {
                 bail!("`{word}`: the addresses of names that rules have are not known")
             }

@@ -5,6 +5,7 @@
 )]
 
 mod agents;
+mod assertions;
 mod diff;
 mod errors;
 mod exec_server;

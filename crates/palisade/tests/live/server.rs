@@ -187,6 +187,8 @@ const PLURALS: &[(&str, &str)] = &[
     ("ReplicaSet", "replicasets"),
     ("Job", "jobs"),
     ("Ingress", "ingresses"),
+    ("Gateway", "gateways"),
+    ("GRPCRoute", "grpcroutes"),
     ("ClusterNetworkPolicy", "clusternetworkpolicies"),
     ("AdminNetworkPolicy", "adminnetworkpolicies"),
     ("BaselineAdminNetworkPolicy", "baselineadminnetworkpolicies"),
@@ -293,7 +295,8 @@ fn object(api_version: &str, kind: &str, key: &str, rest: Value) -> Value {
     out
 }
 
-fn merge(into: &mut Value, from: Value) {
+/// Adds the fields of one object to another.
+pub(crate) fn merge(into: &mut Value, from: Value) {
     match (into, from) {
         (Value::Object(into), Value::Object(from)) => {
             for (key, value) in from {
