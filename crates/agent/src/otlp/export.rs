@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use hyper::body::Bytes;
 use opentelemetry_proto::tonic::{
     collector::{logs::v1::ExportLogsServiceResponse, metrics::v1::ExportMetricsServiceResponse},
     resource::v1::Resource,
@@ -71,7 +72,7 @@ impl Exporter {
                     Ok(0) | Err(_) => break,
                 }
             }
-            let message = logs::request(&self.resource, &batch).encode_to_vec();
+            let message = Bytes::from(logs::request(&self.resource, &batch).encode_to_vec());
             let lost = self.send_batch(message, batch.len() as u64, &mut log).await;
             self.metrics.otlp_records_lost.inc_by(lost);
             batch.clear();
@@ -79,7 +80,7 @@ impl Exporter {
     }
 
     /// Sends a batch until it is accepted or refused. Returns how many of its records were not accepted.
-    async fn send_batch(&self, message: Vec<u8>, number: u64, log: &mut ErrorLog) -> u64 {
+    async fn send_batch(&self, message: Bytes, number: u64, log: &mut ErrorLog) -> u64 {
         let mut pause = PAUSES[0];
         loop {
             match self.sender.send(&self.settings.logs, message.clone()).await {
@@ -103,7 +104,7 @@ impl Exporter {
                     self.count("failed");
                     log.failed(&why);
                     // Agents that lost the same endpoint don't come back at the same moment.
-                    sleep(after.unwrap_or(pause).mul_f64(1.0 + f64::from(jitter()) / 400.0)).await;
+                    sleep(until_next(after, pause).mul_f64(1.0 + f64::from(jitter()) / 400.0)).await;
                     pause = (pause * 2).min(PAUSES[1]);
                 }
             }
@@ -119,7 +120,7 @@ impl Exporter {
             ticks.tick().await;
             let Ok(text) = self.metrics.text() else { continue };
             let request = points::request(&self.resource, &text, self.started, SystemTime::now());
-            match self.sender.send(&self.settings.metrics, request.encode_to_vec()).await {
+            match self.sender.send(&self.settings.metrics, request.encode_to_vec().into()).await {
                 Sent::Accepted(body) => {
                     self.count("ok");
                     log.works();
@@ -140,6 +141,12 @@ impl Exporter {
     fn count(&self, result: &'static str) {
         self.metrics.otlp_requests.get_or_create(&ResultLabel { result }).inc();
     }
+}
+
+/// Returns how long to wait before a request is sent again: as long as the endpoint asks, but at least the first pause. An endpoint that asks for
+/// none at all would otherwise get requests without end.
+fn until_next(asked: Option<Duration>, pause: Duration) -> Duration {
+    asked.map_or(pause, |asked| asked.max(PAUSES[0]))
 }
 
 /// Returns a number from 0 to 99 that differs between agents.

@@ -18,6 +18,8 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 
+use tokio::time::{Instant, timeout_at};
+
 use crate::error_chain::with_causes;
 
 use super::settings::{OtlpError, OtlpSettings};
@@ -33,7 +35,7 @@ const MAX_RETRY_AFTER: u64 = 300;
 #[derive(Debug)]
 pub(super) enum Sent {
     /// It was accepted; the body of the response.
-    Accepted(Vec<u8>),
+    Accepted(Bytes),
     /// It may be accepted later.
     Later {
         /// Why not now.
@@ -65,15 +67,27 @@ impl Sender {
         Ok(Self { client, headers: settings.headers.clone(), timeout: settings.timeout })
     }
 
-    /// Sends a message.
-    pub(super) async fn send(&self, url: &Uri, message: Vec<u8>) -> Sent {
-        match tokio::time::timeout(self.timeout, self.request(url, message)).await {
-            Ok(sent) => sent,
-            Err(_) => Sent::Later { why: format!("no response within {:?}", self.timeout), after: None },
+    /// Sends a message. The time limit is that of the response and its body together.
+    pub(super) async fn send(&self, url: &Uri, message: Bytes) -> Sent {
+        let until = Instant::now() + self.timeout;
+        let response = match timeout_at(until, self.client.request(self.request(url, message))).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(error)) => return Sent::Later { why: with_causes(&error), after: None },
+            Err(_) => {
+                return Sent::Later { why: format!("no response within {:?}", self.timeout), after: None };
+            }
+        };
+        let status = response.status();
+        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        if !status.is_success() {
+            return refused(status, asked);
         }
+        // It was accepted, whatever follows: sent again, it would be there twice.
+        let body = timeout_at(until, Limited::new(response.into_body(), MAX_RESPONSE).collect()).await;
+        Sent::Accepted(body.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default())
     }
 
-    async fn request(&self, url: &Uri, message: Vec<u8>) -> Sent {
+    fn request(&self, url: &Uri, message: Bytes) -> Request<Full<Bytes>> {
         let mut request = Request::new(Full::from(message));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = url.clone();
@@ -81,20 +95,7 @@ impl Sender {
         headers.extend(self.headers.iter().cloned());
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("palisade/", env!("CARGO_PKG_VERSION"))));
-        let response = match self.client.request(request).await {
-            Ok(response) => response,
-            Err(error) => return Sent::Later { why: with_causes(&error), after: None },
-        };
-        let status = response.status();
-        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-        if !status.is_success() {
-            return refused(status, asked);
-        }
-        match Limited::new(response.into_body(), MAX_RESPONSE).collect().await {
-            Ok(body) => Sent::Accepted(body.to_bytes().into()),
-            // It was accepted, whatever follows.
-            Err(_) => Sent::Accepted(Vec::new()),
-        }
+        request
     }
 }
 
