@@ -18,7 +18,7 @@ mod settings;
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::{ArgMatches, Args, Command, parser::ValueSource};
 
 use crate::output::{self, Style, styled};
@@ -42,7 +42,8 @@ pub(crate) struct ConfigArguments {
 /// Parses the command line with the settings of `palisade.toml`. Help and wrong command lines end the process.
 ///
 /// # Errors
-/// When the file can't be read, or has a setting that does not exist, is wrong or is not allowed.
+/// When the file can't be read, or has a setting that does not exist, is wrong or is not allowed, and when help can't be
+/// written.
 pub(crate) fn matches(command: &mut Command) -> Result<ArgMatches> {
     // Help and versions are left to the real parse.
     if let Ok(lenient) = command.clone().ignore_errors(true).try_get_matches() {
@@ -53,7 +54,14 @@ pub(crate) fn matches(command: &mut Command) -> Result<ArgMatches> {
             apply(command, &verbs, leaf, &settings);
         }
     }
-    Ok(command.get_matches_mut())
+    command.try_get_matches_from_mut(std::env::args_os()).or_else(|error| {
+        if error.use_stderr() {
+            error.exit();
+        }
+        // clap ignores that help can't be written.
+        output::print(&error.render().ansi().to_string()).context("can't write the help")?;
+        std::process::exit(0)
+    })
 }
 
 /// The verb of a command line, with its inner verb, and their arguments.

@@ -209,6 +209,17 @@ fn unreadable_files_that_could_be_manifests_are_errors_with_a_cure() {
     );
 }
 
+/// A manifest in a directory that is a pipe or a socket would be applied, but can't be read twice.
+#[test]
+fn what_is_no_regular_file_but_could_be_a_manifest_is_an_error() {
+    let dir = folder(&[("shop.yaml", SHOP)]);
+    nix::unistd::mkfifo(&dir.path().join("more.yaml"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    no_answer(dir.path(), &["more.yaml", "not-readable", "it is not a regular file"]);
+    let dir = folder(&[("shop.yaml", SHOP)]);
+    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("agent.sock")).unwrap();
+    assert_eq!(denied(dir.path()), "");
+}
+
 #[test]
 fn a_kustomization_that_changes_its_resources_is_not_read_as_it_is() {
     for path in ["kustomize", "kustomize/overlay"] {

@@ -41,3 +41,17 @@ fn colors_are_used_when_they_are_wanted() {
     assert_eq!(code, 2);
     assert!(err.contains("auto, always, never"), "{err}");
 }
+
+/// Nothing is said to be done that was not: neither an answer nor the help fits on a full disk.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_can_not_be_written_is_an_error() {
+    for words in ["--help", "-h", "--version", "can --help", "help lint", "completions bash", QUESTIONS[2].1]
+    {
+        let full = std::fs::File::options().write(true).open("/dev/full").expect("the device");
+        let output = palisade(words).stdout(full).output().expect("the program runs");
+        let err = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{words}: {err}");
+        assert!(err.contains("can't write") && err.contains("No space left"), "{words}: {err}");
+    }
+}

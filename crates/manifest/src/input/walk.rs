@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -93,6 +93,8 @@ impl InputReader<'_> {
             // manifest's extension.
             if root.is_none() || (metadata.is_file() && has_extension(path)) {
                 out.push(Listed::on_disk(path, short()));
+            } else if has_extension(path) {
+                self.unreadable(path, &io::Error::other("it is not a regular file"));
             } else if is_template(path) {
                 self.aside.templates.extend(short());
             }
