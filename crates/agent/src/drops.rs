@@ -2,6 +2,7 @@
 
 mod explained;
 mod pairs;
+mod unlogged;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,6 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use palisade_flow::Record;
+use palisade_nft::drops::DroppedPacket;
 use palisade_policy::{Direction, Name, Protocol, Side};
 use prometheus_client::metrics::{counter::Counter, family::Family};
 
@@ -22,6 +24,8 @@ use crate::{
     metrics::{DropLabels, Metrics, WorkloadLabels},
 };
 use pairs::Pairs;
+
+pub(crate) use unlogged::UnloggedPackets;
 
 /// Puts the reason for a side's verdict into words, as lines.
 pub type Wording = Arc<dyn Fn(&Side, Direction) -> Vec<String> + Send + Sync>;
@@ -41,6 +45,19 @@ pub struct DeniedPacket {
     pub protocol: Protocol,
     /// The destination port; 0 for protocols without ports.
     pub port: u16,
+}
+
+impl From<&DroppedPacket> for DeniedPacket {
+    fn from(packet: &DroppedPacket) -> Self {
+        Self {
+            direction: packet.direction,
+            audited: packet.audited,
+            source: packet.headers.source,
+            destination: packet.headers.destination,
+            protocol: packet.headers.protocol,
+            port: packet.port().unwrap_or(0),
+        }
+    }
 }
 
 impl DeniedPacket {
@@ -435,6 +452,44 @@ pub(crate) mod tests {
 
     fn count(metrics: &Metrics, labels: &DropLabels) -> u64 {
         metrics.drops.get(labels).map_or(0, |c| c.get())
+    }
+
+    /// The kernel decides it by one row, which logs it as egress.
+    #[test]
+    fn what_a_pod_sends_to_itself_through_a_service_is_denied_by_the_direction_that_denies_it() {
+        let rule = palisade_policy::Rule {
+            name: None,
+            action: palisade_policy::Action::Deny,
+            peers: None,
+            ports: None,
+            origin: None,
+        };
+        let key = PolicyKey { kind: "ClusterNetworkPolicy".into(), namespace: "".into(), name: "no".into() };
+        let all = palisade_policy::Selector::everything;
+        let policy = palisade_policy::Policy {
+            key: key.clone(),
+            tier: palisade_policy::Tier::Admin,
+            priority: 0,
+            mode: None,
+            subject: palisade_policy::PodMatch {
+                namespaces: palisade_policy::NamespaceMatch::Named("shop".into()),
+                pods: all(),
+            },
+            ingress: Some(vec![rule]),
+            egress: None,
+            origin: None,
+        };
+        let mut reconciler = reconciler();
+        let change = palisade_policy::Change::SetPolicy(policy.into());
+        reconciler.handle(crate::Input::Changes(vec![change]), Duration::ZERO);
+        let itself = denied_packet().destination;
+        let packet = DeniedPacket { direction: Direction::Egress, source: itself, ..denied_packet() };
+        let wording: Wording = Arc::new(explained::no_words);
+        let found = explained::explain(&packet, &reconciler, 1, &wording);
+        assert_eq!(found.record.direction, palisade_flow::Direction::Ingress);
+        assert_eq!(found.labels, DropLabels::of(Direction::Ingress, &key));
+        let rule = found.record.rule.unwrap();
+        assert_eq!((&*rule.policy.name, &*rule.field, rule.decided), ("no", "ingress[0]", true));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -57,6 +58,17 @@ struct Buffer {
     unrecorded: u64,
     connections_unrecorded: u64,
     connection_overruns: u64,
+}
+
+/// What has no record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Packets that the limits left without one.
+    pub packets: u64,
+    /// Connections that the limits left without one, and losses of announcements, of which each is of at least one connection.
+    pub connections: u64,
+    /// Records that made room for others before they were taken.
+    pub evicted: u64,
 }
 
 /// The shares of senders.
@@ -178,6 +190,25 @@ impl FlowStore {
             if timeout_at(deadline, last.changed()).await.is_err() {
                 return Ok(page);
             }
+        }
+    }
+
+    /// Takes the records out of the buffer, oldest first.
+    pub(crate) fn drain(&self) -> Vec<Record> {
+        let mut buffer = self.lock();
+        (buffer.denied, buffer.forwarded) = (Shares::default(), Shares::default());
+        let records = mem::take(&mut buffer.records);
+        drop(buffer);
+        records.into_values().map(|(record, _)| Arc::unwrap_or_clone(record)).collect()
+    }
+
+    /// Returns how many packets, and how many connections at least, have no record: those that found no place, and records that were evicted.
+    pub(crate) fn losses(&self) -> Losses {
+        let buffer = self.lock();
+        Losses {
+            packets: buffer.unrecorded,
+            connections: buffer.connections_unrecorded + buffer.connection_overruns,
+            evicted: buffer.evicted,
         }
     }
 
@@ -387,6 +418,22 @@ mod tests {
         let buffer = store.lock();
         let (denied, forwarded) = (buffer.denied.bytes, buffer.forwarded.bytes);
         assert!(denied + forwarded <= 20_000 && forwarded >= 9_000, "{denied} {forwarded}");
+    }
+
+    #[tokio::test]
+    async fn records_are_taken_once_and_make_room() {
+        let store = store(4_000);
+        for port in 1..=100 {
+            store.add(record(Some("web"), port));
+        }
+        let evicted = store.losses().evicted;
+        let ports: Vec<u16> = store.drain().iter().filter_map(|record| record.port).collect();
+        assert!(evicted > 0 && ports.len() as u64 == 100 - evicted, "{ports:?}, {evicted}");
+        assert_eq!(ports.last(), Some(&100));
+        assert!(store.drain().is_empty() && all(&store).await.is_empty());
+        store.add(record(Some("web"), 101));
+        assert_eq!(all(&store).await.len(), 1);
+        assert_eq!(store.losses().evicted, evicted, "there is room again");
     }
 
     #[tokio::test]

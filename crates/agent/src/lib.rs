@@ -15,6 +15,7 @@
 //! * [`cni`] is the chained CNI plugin, a process of its own.
 //! * [`state`] closes the node's pods after a restart of the node, until their policies are known.
 //! * [`config`] has the settings, [`source`] delivers the cluster, [`lock`] ensures that only one agent writes.
+//! * [`recorder`] makes the daemon's records of flows for a process without a daemon, such as a lab.
 //! * [`daemon`] wires everything. [`metrics`], [`log`] and [`socket`] are the interfaces for operators, [`view`] displays
 //!   a plan.
 
@@ -37,6 +38,8 @@ pub mod fallback;
 #[cfg(feature = "daemon")]
 mod flow_file;
 #[cfg(feature = "daemon")]
+mod flow_logs;
+#[cfg(feature = "daemon")]
 pub mod flows;
 #[cfg(all(fuzzing, feature = "daemon"))]
 pub mod fuzzing;
@@ -57,6 +60,8 @@ mod pod_sources;
 mod reconcile;
 #[cfg(feature = "daemon")]
 mod record_parts;
+#[cfg(feature = "daemon")]
+pub mod recorder;
 #[cfg(feature = "names")]
 mod replace;
 mod review_schedule;

@@ -98,20 +98,11 @@ fn lock(running: &Mutex<Running>) -> MutexGuard<'_, Running> {
 }
 
 impl Running {
-    /// Waits until established connections are re-evaluated too. Returns the last error of the report: the agent continues after
-    /// errors, with the pods that it can't program cut off, but a lab must fail.
-    fn enforced(&mut self, mut report: Report) -> Result<(), EnforceError> {
-        loop {
-            if let Some(worst) = report.errors.pop() {
-                self.is_current = false;
-                return Err(worst.into());
-            }
-            let Some(due) = report.review_due else { break };
-            thread::sleep(due.saturating_duration_since(Instant::now()));
-            report = self.agent.tick();
-        }
-        self.is_current = true;
-        Ok(())
+    /// As [`enforced`], and notes whether the kernel holds the plan.
+    fn enforced(&mut self, report: Report) -> Result<(), EnforceError> {
+        let outcome = enforced(&mut self.agent, report);
+        self.is_current = outcome.is_ok();
+        outcome
     }
 
     /// Hands the DNS messages of the pods that rules with names select to the agent.
@@ -162,5 +153,18 @@ fn commit_answers(answers: &mpsc::Receiver<LearnedAnswer>, running: &Weak<Mutex<
         } else {
             running.commit(&learned);
         }
+    }
+}
+
+/// Waits until established connections are re-evaluated too. Returns the last error of the report: the agent continues after
+/// errors, with the pods that it can't program cut off, but a lab must fail.
+pub(crate) fn enforced(agent: &mut NodeAgent<NftDataPlane>, mut report: Report) -> Result<(), EnforceError> {
+    loop {
+        if let Some(worst) = report.errors.pop() {
+            return Err(worst.into());
+        }
+        let Some(due) = report.review_due else { return Ok(()) };
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        report = agent.tick();
     }
 }

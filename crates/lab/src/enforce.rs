@@ -3,7 +3,10 @@
 use std::{
     error::Error,
     io,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{self, RecvTimeoutError},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -36,6 +39,11 @@ pub trait Enforce {
     fn refresh_links(&mut self) -> Result<(), EnforceError> {
         Ok(())
     }
+
+    /// Does what is to be done while there is no other call. Returns when to call it again; `None`: after the next call.
+    fn idle(&mut self) -> Option<Duration> {
+        None
+    }
 }
 
 /// An enforcer that enforces nothing: every packet passes. Used to compare with a network without Palisade.
@@ -63,6 +71,14 @@ enum Command {
 
 type Outcome = Result<Duration, EnforceError>;
 
+/// Waits for the next command, for as long as `idle` says.
+fn next(received: &mpsc::Receiver<Command>, idle: Option<Duration>) -> Result<Command, RecvTimeoutError> {
+    match idle {
+        Some(timeout) => received.recv_timeout(timeout),
+        None => received.recv().map_err(|_| RecvTimeoutError::Disconnected),
+    }
+}
+
 /// An enforcer on its thread.
 #[derive(Debug)]
 pub(crate) struct Enforcer {
@@ -84,7 +100,16 @@ impl Enforcer {
                 return;
             }
             let mut enforcer = make(&node);
-            for command in received {
+            let mut idle = None;
+            loop {
+                let command = match next(&received, idle) {
+                    Ok(command) => command,
+                    Err(RecvTimeoutError::Timeout) => {
+                        idle = enforcer.idle();
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
+                };
                 let began = Instant::now();
                 let result = match command {
                     Command::Start(cluster) => enforcer.start(&cluster),
@@ -94,6 +119,7 @@ impl Enforcer {
                 if done.send(result.map(|()| began.elapsed())).is_err() {
                     return;
                 }
+                idle = enforcer.idle();
             }
         })?;
         Ok(Self { commands: Some(commands), outcomes: Mutex::new(outcomes), thread: Some(thread) })

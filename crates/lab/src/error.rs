@@ -85,6 +85,9 @@ pub enum LabError {
     /// The lab has no such namespace.
     #[error("the lab has no {0}")]
     NoSuchPlace(String),
+    /// The records of a node can't be read.
+    #[error("reading the records of flows")]
+    Records(#[source] Box<dyn Error + Send + Sync>),
 }
 
 fn namespace_cure(e: &io::Error) -> &'static str {

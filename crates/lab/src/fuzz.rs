@@ -2,6 +2,9 @@
 //!
 //! A case is determined by its seed: cluster, changes, mode and sample of probes are the same on every machine.
 
+#[cfg(feature = "records")]
+mod records;
+
 use palisade_policy::Cluster;
 use palisade_testkit::{Rng, Shape};
 use serde::Serialize;
@@ -12,9 +15,11 @@ use crate::{
     lab::Lab,
     layout::Layout,
     options::{Families, LayoutOptions},
-    probe::{self, Mismatch, ProbeOptions},
+    probe::{self, Mismatch, Plan, ProbeOptions, Report},
     sandbox::Sandbox,
 };
+#[cfg(feature = "records")]
+pub use records::run_with_records;
 
 /// The options of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +53,10 @@ pub struct Case {
     pub dropped: usize,
     /// The number of probes from a pod to a service that it is a backend of.
     pub hairpins: usize,
+    /// The number of probes whose record was compared with the engine's reason, if records are compared: those that were dropped, and
+    /// those that a policy in audit mode would drop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<usize>,
     /// The disagreement of kernel and engine, if any.
     pub failure: Option<Failure>,
 }
@@ -71,6 +80,23 @@ struct CaseInput {
     changes: Vec<palisade_policy::Change>,
     options: LayoutOptions,
 }
+
+/// What is compared at each stage of a case, beside the outcomes of probes.
+trait Comparison {
+    /// Changes the input of a case.
+    fn prepare(&mut self, _: &mut CaseInput) {}
+
+    /// Changes how a stage is probed. Called right before it is.
+    fn begin(&mut self, _: &mut ProbeOptions) {}
+
+    /// Compares after a stage was probed. Returns the disagreements.
+    fn compare(&mut self, _: &Lab, _: &Plan, _: &Report, _: &mut Case) -> Result<Vec<String>, LabError> {
+        Ok(Vec::new())
+    }
+}
+
+/// Nothing further.
+impl Comparison for () {}
 
 fn case_input(seed: u64, changes: usize, audit: bool) -> CaseInput {
     let mut rng = Rng::with_seed(seed);
@@ -106,20 +132,37 @@ pub fn run(
     sandbox: &Sandbox,
     options: &FuzzOptions,
     make: &MakeEnforcer,
+    progress: impl FnMut(&Case),
+) -> Vec<Case> {
+    run_comparing(sandbox, options, make, &mut (), progress)
+}
+
+fn run_comparing(
+    sandbox: &Sandbox,
+    options: &FuzzOptions,
+    make: &MakeEnforcer,
+    comparison: &mut dyn Comparison,
     mut progress: impl FnMut(&Case),
 ) -> Vec<Case> {
     (0..options.count as u64)
         .map(|i| {
-            let case = run_case(sandbox, options.seed.wrapping_add(i), options, make);
+            let case = run_case(sandbox, options.seed.wrapping_add(i), options, make, comparison);
             progress(&case);
             case
         })
         .collect()
 }
 
-fn run_case(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnforcer) -> Case {
-    let input = case_input(seed, options.changes, options.audit);
-    let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, failure: None };
+fn run_case(
+    sandbox: &Sandbox,
+    seed: u64,
+    options: &FuzzOptions,
+    make: &MakeEnforcer,
+    comparison: &mut dyn Comparison,
+) -> Case {
+    let mut input = case_input(seed, options.changes, options.audit);
+    comparison.prepare(&mut input);
+    let mut case = Case { seed, probed: 0, dropped: 0, hairpins: 0, recorded: None, failure: None };
     let mut after = input.first.clone();
     let failed = |stage: String, what: CaseError, cluster: &Cluster| {
         what.failure(stage, palisade_testkit::describe(cluster))
@@ -138,7 +181,7 @@ fn run_case(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnfo
             return case;
         }
     };
-    if let Err(what) = probe_stage(&lab, seed, options, &mut case) {
+    if let Err(what) = probe_stage(&lab, seed, options, comparison, &mut case) {
         case.failure = Some(failed(format!("as built, {mode}"), what, &input.first));
         return case;
     }
@@ -148,7 +191,7 @@ fn run_case(sandbox: &Sandbox, seed: u64, options: &FuzzOptions, make: &MakeEnfo
         case.failure = Some(failed(stage(), CaseError::error(&e), &after));
         return case;
     }
-    if let Err(what) = probe_stage(&lab, seed ^ 1, options, &mut case) {
+    if let Err(what) = probe_stage(&lab, seed ^ 1, options, comparison, &mut case) {
         case.failure = Some(failed(stage(), what, &after));
     }
     case
@@ -170,17 +213,26 @@ impl CaseError {
     }
 }
 
-fn probe_stage(lab: &Lab, seed: u64, options: &FuzzOptions, case: &mut Case) -> Result<(), CaseError> {
-    let probing = ProbeOptions { max_probes: Some(options.probes), seed, ..ProbeOptions::default() };
-    let plan = probe::Plan::of(lab.layout(), &probing);
+fn probe_stage(
+    lab: &Lab,
+    seed: u64,
+    options: &FuzzOptions,
+    comparison: &mut dyn Comparison,
+    case: &mut Case,
+) -> Result<(), CaseError> {
+    let mut probing = ProbeOptions { max_probes: Some(options.probes), seed, ..ProbeOptions::default() };
+    comparison.begin(&mut probing);
+    let plan = Plan::of(lab.layout(), &probing);
     let report = probe::run(lab, &plan, &probing, |_, _| {}).map_err(|e| CaseError::error(&e))?;
     case.probed += report.counts.probed;
     case.dropped += report.counts.dropped;
     case.hairpins += plan.probes.iter().filter(|p| p.is_hairpin()).count();
-    if report.agrees() {
-        return Ok(());
+    if !report.agrees() {
+        let what = report.mismatches.iter().map(Mismatch::summary).collect();
+        return Err(CaseError { disagrees: true, what });
     }
-    Err(CaseError { disagrees: true, what: report.mismatches.iter().map(Mismatch::summary).collect() })
+    let what = comparison.compare(lab, &plan, &report, case).map_err(|e| CaseError::error(&e))?;
+    if what.is_empty() { Ok(()) } else { Err(CaseError { disagrees: true, what }) }
 }
 
 /// Shrinks the cluster of a case while kernel and engine still disagree about it as built.
@@ -194,7 +246,7 @@ pub fn shrink(sandbox: &Sandbox, seed: u64, audit: bool, make: &MakeEnforcer) ->
         let Ok(layout) = Layout::of(cluster, &input.options) else { return false };
         let Ok(lab) = Lab::build(sandbox, layout, make.clone()) else { return false };
         let options = ProbeOptions::default();
-        let plan = probe::Plan::of(lab.layout(), &options);
+        let plan = Plan::of(lab.layout(), &options);
         probe::run(&lab, &plan, &options, |_, _| {}).is_ok_and(|r| !r.agrees())
     };
     fails(&input.first).then(|| palisade_testkit::shrink(&input.first, fails))

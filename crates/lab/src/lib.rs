@@ -36,6 +36,8 @@ mod options;
 pub mod outside;
 pub mod ports;
 pub mod probe;
+#[cfg(feature = "records")]
+pub mod records;
 pub mod sandbox;
 mod servers;
 pub mod services;

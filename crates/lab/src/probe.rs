@@ -17,6 +17,8 @@ pub use outcome::Outcome;
 pub use plan::{Expected, NotProbed, Plan, Probe, Target, refuses};
 pub use report::{Counts, Durations, Mismatch, ProbeResult, Report};
 
+#[cfg(feature = "records")]
+pub(crate) use client::run as repeat;
 pub(crate) use client::run_from;
 
 use crate::{error::LabError, lab::Lab};

@@ -110,6 +110,12 @@ pub(crate) fn no_client(or: &str) -> anyhow::Error {
     )
 }
 
+/// The error of asking a lab for records of flows in a build without the agent, whose code makes them. `option` is how it was asked.
+#[cfg(all(target_os = "linux", feature = "lab", not(feature = "agent")))]
+pub(crate) fn no_records(option: &str) -> anyhow::Error {
+    anyhow::anyhow!("this build makes no records of flows, which `{option}` requires: {}", cure(Part::Agent))
+}
+
 /// The end of the program's help.
 pub(crate) fn help() -> String {
     let mut help = HELP.to_owned();

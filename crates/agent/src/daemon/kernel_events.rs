@@ -19,7 +19,6 @@ use super::{
 };
 use crate::{
     connections::{Connection, SeenConnections, Sum},
-    drops::DeniedPacket,
     error_chain,
     metrics::Metrics,
 };
@@ -43,14 +42,7 @@ pub(super) fn read_denied_packets(group: u16, inbox: Arc<Inbox>) -> Result<(), D
             let read = reader.wait(READ_TIMEOUT).and_then(|_| {
                 while let Some(event) = reader.read()? {
                     match event {
-                        DropEvent::Dropped(drop) => inbox.add_denied_packet(DeniedPacket {
-                            direction: drop.direction,
-                            audited: drop.audited,
-                            source: drop.headers.source,
-                            destination: drop.headers.destination,
-                            protocol: drop.headers.protocol,
-                            port: drop.port().unwrap_or(0),
-                        }),
+                        DropEvent::Dropped(packet) => inbox.add_denied_packet((&packet).into()),
                         // The kernel's counters include them.
                         DropEvent::Unreadable(_) | DropEvent::Lost(_) => {}
                     }

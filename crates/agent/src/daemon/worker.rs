@@ -38,7 +38,6 @@ mod shortfall;
 mod state;
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -47,7 +46,7 @@ use std::{
 use palisade_api::{ObjectRef, Reporter};
 use palisade_manifest::Diagnostic;
 use palisade_nft::{EnforcerOptions, ExistingTable, drops};
-use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey};
+use palisade_policy::{Change, Cluster, Name, ObjectKey};
 
 use super::{
     error::DaemonError,
@@ -67,7 +66,7 @@ use crate::{
     NftDataPlane, NodeAgent, Report,
     config::{Config, Flows, SourceCheck},
     connections::ConnectionLog,
-    drops::DropLog,
+    drops::{DropLog, UnloggedPackets},
     error_chain,
     flows::FlowStore,
     metrics::{Metrics, ResultLabel},
@@ -141,8 +140,7 @@ pub(super) struct Worker {
     audit_rate: DropRate,
     source_check: SourceCheck,
     runtime: RuntimeState,
-    /// Dropped packets that the kernel had counted at the last update, and those of them that were not logged, by direction and by whether they passed.
-    drop_counts: BTreeMap<(Direction, bool), (u64, u64)>,
+    unlogged: UnloggedPackets,
 }
 
 impl Worker {
@@ -194,7 +192,7 @@ impl Worker {
             audit_rate: DropRate::default(),
             source_check: config.source_check,
             runtime: RuntimeState::new(config, &shared.node, &shared.inbox),
-            drop_counts: BTreeMap::new(),
+            unlogged: UnloggedPackets::default(),
         }
     }
 

@@ -38,7 +38,13 @@ pub(super) fn explain(
     let deciding = if packet.audited { Deciding::All } else { Deciding::Enforced };
     let cluster = reconciler.cluster();
     let decision = reference::decide_by(cluster, &flow, deciding);
-    let side = match packet.direction {
+    // One row of the kernel decides both directions of what a pod sends to itself through a service.
+    let denied_at = match through_service {
+        true if decision.egress.verdict == Verdict::Deny => Direction::Egress,
+        true if decision.ingress.verdict == Verdict::Deny => Direction::Ingress,
+        _ => packet.direction,
+    };
+    let side = match denied_at {
         Direction::Ingress => decision.ingress,
         Direction::Egress => decision.egress,
     };
@@ -51,12 +57,11 @@ pub(super) fn explain(
         policies.sort_by_key(|key| !is_audited(key));
     }
     let first = policies.first().copied();
-    let labels = first
-        .map_or_else(|| DropLabels::unknown(packet.direction), |key| DropLabels::of(packet.direction, key));
+    let labels = first.map_or_else(|| DropLabels::unknown(denied_at), |key| DropLabels::of(denied_at, key));
     let reason = if packet.is_link_traffic() && first.is_none() {
         vec!["multicast, broadcast and link-local traffic does not leave or reach isolated pods".to_owned()]
     } else if denies {
-        wording(&side, packet.direction)
+        wording(&side, denied_at)
     } else {
         vec!["no policy denies it any longer: policies or pods have changed since".to_owned()]
     };
@@ -67,14 +72,14 @@ pub(super) fn explain(
         time: Timestamp::UNIX_EPOCH,
         node: String::new(),
         verdict: if packet.audited { flow::Verdict::Audited } else { flow::Verdict::Dropped },
-        direction: direction(packet.direction),
+        direction: direction(denied_at),
         source: end(&flow.source, reconciler),
         destination: end(&flow.destination, reconciler),
         opened_to: None,
         protocol: packet.protocol.to_string(),
         port: packet.protocol.has_ports().then_some(packet.port),
         policies: policies.iter().take(MAX_POLICIES).map(|key| policy(key)).collect(),
-        rule: rule.map(|(rule, decided)| rule_ref(rule, packet.direction, decided)),
+        rule: rule.map(|(rule, decided)| rule_ref(rule, denied_at, decided)),
         reason: reason.take(MAX_LINES).map(shortened).collect(),
         generation,
         count: 0,

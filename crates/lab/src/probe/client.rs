@@ -28,7 +28,7 @@ use crate::{
 const SENDS: u32 = 4;
 
 /// Runs the chosen probes. `done` receives the index of each probe with its outcome, in the order in which they finish.
-pub(super) fn run(
+pub(crate) fn run(
     lab: &Lab,
     probes: &[Probe],
     chosen: &[usize],

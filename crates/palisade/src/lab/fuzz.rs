@@ -23,6 +23,7 @@ Examples:
   palisade lab fuzz --seed 1 --cases 200
   palisade lab fuzz --seed 4711 --cases 1
   palisade lab fuzz --audit
+  palisade lab fuzz --records
 
 Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
 
@@ -41,6 +42,9 @@ pub(crate) struct Fuzz {
     /// Put random policies into audit mode, by each of its settings
     #[arg(long)]
     audit: bool,
+    /// Compare the nodes' records of flows too: each dropped probe has one, with the policies, the rule and its line, and the reason in the words of `palisade explain`. With --audit also those of what policies in audit mode would drop
+    #[arg(long)]
+    records: bool,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
@@ -65,11 +69,15 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     };
     let began = Instant::now();
     let bar = progress_bar(cases.count);
-    let done = fuzz::run(&sandbox, &cases, &palisade_lab::agent::palisade(), |_| bar.inc(1));
+    let done = if arguments.records {
+        with_records(&sandbox, &cases, |_| bar.inc(1))?
+    } else {
+        fuzz::run(&sandbox, &cases, &palisade_lab::agent::palisade(), |_| bar.inc(1))
+    };
     bar.finish_and_clear();
     let failed = done.iter().filter(|c| c.failure.is_some()).count();
     let text = match arguments.output.encoding() {
-        None => done.iter().map(|case| failure_text(case, arguments.audit)).collect(),
+        None => done.iter().map(|case| failure_text(case, arguments)).collect(),
         Some(encoding) => {
             let result = JsonFuzz { schema: "palisade.lab-fuzz/v1", agrees: failed == 0, cases: &done };
             encoding.encode(&result)?
@@ -78,9 +86,13 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     output::print(&text).context("can't write the result")?;
     let probed: usize = done.iter().map(|c| c.probed).sum();
     let dropped: usize = done.iter().map(|c| c.dropped).sum();
+    let recorded = match arguments.records {
+        true => format!(", {} records compared", done.iter().filter_map(|c| c.recorded).sum::<usize>()),
+        false => String::new(),
+    };
     let style = if failed == 0 { Style::Good } else { Style::Bad };
     output::note(&format!(
-        "{} cases from seed {}: {probed} probes, {dropped} dropped; {}; {}\n",
+        "{} cases from seed {}: {probed} probes, {dropped} dropped{recorded}; {}; {}\n",
         done.len(),
         arguments.seed,
         styled(style, &format!("{failed} failed")),
@@ -101,7 +113,19 @@ fn outcome(cases: &[Case]) -> Outcome {
     }
 }
 
-fn failure_text(case: &Case, audit: bool) -> String {
+#[cfg(feature = "agent")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature it fails")]
+fn with_records(sandbox: &Sandbox, cases: &FuzzOptions, progress: impl FnMut(&Case)) -> Result<Vec<Case>> {
+    let wording: palisade_lab::records::Wording = std::sync::Arc::new(crate::reasons::lines);
+    Ok(fuzz::run_with_records(sandbox, cases, &wording, progress))
+}
+
+#[cfg(not(feature = "agent"))]
+fn with_records(_: &Sandbox, _: &FuzzOptions, _: impl FnMut(&Case)) -> Result<Vec<Case>> {
+    Err(crate::left_out::no_records("--records"))
+}
+
+fn failure_text(case: &Case, arguments: &Fuzz) -> String {
     let Some(failure) = &case.failure else { return String::new() };
     let mut out =
         format!("{}\n", styled(Style::Bad, &format!("seed {} failed, {}:", case.seed, failure.stage)));
@@ -110,9 +134,10 @@ fn failure_text(case: &Case, audit: bool) -> String {
     }
     _ = writeln!(
         out,
-        "  reproduce with: palisade lab fuzz --seed {} --cases 1{}\n{}",
+        "  reproduce with: palisade lab fuzz --seed {} --cases 1{}{}\n{}",
         case.seed,
-        if audit { " --audit" } else { "" },
+        if arguments.audit { " --audit" } else { "" },
+        if arguments.records { " --records" } else { "" },
         failure.cluster
     );
     out
@@ -133,7 +158,7 @@ mod tests {
                 what: Vec::new(),
                 cluster: String::new(),
             });
-            Case { seed: 1, probed: 0, dropped: 0, hairpins: 0, failure }
+            Case { seed: 1, probed: 0, dropped: 0, hairpins: 0, recorded: None, failure }
         };
         assert_eq!(outcome(&[case(None)]), Outcome::Yes);
         assert_eq!(outcome(&[case(None), case(Some(false))]), Outcome::Incomplete);

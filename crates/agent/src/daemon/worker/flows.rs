@@ -8,7 +8,7 @@ use std::{
 };
 
 use palisade_nft::conntrack::Events;
-use palisade_policy::{Change, Cluster};
+use palisade_policy::Change;
 
 use super::{Worker, kernel_events};
 use crate::{
@@ -16,20 +16,23 @@ use crate::{
     connections::ConnectionLog,
     daemon::shared::{Shared, Wording},
     error_chain,
+    flow_logs::{FlowLogs, changed_addresses},
 };
 
 /// How often dropped packets are counted that the kernel did not log.
 const COUNT_INTERVAL: Duration = Duration::from_secs(5);
 
 impl Worker {
+    /// What the records of this node are made with.
+    fn flow_logs(&mut self) -> FlowLogs<'_> {
+        FlowLogs { drops: &mut self.drops, connections: self.connections.as_mut() }
+    }
+
     /// Forgets what is known of flows from and to changed pods. To be called before the changes are applied. Returns the addresses, which
     /// [`Worker::follow_local_pods`] takes afterwards.
     pub(super) fn forget_flows_of(&mut self, changes: &[Change]) -> HashSet<IpAddr> {
         let addresses = changed_addresses(changes, self.agent.reconciler().cluster());
-        self.drops.forget_ends(&addresses);
-        if let Some(connections) = &mut self.connections {
-            connections.forget_ends(&addresses);
-        }
+        self.flow_logs().forget_ends(&addresses);
         addresses
     }
 
@@ -42,26 +45,14 @@ impl Worker {
 
     /// Forgets why flows were dropped or passed, if the changes are of anything but pods. To be called before they are applied.
     pub(super) fn forget_policies_of_flows(&mut self, changes: &[Change]) {
-        if changes.iter().all(|c| matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
-            return;
-        }
-        self.drops.forget_policies();
-        if let Some(connections) = &mut self.connections {
-            connections.forget_policies();
-            if changes.iter().any(|c| matches!(c, Change::SetService(_) | Change::RemoveService(_))) {
-                connections.forget_services();
-            }
-        }
+        self.flow_logs().forget_policies(changes);
     }
 
     /// Forgets everything, after a snapshot.
     pub(super) fn forget_all_flows(&mut self) {
-        self.drops.forget_policies();
-        if let Some(connections) = &mut self.connections {
-            connections.forget_policies();
-            connections.forget_services();
-            connections.seen().set_local(&self.agent.reconciler().plan().local);
-        }
+        let Self { agent, drops, connections, .. } = self;
+        let logs = FlowLogs { drops, connections: connections.as_mut() };
+        logs.forget_all(&agent.reconciler().plan().local);
     }
 
     /// Starts to read connections. Called once.
@@ -155,27 +146,8 @@ impl DropRate {
 const MINUTE: Duration = Duration::from_secs(60);
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// The addresses that changed pods have had, and those that they have from now on.
-fn changed_addresses(changes: &[Change], cluster: &Cluster) -> HashSet<IpAddr> {
-    let mut addresses = HashSet::new();
-    for change in changes {
-        let key = match change {
-            Change::SetPod(pod) => {
-                addresses.extend(&pod.addresses);
-                &pod.key
-            }
-            Change::RemovePod(key) => key,
-            _ => continue,
-        };
-        addresses.extend(cluster.pods.get(key).into_iter().flat_map(|pod| &pod.addresses));
-    }
-    addresses
-}
-
 #[cfg(test)]
 mod tests {
-    use palisade_policy::{Labels, ObjectKey, Pod};
-
     use super::*;
 
     #[test]
@@ -190,19 +162,5 @@ mod tests {
         }
         assert!(rate.last_minute().is_some_and(|drops| (590..=620).contains(&drops)), "{rate:?}");
         assert!(rate.samples.len() < 100, "{}", rate.samples.len());
-    }
-
-    #[test]
-    fn addresses_before_and_after_a_change_are_those_of_the_pod() {
-        let pod = |name: &str, last: u8| {
-            Pod::new(ObjectKey::new("shop", name), Labels::default(), vec![[10, 0, 0, last].into()])
-        };
-        let mut cluster = Cluster::default();
-        for known in [pod("moved", 1), pod("gone", 2), pod("other", 3)] {
-            cluster.apply(Change::SetPod(known));
-        }
-        let changes = [Change::SetPod(pod("moved", 4)), Change::RemovePod(ObjectKey::new("shop", "gone"))];
-        let expected: HashSet<IpAddr> = [1, 2, 4].map(|last| [10, 0, 0, last].into()).into();
-        assert_eq!(changed_addresses(&changes, &cluster), expected);
     }
 }

@@ -194,20 +194,13 @@ impl Worker {
         let now = Instant::now();
         self.drop_rate.add(now, counts.egress + counts.ingress);
         self.audit_rate.add(now, counts.audited_egress + counts.audited_ingress);
-        for (direction, audited, now) in [
-            (Direction::Egress, false, counts.egress),
-            (Direction::Ingress, false, counts.ingress),
-            (Direction::Egress, true, counts.audited_egress),
-            (Direction::Ingress, true, counts.audited_ingress),
-        ] {
-            let (before, unlogged) = self.drop_counts.entry((direction, audited)).or_default();
-            let received = self.drops.received(direction, audited);
-            let more = before.saturating_sub(received).saturating_sub(*unlogged);
-            *unlogged += more;
-            *before = now;
-            self.flows.lose(more);
+        let Self { drops, unlogged, flows, metrics, .. } = self;
+        for (direction, audited, more) in
+            unlogged.add(counts, |direction, audited| drops.received(direction, audited))
+        {
+            flows.lose(more);
             if more > 0 || !audited {
-                self.metrics.count_unknown(direction, audited, more);
+                metrics.count_unknown(direction, audited, more);
             }
         }
     }
