@@ -14,7 +14,7 @@ use crate::{
     discovery, from_pods, log_shares, refusal,
     ruleset::{
         AUDIT_CHAIN, Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet,
-        Outcome, PacketType, Rule, STRANGERS_CHAIN,
+        Outcome, PacketType, Rule, STRANGERS_CHAIN, SenderField,
     },
 };
 
@@ -54,7 +54,7 @@ pub(crate) fn of_isolation(
     let mut chains = vec![link_chain(any), strangers_chain(sets, any)];
     chains.extend(refusal::chains(sets, refusing));
     if options.egress_to_own_node {
-        chains.push(node_link_chain(egress));
+        chains.push(node_link_chain(sets, egress));
     }
     chains
 }
@@ -176,15 +176,31 @@ pub(crate) fn link_chain(isolating: bool) -> Chain {
     )
 }
 
-/// Returns the chain that denies packets from link-local addresses of pods to their own node while a local pod is isolated for egress.
+/// Returns the chain that decides about packets from link-local addresses of pods to their own node while a local pod is isolated for egress.
 ///
-/// All links have the same such addresses, so none identifies a pod, and a pod reaches every service of its node by them (SEMANTICS A42,
-/// G-5). Routers, DHCP servers and routing peers of the node use them too, so the rule that jumps here matches interfaces of pods alone.
-pub(crate) fn node_link_chain(isolating: bool) -> Chain {
-    let denied = || [discovery::jump_rule()].into_iter().chain(denial(Direction::Egress));
-    let rules = if isolating { denied().collect() } else { Vec::new() };
+/// All links have the same such addresses, so none identifies a pod, and a pod would reach every service of its node by them (SEMANTICS A42,
+/// G-5). The interface and the hardware address do: the chain of the pod's policy table decides, as if the source were the pod's own
+/// address. It evaluates each packet, since no pod is an end of the connection in connection tracking. Pods that are not known are denied.
+///
+/// Routers, DHCP servers and routing peers of the node use such addresses too, so the rule that jumps here matches interfaces of pods alone.
+pub(crate) fn node_link_chain(sets: &BaseSets, isolating: bool) -> Chain {
+    let senders = Expression::SenderIn {
+        field: SenderField::Hardware,
+        by_port: true,
+        ranges: false,
+        set: sets.node(NodeSet::LinkSenders).name.clone(),
+        inverted: false,
+    };
+    let of_pods = [
+        discovery::jump_rule(),
+        // Returns what the pod's policies allow.
+        vec![Expression::Ethernet, Expression::LinkDispatch(sets.link_dispatch.name.clone())],
+        vec![Expression::Ethernet, senders, Expression::Verdict(Outcome::Return)],
+    ];
+    let decided = || of_pods.into_iter().chain(denial(Direction::Egress));
+    let rules = if isolating { decided().collect() } else { Vec::new() };
     let comment =
-        "by link-local addresses from pods to this node: denied while pods here are isolated for egress";
+        "by link-local addresses from pods to this node, while pods here are isolated for egress";
     Chain::regular(NODE_LINK_CHAIN, comment, rules)
 }
 

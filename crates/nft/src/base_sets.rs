@@ -17,6 +17,8 @@ pub(crate) struct BaseSets {
     hairpin: [Arc<Set>; 2],
     audit_hairpin: [Arc<Set>; 2],
     self_pairs: [Arc<Set>; 2],
+    /// From what identifies a pod's packets without an address of its to the chain of its egress.
+    pub(crate) link_dispatch: Arc<Set>,
     revoked: [[Arc<Set>; 2]; 2],
     /// Of the log and of refusals, by destination, then by source.
     shares: [[[Arc<Set>; 2]; 2]; 2],
@@ -66,6 +68,11 @@ impl BaseSets {
             hairpin: hairpin("", JumpTarget::Hairpin),
             audit_hairpin: hairpin("audit_", JumpTarget::AuditHairpin),
             self_pairs: Family::BOTH.map(self_pairs),
+            link_dispatch: Arc::new(Set::verdict_map(
+                "link_egress",
+                Key::InterfaceHardware,
+                Content::LinkDispatch,
+            )),
             revoked: HasPorts::ALL.map(revoked),
             shares: [(Shared::Log, "log"), (Shared::Refusals, "refused")].map(shares),
             node: NodeSet::ALL.map(|set| Arc::new(node_set(set))),
@@ -121,7 +128,7 @@ impl BaseSets {
             .chain(others)
             .chain(self.shares.iter().flatten().flatten())
             .chain(&self.node)
-            .chain([&self.generation])
+            .chain([&self.link_dispatch, &self.generation])
     }
 }
 
@@ -146,6 +153,7 @@ pub(crate) fn node_set(set: NodeSet) -> Set {
             (format!("allowed{}", family_digit(family)), Key::InterfaceAddress(family))
         }
         NodeSet::PortAllowedTargets => ("allowed_targets".to_owned(), Key::InterfaceTarget),
+        NodeSet::LinkSenders => ("link_senders".to_owned(), Key::InterfaceHardware),
         NodeSet::CheckedPorts => ("checked_ports".to_owned(), Key::Interface),
         NodeSet::BoundPorts => ("bound_ports".to_owned(), Key::Interface),
         NodeSet::HardwarePorts => ("mac_ports".to_owned(), Key::Interface),

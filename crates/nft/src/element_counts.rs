@@ -29,13 +29,13 @@ impl ElementCounts {
     /// Applies a change. `O(messages)`.
     pub(crate) fn change(&mut self, phases: &Phases) -> PreviousCounts {
         let mut previous = PreviousCounts::default();
-        // The node sets and the table `bridge palisade` are counted by `NodeLinks::count`.
+        // The node sets and the table `bridge palisade` are counted by `NodeLinks::count`, what leads to chains by links by `Program`.
         let Phases { create, join, hairpin, switch, leave, delete, bridge: _, moves_addresses: _, atomic: _ } =
             phases;
         for message in [create, join, hairpin, switch, leave, delete].into_iter().flatten().flatten() {
             match message {
                 Message::AddElements(set, _) | Message::RemoveElements(set, _)
-                    if matches!(set.content, Content::Node(_)) => {}
+                    if matches!(set.content, Content::Node(_) | Content::LinkDispatch) => {}
                 Message::AddElements(set, elements) => {
                     let count = self.count(&set.name);
                     self.set(&set.name, count + elements.len(), &mut previous);

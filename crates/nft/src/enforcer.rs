@@ -319,6 +319,7 @@ impl Enforcer {
         element_counts.total()
             + node_links.count(&self.plan, options.source_check)
             + 2 * revoked.len()
+            + self.program.link_elements().len()
             + generation
     }
 

@@ -40,6 +40,7 @@ pub(crate) fn elements(program: &Program, next: &NextPlan<'_>, set: &Set) -> Vec
     match &set.content {
         Content::Dispatch(target, family) => dispatch_elements(program, *target, *family),
         Content::SelfPairs(family) => self_pairs(next.plan, *family),
+        Content::LinkDispatch => program.link_elements(),
         Content::Node(node_set) => program.node_links.elements(*node_set, next),
         Content::Revoked(family, has_ports) => {
             let mut by_set = RevokedTuples::elements(program.revoked.tuples());

@@ -32,6 +32,9 @@ pub struct NodeLinks {
     pub interface_owners: BTreeMap<u32, BTreeSet<IpAddr>>,
     /// The pods that these ports lead to, of those ports whose pods are known.
     pub owners: BTreeMap<u32, PortOwner>,
+    /// The local pods by what identifies their packets where the source address doesn't: the interface on which the node itself receives them,
+    /// and the hardware address.
+    pub senders: BTreeMap<(u32, Mac), BTreeSet<IpAddr>>,
     /// Networks whose addresses a pod may use as a source beside its own, by the interface or bridge port that leads to it. Addresses of local
     /// pods in them stay theirs.
     pub allowed_sources: BTreeMap<u32, BTreeSet<IpNet>>,
@@ -71,7 +74,7 @@ impl NodeLinks {
     /// Returns the number of elements of all node sets under a plan, in both tables.
     pub(crate) fn count(&self, plan: &NodePlan, source_check: SourceCheck) -> usize {
         let of_owners: usize = self.interface_owners.values().map(|addresses| 1 + addresses.len()).sum();
-        let links = self.pod_interfaces.len() + self.pod_bridges.len() + of_owners;
+        let links = self.pod_interfaces.len() + self.pod_bridges.len() + of_owners + self.link_senders().count();
         let endpoints = plan.nodes.len() + self.tunnel_peers.difference(&plan.nodes).count();
         let tunnels = self.tunnel_ports.len() + self.tunnel_protocols.len();
         let mut of_bridge =
@@ -110,6 +113,10 @@ impl NodeLinks {
                 of_family.map(|(index, address)| Element::InterfaceAddress(index, address)).collect()
             }
             NodeSet::AllowedSources(family) => self.allowed_elements(false, family).collect(),
+            NodeSet::LinkSenders => self
+                .link_senders()
+                .map(|((interface, mac), _)| Element::InterfaceHardware(interface, mac))
+                .collect(),
             NodeSet::CheckedPorts
             | NodeSet::BoundPorts
             | NodeSet::HardwarePorts
@@ -131,6 +138,12 @@ impl NodeLinks {
                 addresses(endpoints.into_iter(), family)
             }
         }
+    }
+
+    /// Returns the senders with the first IPv6 address of each pod. Without pods that have none: no chain decides about IPv6 for these.
+    pub(crate) fn link_senders(&self) -> impl Iterator<Item = ((u32, Mac), IpAddr)> {
+        let v6 = |addresses: &BTreeSet<IpAddr>| addresses.iter().find(|address| address.is_ipv6()).copied();
+        self.senders.iter().filter_map(move |(sender, addresses)| Some((*sender, v6(addresses)?)))
     }
 
     /// Adds the changes of a node set that a delta of the plan causes.
@@ -175,6 +188,7 @@ impl NodeLinks {
             NodeSet::BoundInterfaces | NodeSet::InterfaceSources(_) => {
                 self.interface_owners == to.interface_owners
             }
+            NodeSet::LinkSenders => self.senders == to.senders,
             NodeSet::AllowedSources(_) => {
                 self.allowed_sources == to.allowed_sources && self.pod_ports == to.pod_ports
             }

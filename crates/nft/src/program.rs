@@ -29,7 +29,7 @@ use std::{
 use palisade_policy::{Delta, Direction, Family, Mode, Name, NodePlan, PeerSet, PeerSetId, PolicyTableId};
 
 use crate::{
-    EnforcerOptions, NodeLinks, PlanError,
+    EnforcerOptions, Mac, NodeLinks, PlanError,
     base::{self, Isolating},
     base_sets::BaseSets,
     bridge::Bridge,
@@ -152,6 +152,7 @@ impl Program {
         };
         let mut phases = Phases::default();
         let was_isolating = self.isolating();
+        let links_before = self.link_chains(&self.node_links);
         if let Err(error) = self.switch(
             &targets,
             self.options.refusals && next.refusing().next().is_some(),
@@ -166,6 +167,7 @@ impl Program {
             self.undo(undo);
             return Err(error);
         }
+        self.change_link_chains(&links_before, &self.link_chains(&self.node_links), &mut phases);
         self.sets.node_sets().for_each(|set| self.node_links.apply_delta(set, &next, &mut phases));
         if self.node_links.has_pod_ports() {
             let isolating = (was_isolating, self.isolating());
@@ -193,12 +195,43 @@ impl Program {
         for set in self.sets.node_sets() {
             self.node_links.change_to(node_links, set, next, phases);
         }
+        let [before, after] = [&self.node_links, node_links].map(|links| self.link_chains(links));
+        self.change_link_chains(&before, &after, phases);
         let change = self.bridge.change_links((&self.node_links, node_links), next, self.isolating());
         if !self.node_links.has_pod_ports() || !node_links.has_pod_ports() {
             // The table is created with everything, or deleted.
             phases.bridge.clear();
         }
         phases.bridge.extend(change);
+    }
+
+    /// Returns the chains that decide for the egress of pods, by what identifies their packets without an address of theirs.
+    fn link_chains(&self, node_links: &NodeLinks) -> BTreeMap<(u32, Mac), Name> {
+        let chain = |address| self.dispatch.get(&(JumpTarget::Table(Direction::Egress), address)).cloned();
+        node_links.link_senders().filter_map(|(sender, address)| Some((sender, chain(address)?))).collect()
+    }
+
+    /// Returns the elements of the map with these chains.
+    pub(crate) fn link_elements(&self) -> Vec<Element> {
+        link_jumps(&self.link_chains(&self.node_links)).collect()
+    }
+
+    fn change_link_chains(
+        &self,
+        before: &BTreeMap<(u32, Mac), Name>,
+        after: &BTreeMap<(u32, Mac), Name>,
+        phases: &mut Phases,
+    ) {
+        let (before, after): (BTreeSet<Element>, BTreeSet<Element>) =
+            (link_jumps(before).collect(), link_jumps(after).collect());
+        let set = &self.sets.link_dispatch;
+        let removed = remove(set, before.difference(&after).cloned().collect());
+        let added = add(set, after.difference(&before).cloned().collect());
+        // In one step, so that a pod that stays isolated always has a chain.
+        let step: Step = removed.chain(added).flatten().collect();
+        if !step.is_empty() {
+            phases.switch.push(step);
+        }
     }
 
     /// Undoes a change.
@@ -352,6 +385,10 @@ impl Program {
             ["group", "ranges"].iter().any(|kind| self.registry.set(&name(kind)).is_some())
         })
     }
+}
+
+fn link_jumps(chains: &BTreeMap<(u32, Mac), Name>) -> impl Iterator<Item = Element> {
+    chains.iter().map(|((interface, mac), chain)| Element::LinkJump(*interface, *mac, chain.clone()))
 }
 
 /// A peer set in use must keep its kind, and its ranges if it has any.

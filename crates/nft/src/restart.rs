@@ -103,6 +103,11 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
         let elements = expected::elements(program, &next, set);
         match found.sets.get(&*set.name) {
             Some(found) => set_difference(set, found, elements, &mut phases, &mut moves)?,
+            None if set.content == Content::LinkDispatch => {
+                phases.create.push(vec![Message::CreateSet(set.clone())]);
+                // Its chains may be new.
+                phases.switch.extend(add(set, elements));
+            }
             None => {
                 phases.create.push(vec![Message::CreateSet(set.clone())]);
                 phases.create.extend(add(set, elements));
@@ -210,6 +215,8 @@ fn set_difference(
     }
     if let Content::Dispatch(target, _) = set.content {
         phases.dispatch(target).extend(replace(set, extra, missing));
+    } else if set.content == Content::LinkDispatch {
+        phases.switch.push(remove(set, extra).chain(add(set, missing)).flatten().collect());
     } else {
         moves.joins.extend(missing.iter().cloned());
         moves.leaves.extend(extra.iter().cloned());
@@ -244,6 +251,10 @@ fn elements(set: &Set, found: &FoundSet) -> Option<BTreeSet<Element>> {
         (Key::InterfaceAddress(_) | Key::InterfaceHardware | Key::InterfaceTarget, None) => {
             of_port(set.key, key)
         }
+        (Key::InterfaceHardware, Some(Target::Jump(chain))) => match of_port(set.key, key)? {
+            Element::InterfaceHardware(port, mac) => Some(Element::LinkJump(port, mac, chain.as_str().into())),
+            _ => None,
+        },
         (Key::Port, None) => Some(Element::Port(u16::from_be_bytes(key[..].try_into().ok()?))),
         (Key::Protocol, None) => Some(Element::Protocol(*key.first()?)),
         _ => None,
@@ -346,6 +357,7 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
             phases.dispatch(target).extend(replace(map, to_closed, to_own_chains));
         }
     }
+    phases.switch.extend(add(&program.sets.link_dispatch, program.link_elements()));
     first.extend(program.change_isolation(Isolating::default(), program.isolating_in()));
     phases.create.splice(0..0, std::iter::once(first).chain(program.add_revoked()));
 }

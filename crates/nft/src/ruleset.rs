@@ -263,6 +263,8 @@ pub(crate) enum Content {
     Revoked(Family, HasPorts),
     /// Senders or receivers of packets that were logged or refused lately, each with its limit. Packets fill it.
     Shares(Shared, Family),
+    /// What identifies the packets of local pods without an address of theirs, with the chain that decides for the pod's egress.
+    LinkDispatch,
     /// The number of the agent's last transaction.
     Generation,
     /// Addresses of local pods, and links of the node.
@@ -351,6 +353,8 @@ pub(crate) enum Element {
     Jump(IpAddr, Name),
     /// The address of a local pod as both source and destination, and the chain that decides what it may use of itself.
     SelfPairJump(IpAddr, Name),
+    /// The interface and hardware address of a local pod's packets, and the chain that decides for its egress.
+    LinkJump(u32, Mac, Name),
     /// One orientation of a revoked connection, and whether its source opened the connection.
     Revoked(FiveTuple, bool),
     /// A number.
@@ -438,6 +442,10 @@ pub(crate) enum Expression {
     ArpSourceIs(Ipv4Addr),
     /// The target of neighbor discovery is link-local: fe80::/10.
     LinkLocalTarget,
+    /// `meta iiftype ether`: the packet has an Ethernet header.
+    Ethernet,
+    /// `iif . ether saddr` through a verdict map. Requires [`Expression::Ethernet`] before it.
+    LinkDispatch(Name),
     /// `ether type` equals. A frame with a VLAN tag has the type of the tag.
     EtherType(u16),
     /// `fib saddr . iif oif missing`: no route leads back to the source through the incoming interface.

@@ -174,6 +174,7 @@ pub(crate) fn element(element: &Element) -> String {
         Element::Ports(first, last) => span(first, last),
         Element::Jump(a, chain) => format!("{a} : jump {chain}"),
         Element::SelfPairJump(a, chain) => format!("{a} . {a} : jump {chain}"),
+        Element::LinkJump(port, mac, chain) => format!("{port} . {} : jump {chain}", hardware(*mac)),
         Element::Revoked(tuple, _) => {
             let FiveTuple { source, destination, protocol, source_port, port } = tuple;
             let ends = format!("{source} . {destination} . {}", protocol.number());
@@ -260,6 +261,8 @@ fn expression(expression: &Expression) -> String {
         Expression::SenderInNetwork(field, network) => format!("{} {network}", sender(*field)),
         Expression::ArpSourceIs(source) => format!("arp saddr ip {source}"),
         Expression::LinkLocalTarget => "@th,64,16 & 0xffc0 == 0xfe80".to_owned(),
+        Expression::Ethernet => "meta iiftype ether".to_owned(),
+        Expression::LinkDispatch(map) => format!("iif . ether saddr vmap @{map}"),
         Expression::EtherType(kind) => format!("ether type 0x{kind:04x}"),
         Expression::NoReverseRoute => "fib saddr . iif oif missing".to_owned(),
         Expression::HopLimit(hops) => format!("ip6 hoplimit {hops}"),

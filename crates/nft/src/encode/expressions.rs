@@ -11,6 +11,7 @@ use crate::{
     octets::octets,
     ruleset::{Answer, Expression, HasPorts, Outcome, PacketType, Rule, SenderField},
     uapi::{
+        if_ether::ARPHRD_ETHER,
         if_packet::{PACKET_BROADCAST, PACKET_MULTICAST},
         netfilter::{NF_ACCEPT, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
         nf_conntrack::{
@@ -115,6 +116,15 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             transport(out, KEY, ND_TARGET, 2);
             mask(out, &LINK_LOCAL_MASK[..2], &[0; 2]);
             cmp(out, NFT_CMP_EQ, &LINK_LOCAL[..2]);
+        }
+        Expression::Ethernet => {
+            meta(out, NFT_META_IIFTYPE);
+            cmp(out, NFT_CMP_EQ, &ARPHRD_ETHER.to_ne_bytes());
+        }
+        Expression::LinkDispatch(map) => {
+            meta(out, NFT_META_IIF);
+            sender(out, SECOND_V4, SenderField::Hardware);
+            lookup(out, map, Lookup::Verdict);
         }
         Expression::EtherType(kind) => {
             payload(out, KEY, NFT_PAYLOAD_LL_HEADER, ETHERNET_TYPE, 2);

@@ -366,6 +366,7 @@ fn element(list: &mut AttributeWriter, element: &Element, with_data: bool) {
         }
         Element::Jump(a, chain) => jump(list, &octets(*a), chain, with_data),
         Element::SelfPairJump(a, chain) => jump(list, &octets(*a).repeat(2), chain, with_data),
+        Element::LinkJump(_, _, chain) => jump(list, &port_key(element), chain, with_data),
     }
 }
 
@@ -373,7 +374,9 @@ fn element(list: &mut AttributeWriter, element: &Element, with_data: bool) {
 pub(crate) fn port_key(element: &Element) -> Vec<u8> {
     match element {
         Element::InterfaceAddress(port, address) => [&port.to_ne_bytes()[..], &octets(*address)].concat(),
-        Element::InterfaceHardware(port, mac) => [&port.to_ne_bytes()[..], mac, &[0; 2]].concat(),
+        Element::InterfaceHardware(port, mac) | Element::LinkJump(port, mac, _) => {
+            [&port.to_ne_bytes()[..], mac, &[0; 2]].concat()
+        }
         Element::InterfaceTarget(port, target) => [&port.to_ne_bytes()[..], &target.octets()].concat(),
         _ => Vec::new(),
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     ruleset::Hook,
     uapi::{
-        if_ether::{ETH_P_IP, ETH_P_IPV6},
+        if_ether::{ARPHRD_ETHER, ETH_P_IP, ETH_P_IPV6},
         if_packet::{PACKET_BROADCAST, PACKET_HOST, PACKET_MULTICAST},
         netfilter::{NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
         nf_conntrack::{
@@ -309,6 +309,9 @@ impl Run<'_> {
             }
             Operation::Meta { key: NFT_META_OIF, register } => {
                 self.registers.store(*register, &self.packet.arrival.out_interface.to_ne_bytes())?;
+            }
+            Operation::Meta { key: NFT_META_IIFTYPE, register } => {
+                self.registers.store(*register, &ARPHRD_ETHER.to_ne_bytes())?;
             }
             Operation::Fib { result: NFT_FIB_RESULT_OIF, flags: REVERSE_PATH, register } => {
                 self.registers.store(*register, &[u8::from(self.packet.arrival.has_reverse_route)])?;

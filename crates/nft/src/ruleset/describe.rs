@@ -104,6 +104,10 @@ impl Element {
                 format!("sender {}", text::element(self))
             }
             (Self::Revoked(tuple, _), _) => format!("revoked connection {tuple}"),
+            (Self::LinkJump(interface, mac, chain), _) => {
+                let sender = text::element(&Self::InterfaceHardware(*interface, *mac));
+                format!("chain {chain} for packets of {sender} by link-local addresses")
+            }
             (Self::Number(n), _) => format!("number {n}"),
         }
     }
@@ -137,6 +141,7 @@ impl Content {
             Self::Revoked(family, _) => format!("{family} revoked connections"),
             Self::Shares(Shared::Log, family) => format!("{family} shares of the log"),
             Self::Shares(Shared::Refusals, family) => format!("{family} shares of the refusals"),
+            Self::LinkDispatch => "pods isolated for egress, by interface and hardware address".to_owned(),
             Self::Generation => "transaction number".to_owned(),
             Self::Node(NodeSet::Local(family)) => format!("{family} addresses of local pods"),
             Self::Node(NodeSet::Refusing(family)) => {
@@ -153,6 +158,7 @@ impl Content {
             Self::Node(NodeSet::InterfaceSources(family)) => {
                 format!("{family} addresses of pods, by interface")
             }
+            Self::Node(NodeSet::LinkSenders) => "pods by interface and hardware address".to_owned(),
             Self::Node(NodeSet::AllowedSources(family)) => {
                 format!("further {family} sources of pods, by interface")
             }

@@ -29,6 +29,8 @@ pub(crate) enum NodeSet {
     BoundInterfaces,
     /// These interfaces with the addresses of their pods.
     InterfaceSources(Family),
+    /// Interfaces of pods with the hardware addresses of pods that are known.
+    LinkSenders,
     /// Interfaces of pods, not bridges, with the further addresses that their pods may use as a source.
     AllowedSources(Family),
     /// The bridge ports whose senders are checked.
@@ -62,7 +64,7 @@ impl NodeSet {
     }
 
     /// The sets of the table `inet palisade`.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Local(Family::V4),
         Self::Local(Family::V6),
         Self::Refusing(Family::V4),
@@ -78,6 +80,7 @@ impl NodeSet {
         Self::InterfaceSources(Family::V6),
         Self::AllowedSources(Family::V4),
         Self::AllowedSources(Family::V6),
+        Self::LinkSenders,
     ];
 
     /// The sets of the table `bridge palisade`.

@@ -139,6 +139,7 @@ pub const NFTA_META_DREG: u16 = 1;
 pub const NFTA_META_KEY: u16 = 2;
 
 pub const NFT_META_IIF: u32 = libc::NFT_META_IIF as u32;
+pub const NFT_META_IIFTYPE: u32 = libc::NFT_META_IIFTYPE as u32;
 pub const NFT_META_OIF: u32 = libc::NFT_META_OIF as u32;
 pub const NFT_META_NFPROTO: u32 = libc::NFT_META_NFPROTO as u32;
 pub const NFT_META_L4PROTO: u32 = libc::NFT_META_L4PROTO as u32;

@@ -246,6 +246,7 @@ fn as_found(element: &Element) -> Option<FoundElement> {
         Element::InterfaceAddress(..) | Element::InterfaceHardware(..) | Element::InterfaceTarget(..) => {
             (port_key(element), port_key(element), None)
         }
+        Element::LinkJump(_, _, chain) => (port_key(element), port_key(element), jump(chain)),
         Element::InterfaceRange(..) => {
             let [first, last] = port_range_keys(element);
             (first, last, None)

@@ -9,7 +9,7 @@ use palisade_nft::{
     reader::{Arrival, Packet, Ruleset, State},
     text, verify,
 };
-use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict};
+use palisade_policy::{Direction, NodePlan, PolicyTable, PolicyTableId, PortSet, Protocol, Traffic, Verdict};
 use palisade_testkit::seeds;
 
 use crate::{
@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("sources_that_are_allowed_need_no_route_back_unless_they_are_a_pods", allowed),
         trial("routed_pods_may_use_the_sources_that_they_are_allowed", allowed_to_one),
         trial("pods_don_t_reach_their_node_by_link_local_addresses_while_pods_are_isolated_for_egress", link_local),
+        trial("the_policies_of_a_pod_decide_about_its_packets_to_its_node_by_link_local_addresses", link_local_of_pods),
         trial("tunnel_packets_of_pods_to_nodes_are_dropped", tunnels),
         trial("packets_between_bridge_ports_to_unknown_addresses_are_dropped", strangers),
         trial("the_bridge_table_exists_while_pods_have_bridge_ports", comes_and_goes),
@@ -76,7 +77,13 @@ fn node_links(random: &mut Random) -> NodeLinks {
     let networks = networks.map(|text| text.parse::<IpNet>().unwrap());
     let allowed_sources = some(random, &[70, 71, 80, 81]).into_iter().map(|index| (index, some(random, &networks)));
     let allowed_sources = allowed_sources.collect();
+    let senders = some(random, &[(70, 1), (71, 2), (72, 1)]).into_iter().map(|(interface, n)| {
+        let addresses = some(random, &["10.244.0.3", "10.244.0.1", "fd00::2", "fd00::3"].map(address));
+        ((interface, [2, 0, 0, 0, 1, n]), addresses)
+    });
+    let senders = senders.collect();
     NodeLinks {
+        senders,
         allowed_sources,
         interface_owners,
         owners,
@@ -294,7 +301,96 @@ fn isolated_in(directions: &[Direction]) -> NodePlan {
     plan
 }
 
-/// Whatever their policies allow: such an address identifies no pod.
+/// Three pods on a bridge, one on an interface of its own, each with the rules of its policies.
+fn link_local_of_pods() {
+    /// The interfaces: a bridge and one that leads to one pod.
+    const BRIDGE: u32 = 7;
+    const ROUTED: u32 = 8;
+    let mac = |n: u8| [2, 0, 0, 0, 0, n];
+    let pod = |n: u8| IpAddr::from([0xfd00, 0x244, 0, 0, 0, 0, 0, u16::from(n)]);
+    let v4 = |n: u8| IpAddr::from([10, 244, 0, n]);
+    let of = |interface: u32, n: u8, addresses: &[IpAddr]| ((interface, mac(n)), addresses.iter().copied().collect());
+    let around = NodeLinks {
+        pod_interfaces: [BRIDGE, ROUTED].into(),
+        pod_bridges: [BRIDGE].into(),
+        senders: [
+            of(BRIDGE, 1, &[v4(1), pod(1)]),
+            of(BRIDGE, 2, &[v4(2), pod(2)]),
+            of(BRIDGE, 3, &[pod(3)]),
+            of(BRIDGE, 5, &[v4(5)]),
+            of(ROUTED, 4, &[v4(4), pod(4)]),
+        ]
+        .into(),
+        ..NodeLinks::default()
+    };
+    // Pods 1 and 4 reach UDP port 53 at any address, pod 2 nothing, and no policy selects pods 3 and 5.
+    let ports = Traffic::of(Protocol::Udp, PortSet::of_ranges([(53, 53)]));
+    let tables = [(1, ports), (2, Traffic::none())];
+    let mut plan = NodePlan::default();
+    for (n, rest) in tables {
+        let (exact, ranges) = Default::default();
+        plan.tables.insert(
+            PolicyTableId([n; 16]),
+            PolicyTable { direction: Direction::Egress, exact, ranges, rest },
+        );
+    }
+    for n in 1..=5 {
+        plan.local.extend([v4(n), pod(n)]);
+    }
+    for (n, table) in [(1, 1), (2, 2), (4, 1)] {
+        plan.egress.extend([v4(n), pod(n)].map(|address| (address, PolicyTableId([table; 16]))));
+    }
+    let (mut enforcer, ruleset) = start(EnforcerOptions::default(), around.clone(), &plan);
+    let allows = |ruleset: &Ruleset, interface: u32, sender: u8, port: u16, state: State| {
+        let arrival = Arrival { in_interface: interface, sender: mac(sender), ..Arrival::default() };
+        let to_node = Packet::new(address("fe80::7"), address("fe80::1"), Protocol::Udp, port);
+        passes(ruleset, &Packet { hook: Hook::Input, arrival, state, ..to_node })
+    };
+    for state in [State::New, State::Established] {
+        for (interface, sender, expected) in [
+            (BRIDGE, 1, [true, false]),
+            (BRIDGE, 2, [false, false]),
+            (BRIDGE, 3, [true, true]),
+            (ROUTED, 4, [true, false]),
+            // A pod without an IPv6 address, an unknown hardware address, and those of pods of other interfaces.
+            (BRIDGE, 5, [false, false]),
+            (BRIDGE, 9, [false, false]),
+            (BRIDGE, 4, [false, false]),
+            (ROUTED, 1, [false, false]),
+            (ROUTED, 3, [false, false]),
+        ] {
+            let found = [53, 80].map(|port| allows(&ruleset, interface, sender, port, state));
+            assert_eq!(found, expected, "{interface} {sender} {state:?}");
+        }
+    }
+    assert_eq!(enforcer.verify().unwrap().differences, []);
+    // The policies of pod 1 change, pod 2 is no longer isolated, and pod 4 gets another interface in the same change.
+    let mut next = plan.clone();
+    for n in [1, 4] {
+        next.egress.extend([v4(n), pod(n)].map(|address| (address, PolicyTableId([2; 16]))));
+    }
+    next.egress.retain(|address, _| ![v4(2), pod(2)].contains(address));
+    next.tables.remove(&PolicyTableId([1; 16]));
+    let mut moved = around.clone();
+    moved.senders.remove(&(ROUTED, mac(4)));
+    moved.senders.extend([of(BRIDGE, 4, &[v4(4), pod(4)])]);
+    let delta = enforcer.programmed().delta_to(&next);
+    enforcer.commit_with_links(&delta, &moved).unwrap();
+    assert_eq!(enforcer.verify().unwrap().differences, []);
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    for (sender, expected) in [(1, false), (2, true), (3, true), (4, false)] {
+        assert_eq!(allows(&ruleset, BRIDGE, sender, 53, State::New), expected, "{sender}");
+    }
+    // While no pod is isolated for egress, nothing is denied.
+    let delta = enforcer.programmed().delta_to(&NodePlan { local: next.local.clone(), ..NodePlan::default() });
+    enforcer.commit(&delta).unwrap();
+    let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+    assert!([1, 4, 9].into_iter().all(|sender| allows(&ruleset, BRIDGE, sender, 80, State::New)));
+    assert_eq!(enforcer.verify().unwrap().differences, []);
+    enforcer.remove().unwrap();
+}
+
+/// Of pods that are not known, whatever the policies allow: such an address identifies none.
 fn link_local() {
     use Direction::{Egress, Ingress};
     let around = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
