@@ -174,6 +174,7 @@ impl<'a> NextPlan<'a> {
             | Content::SelfPairs(_)
             | Content::Revoked(..)
             | Content::Shares(..)
+            | Content::DnsShares(_)
             | Content::LinkDispatch
             | Content::Generation
             | Content::Node(_) => Vec::new(),

@@ -100,7 +100,8 @@ pub const REVOKED_TIMEOUT: Duration = Duration::from_secs(5 * 24 * 3600);
 /// A connection takes two elements, an element about 150 bytes of kernel memory.
 pub const REVOKED_SET_SIZE: u32 = 131_072;
 
-/// How long the share of a sender is remembered that has no more packets denied: longer than it takes for the burst to be available again.
+/// How long the share of a sender is remembered that has no more packets denied, or of a pod that has no more DNS messages: longer than it
+/// takes for the burst to be available again.
 const SHARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most senders of a family with a share of their own, all of which are local pods or send to one.
 const SHARES: u32 = 4096;
@@ -263,6 +264,8 @@ pub(crate) enum Content {
     Revoked(Family, HasPorts),
     /// Senders or receivers of packets that were logged or refused lately, each with its limit. Packets fill it.
     Shares(Shared, Family),
+    /// Pods with DNS messages lately, each with its limit. Packets fill it.
+    DnsShares(Family),
     /// What identifies the packets of local pods without an address of theirs, with the chain that decides for the pod's egress.
     LinkDispatch,
     /// The number of the agent's last transaction.
@@ -307,7 +310,7 @@ impl Content {
     pub(crate) fn expiry(&self) -> Option<(Duration, u32)> {
         match self {
             Self::Revoked(..) => Some((REVOKED_TIMEOUT, REVOKED_SET_SIZE)),
-            Self::Shares(..) => Some((SHARE_TIMEOUT, SHARES)),
+            Self::Shares(..) | Self::DnsShares(_) => Some((SHARE_TIMEOUT, SHARES)),
             _ => None,
         }
     }

@@ -141,6 +141,7 @@ impl Content {
             Self::Revoked(family, _) => format!("{family} revoked connections"),
             Self::Shares(Shared::Log, family) => format!("{family} shares of the log"),
             Self::Shares(Shared::Refusals, family) => format!("{family} shares of the refusals"),
+            Self::DnsShares(family) => format!("{family} shares of the queue of DNS messages"),
             Self::LinkDispatch => "pods isolated for egress, by interface and hardware address".to_owned(),
             Self::Generation => "transaction number".to_owned(),
             Self::Node(NodeSet::Local(family)) => format!("{family} addresses of local pods"),

@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("dns_messages_wait_for_a_verdict", messages_wait),
         trial("dns_segments_wait_for_a_verdict_and_become_resets", segments_wait),
         trial("dns_messages_pass_without_a_reader_if_that_is_wanted", messages_pass_without_a_reader),
+        trial("a_pod_that_floods_dns_leaves_the_queue_to_others", flood_leaves_the_queue),
         trial("the_table_of_dns_follows_its_pods", table_follows),
         trial_with_nft("a_table_of_dns_that_another_program_changed_is_replaced", table_comes_back),
     ]
@@ -120,8 +121,11 @@ fn messages_pass_without_a_reader() {
     let mut table = DnsTable::new(true);
     // Another port than that of DNS, too.
     let server: SocketAddr = "127.0.0.3:5353".parse().unwrap();
-    table.set(&mut kernel, &addresses(&["127.0.0.2"]), &[server].into()).unwrap();
+    let pods: BTreeSet<IpAddr> = (0..20).map(|pod| [127, 0, 1, pod].into()).chain([[127, 0, 0, 2].into()]).collect();
+    table.set(&mut kernel, &pods, &[server].into()).unwrap();
     let (client, dns) = (UdpSocket::bind("127.0.0.2:0").unwrap(), UdpSocket::bind(server).unwrap());
+    let others: Vec<UdpSocket> =
+        (0..20).map(|pod| UdpSocket::bind((IpAddr::from([127, 0, 1, pod]), 0)).unwrap()).collect();
     client.send_to(b"away", server).unwrap();
     assert_eq!(received(&dns, PATIENCE), Some(b"away".to_vec()));
 
@@ -130,25 +134,88 @@ fn messages_pass_without_a_reader() {
     client.send_to(b"waits", server).unwrap();
     assert_eq!(received(&dns, SILENCE), None);
     let waits = next(&mut queue);
-    for number in 1..5000_u32 {
-        client.send_to(&number.to_be_bytes(), server).unwrap();
-    }
+    flood(&others, server);
     let passed = received(&dns, PATIENCE).expect("the queue is full");
     assert!(u32::from_be_bytes(passed.try_into().unwrap()) >= 4000);
     queue.verdicts().decide(waits.id, true).unwrap();
     drop(queue);
 
     let mut table = DnsTable::new(false);
-    table.set(&mut kernel, &addresses(&["127.0.0.2"]), &[server].into()).unwrap();
+    table.set(&mut kernel, &pods, &[server].into()).unwrap();
     while received(&dns, SILENCE).is_some() {}
     client.send_to(b"away", server).unwrap();
     assert_eq!(received(&dns, SILENCE), None, "it is dropped again");
     let queue = PacketQueue::open(false).unwrap();
-    for number in 0..5000_u32 {
-        client.send_to(&number.to_be_bytes(), server).unwrap();
-    }
+    flood(&others, server);
     assert_eq!(received(&dns, SILENCE), None, "the queue is full");
     drop(queue);
+}
+
+/// Sends more than the queue holds, none of the pods more than its share.
+fn flood(pods: &[UdpSocket], server: SocketAddr) {
+    for number in 1..5000_u32 {
+        pods[number as usize % pods.len()].send_to(&number.to_be_bytes(), server).unwrap();
+    }
+}
+
+/// Opens a socket beside others of the same address and port.
+fn bind_beside(address: SocketAddr) -> UdpSocket {
+    let socket =
+        socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::DGRAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.into()
+}
+
+/// A pod that is flooded by its queries or by answers has a share of the queue. The rest is dropped, or passes unread.
+fn flood_leaves_the_queue() {
+    loopback_up();
+    let mut kernel = Kernel::open().unwrap();
+    for [flooding, calm, server] in
+        [["127.0.0.2", "127.0.0.4", "127.0.0.3"], ["fd00::2", "fd00::4", "fd00::3"]]
+    {
+        if server.contains(':') {
+            [flooding, calm, server].iter().for_each(|a| address_on_loopback(a.parse().unwrap()));
+        }
+        let bind = |address: &str| UdpSocket::bind((address.parse::<IpAddr>().unwrap(), 0)).unwrap();
+        let (flooding_pod, calm_pod) = (bind(flooding), bind(calm));
+        let dns = bind_beside(SocketAddr::new(server.parse().unwrap(), 53));
+        for (is_open, is_answer) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut table = DnsTable::new(is_open);
+            table.set(&mut kernel, &addresses(&[flooding, calm]), &servers(&[server])).unwrap();
+            let mut queue = PacketQueue::open(is_open).unwrap();
+            // What waits before it leaves counts for its socket, so there are many.
+            let beside: Vec<UdpSocket> =
+                (0..if is_answer { 20 } else { 0 }).map(|_| bind_beside(dns.local_addr().unwrap())).collect();
+            // Nobody decides meanwhile.
+            for number in 0..5000_u32 {
+                let (from, to) = match &beside[..] {
+                    [] => (&flooding_pod, &dns),
+                    servers => (&servers[number as usize % servers.len()], &flooding_pod),
+                };
+                // The host that sends what is dropped before it leaves gets an error.
+                _ = from.send_to(&number.to_be_bytes(), to.local_addr().unwrap());
+            }
+            let (from, to) = if is_answer { (&dns, &calm_pod) } else { (&calm_pod, &dns) };
+            from.send_to(b"calm", to.local_addr().unwrap()).unwrap();
+            let mut waiting = Vec::new();
+            while queue.wait(SILENCE).unwrap() {
+                waiting.extend(queue.read().unwrap());
+            }
+            let is_calm = |packet: &QueuedPacket| {
+                Datagram::parse(&packet.bytes).is_some_and(|datagram| datagram.payload == b"calm")
+            };
+            assert!(waiting.iter().any(is_calm), "{} wait", waiting.len());
+            assert!(waiting.len() < 2500, "{} wait", waiting.len());
+            let over = table.over_share(&mut kernel).unwrap();
+            assert_eq!(over as usize, 5001 - waiting.len(), "what is over is counted");
+            let receiver = if is_answer { &flooding_pod } else { &dns };
+            assert_eq!(received(receiver, SILENCE).is_some(), is_open, "answers: {is_answer}");
+            while received(receiver, Duration::from_millis(5)).is_some() {}
+        }
+        let mut table = DnsTable::new(false);
+        table.set(&mut kernel, &BTreeSet::new(), &servers(&[server])).unwrap();
+    }
 }
 
 fn segments_wait() {
