@@ -23,6 +23,7 @@ fn main() -> ExitCode {
     let sandbox: &'static Result<Sandbox, _> = Box::leak(Box::new(Sandbox::enter()));
     let trials = [
         ("records_of_drops_have_the_reason_of_the_engine", false),
+        ("records_of_policies_in_audit_mode_are_of_what_these_would_drop", true),
     ];
     let trials = trials.map(|(name, audit)| {
         Trial::test(name, move || match sandbox {
