@@ -69,7 +69,7 @@ pub(crate) fn warn_about_missing_namespaces(
         }
         let mut reported: BTreeSet<&str> = BTreeSet::new();
         if let Some(names) =
-            listed_by_name(&policy.subject.namespaces).filter(|names| names.iter().all(|n| is_missing(n)))
+            listed_by_name(&policy.subject.namespaces).filter(|names| names.iter().all(&mut is_missing))
         {
             reported.extend(names.iter().map(|n| &**n));
             warn(
@@ -82,7 +82,7 @@ pub(crate) fn warn_about_missing_namespaces(
         for entry in rules.flat_map(|rule| rule.peers.iter().flatten()) {
             let Peer::Pods(pods) = &entry.peer else { continue };
             let Some(names) =
-                listed_by_name(&pods.namespaces).filter(|names| names.iter().all(|n| is_missing(n)))
+                listed_by_name(&pods.namespaces).filter(|names| names.iter().all(&mut is_missing))
             else {
                 continue;
             };

@@ -199,8 +199,7 @@ pub(crate) fn node_link_chain(sets: &BaseSets, isolating: bool) -> Chain {
     ];
     let decided = || of_pods.into_iter().chain(denial(Direction::Egress));
     let rules = if isolating { decided().collect() } else { Vec::new() };
-    let comment =
-        "by link-local addresses from pods to this node, while pods here are isolated for egress";
+    let comment = "by link-local addresses from pods to this node, while pods here are isolated for egress";
     Chain::regular(NODE_LINK_CHAIN, comment, rules)
 }
 

@@ -74,7 +74,8 @@ impl NodeLinks {
     /// Returns the number of elements of all node sets under a plan, in both tables.
     pub(crate) fn count(&self, plan: &NodePlan, source_check: SourceCheck) -> usize {
         let of_owners: usize = self.interface_owners.values().map(|addresses| 1 + addresses.len()).sum();
-        let links = self.pod_interfaces.len() + self.pod_bridges.len() + of_owners + self.link_senders().count();
+        let links =
+            self.pod_interfaces.len() + self.pod_bridges.len() + of_owners + self.link_senders().count();
         let endpoints = plan.nodes.len() + self.tunnel_peers.difference(&plan.nodes).count();
         let tunnels = self.tunnel_ports.len() + self.tunnel_protocols.len();
         let mut of_bridge =

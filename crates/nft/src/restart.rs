@@ -252,7 +252,9 @@ fn elements(set: &Set, found: &FoundSet) -> Option<BTreeSet<Element>> {
             of_port(set.key, key)
         }
         (Key::InterfaceHardware, Some(Target::Jump(chain))) => match of_port(set.key, key)? {
-            Element::InterfaceHardware(port, mac) => Some(Element::LinkJump(port, mac, chain.as_str().into())),
+            Element::InterfaceHardware(port, mac) => {
+                Some(Element::LinkJump(port, mac, chain.as_str().into()))
+            }
             _ => None,
         },
         (Key::Port, None) => Some(Element::Port(u16::from_be_bytes(key[..].try_into().ok()?))),

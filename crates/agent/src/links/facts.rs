@@ -319,7 +319,7 @@ impl Facts {
                 self.follow_carrier(index, before.get(&index), links.get(&index) == Some(&true));
             }
         } else {
-            self.read_links(links, requests)?;
+            self.read_links(&links, requests)?;
         }
         for address in std::mem::take(&mut self.marks.removed) {
             if !requests.is_local(address)? {
@@ -341,7 +341,7 @@ impl Facts {
     }
 
     /// Reads interfaces, and those that change with them.
-    fn read_links(&mut self, marked: BTreeMap<u32, bool>, requests: &mut Requests) -> io::Result<()> {
+    fn read_links(&mut self, marked: &BTreeMap<u32, bool>, requests: &mut Requests) -> io::Result<()> {
         let mut waiting: Vec<u32> = marked.keys().copied().collect();
         let mut read = BTreeSet::new();
         while let Some(index) = waiting.pop() {

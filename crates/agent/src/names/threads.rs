@@ -53,7 +53,7 @@ pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Weak<Link
                     Fate::Drop => verdicts.decide(packet.id, false)?,
                     Fate::Reset(reset) => verdicts.replace(packet.id, &reset)?,
                     Fate::Hold(changes) => {
-                        link.receiver.receive_learned(LearnedAnswer { changes, packet: Some(packet.id) })
+                        link.receiver.receive_learned(LearnedAnswer { changes, packet: Some(packet.id) });
                     }
                 }
                 drop(core);

@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn rules_of_one_list_are_removed_at_once() {
         let removed = |policy: &str, index| Edit::Rules {
-            policy: PolicyKey::network_policy("shop".into(), policy.into()),
+            policy: PolicyKey::network_policy("shop", policy),
             origin: None,
             direction: Direction::Egress,
             action: RuleEdit::RemoveRules(vec![index]),
