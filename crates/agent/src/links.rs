@@ -134,11 +134,6 @@ impl LinkMonitor {
         self.allowed.clone_from(allowed);
     }
 
-    /// Whether it must be known which pods routed interfaces lead to.
-    fn binds_interfaces(&self) -> bool {
-        self.source_check == SourceCheck::Strict || !self.allowed.is_empty()
-    }
-
     /// Tells which pods local addresses belong to, before the addresses are added. The owners of other addresses stay.
     pub fn name_local(&mut self, names: &BTreeMap<IpAddr, ObjectKey>) {
         let is_known = |pods: &Pods, pod, address| {
@@ -301,7 +296,7 @@ impl LinkMonitor {
 
     fn node_links(&mut self) -> io::Result<NodeLinks> {
         let mut out = NodeLinks::default();
-        let ends = find_interfaces(&self.facts, self.binds_interfaces(), &mut out);
+        let ends = find_interfaces(&self.facts, &mut out);
         self.bindings.forget(&self.facts.take_gone());
         self.unbound.clear();
         if self.source_check.is_on() {
@@ -324,6 +319,11 @@ impl LinkMonitor {
             |index: &u32| bindings.pod(*index).is_some_and(|pod| self.unchecked.contains(&pod.namespace));
         out.unchecked_ports = out.pod_ports.iter().copied().filter(is_unchecked).collect();
         for (index, owner) in bindings.owners() {
+            // The node itself receives the packets of a port on its bridge.
+            let receiving = self.facts.links.get(&index).and_then(|link| link.controller).unwrap_or(index);
+            if let Some(mac) = owner.hardware {
+                out.senders.insert((receiving, mac), owner.addresses.clone());
+            }
             if out.pod_ports.contains(&index) {
                 out.owners.insert(index, owner);
             } else if self.source_check == SourceCheck::Strict && !is_unchecked(&index) {
@@ -342,7 +342,7 @@ impl LinkMonitor {
 }
 
 /// Adds the interfaces of pods and of tunnels. Returns those whose pods are to be found.
-fn find_interfaces(facts: &Facts, binds_interfaces: bool, out: &mut NodeLinks) -> Vec<Port> {
+fn find_interfaces(facts: &Facts, out: &mut NodeLinks) -> Vec<Port> {
     let mut ends = Vec::new();
     let outward: BTreeSet<u32> = facts.outward().chain([LOOPBACK]).collect();
     let mut ports: BTreeMap<u32, Vec<&Link>> = BTreeMap::new();
@@ -362,7 +362,7 @@ fn find_interfaces(facts: &Facts, binds_interfaces: bool, out: &mut NodeLinks) -
             out.pod_interfaces.insert(index);
             if bridge.is_some() {
                 out.pod_bridges.insert(index);
-            } else if binds_interfaces {
+            } else {
                 ends.extend(link.and_then(Link::port));
             }
         }

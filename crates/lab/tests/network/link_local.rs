@@ -18,8 +18,9 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 use palisade_lab::{Lab, LayoutOptions, Place, Sandbox, agent::palisade, with_causes};
+use palisade_netns::rtnetlink::{LOOPBACK, Netlink};
 use palisade_nft::drops::{DropEvent, DropEventReader};
-use palisade_policy::{Change, Cluster, Direction, PolicyKey};
+use palisade_policy::{Change, Cluster, Direction, PolicyKey, Protocol};
 use socket2::{Domain, Socket as InetSocket, Type};
 
 use crate::{
@@ -36,8 +37,14 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     ("link_local::an_established_connection_between_link_local_addresses_is_revoked", revoked),
     ("link_local::denied_link_scope_packets_are_reported", reported),
-    ("link_local::an_egress_policy_denies_the_own_node_on_a_bridge", |s| own_node(s, true)),
-    ("link_local::an_egress_policy_denies_the_own_node_when_routed", |s| own_node(s, false)),
+    ("link_local::egress_policies_decide_about_the_own_node_on_a_bridge", |s| own_node(s, true)),
+    ("link_local::egress_policies_decide_about_the_own_node_when_routed", |s| own_node(s, false)),
+    ("link_local::egress_policies_decide_about_ipv4_addresses_of_the_own_node_on_a_bridge", |s| {
+        own_node_v4(s, true)
+    }),
+    ("link_local::egress_policies_decide_about_ipv4_addresses_of_the_own_node_when_routed", |s| {
+        own_node_v4(s, false)
+    }),
 ];
 
 /// The interface index of `eth0` in every pod.
@@ -273,7 +280,9 @@ fn own_node(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
         update(&mut lab, &isolated)?;
         let passes = direction == Direction::Ingress;
         let patience = if passes { ARRIVAL_TIMEOUT } else { SILENCE };
-        for pod in ["a", "c"] {
+        // No policy selects pod c.
+        for (pod, passes) in [("a", passes), ("c", true)] {
+            let patience = if passes { ARRIVAL_TIMEOUT } else { SILENCE };
             let connected = connect(&lab, pod, patience)?.is_ok();
             ensure(connected == passes, || format!("{direction:?}, {pod}: {connected}"))?;
         }
@@ -286,11 +295,99 @@ fn own_node(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
     };
     with(Direction::Ingress)?;
     with(Direction::Egress)?;
+    for (cidr, port, passes) in [
+        ("::/0", PORT, true),
+        ("fe80::/10", PORT, true),
+        ("fe80::1/128", PORT, true),
+        ("fe80::/10", PORT + 100, false),
+        ("fd00::/8", PORT, false),
+        ("0.0.0.0/0", PORT, false),
+    ] {
+        let mut allowed = open.clone();
+        allowed.apply(to_block(cidr, &[], port));
+        update(&mut lab, &allowed)?;
+        let patience = if passes { ARRIVAL_TIMEOUT } else { SILENCE };
+        let connected = connect(&lab, "a", patience)?.is_ok();
+        ensure(connected == passes, || format!("{cidr} port {port}: {connected}"))?;
+        ensure(connect(&lab, "c", ARRIVAL_TIMEOUT)?.is_ok(), || format!("{cidr}: pod c"))?;
+    }
     update(&mut lab, &open)?;
     connect(&lab, "a", ARRIVAL_TIMEOUT)??;
     // What was sent meanwhile is sent again.
     server.set_read_timeout(Some(ARRIVAL_TIMEOUT))?;
     Ok(server.read_exact(&mut [0])?)
+}
+
+/// Returns a policy that lets pod `a` send TCP to this port of a block, and nothing else but to some ports around it: the lab listens on the
+/// first and the last port of each range.
+fn to_block(cidr: &str, except: &[&str], port: u16) -> Change {
+    let rule = rule(Some(vec![block(cidr, except)]), Some(vec![ports(Protocol::Tcp, port - 20, port + 20)]));
+    Change::SetPolicy(policy("to-block", "a", None, Some(vec![rule])))
+}
+
+/// Where NodeLocal DNSCache and a cloud's metadata service listen, both on the node.
+const DNS: Ipv4Addr = Ipv4Addr::new(169, 254, 20, 10);
+const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
+/// A pod and its own node by the node's IPv4 link-local addresses, and by one of the pod.
+fn own_node_v4(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
+    let open = three();
+    let options = LayoutOptions { bridged, ..LayoutOptions::default() };
+    let mut lab = build(sandbox, &open, &options, palisade())?;
+    let node = Place::Node("n1".into());
+    let listen = || {
+        let mut netlink = Netlink::open().map_err(io::Error::other)?;
+        for address in [DNS, METADATA] {
+            netlink.address(LOOPBACK, address.into(), false);
+        }
+        netlink.commit().map_err(io::Error::other)?;
+        let bind = |address: Ipv4Addr| TcpListener::bind((address, PORT));
+        Ok::<_, io::Error>((bind(DNS)?, bind(METADATA)?, UdpSocket::bind((Ipv4Addr::UNSPECIFIED, PORT))?))
+    };
+    let (_dns, _metadata, receiver) = lab.run_in(&node, listen).map_err(|e| with_causes(&e))??;
+    let connect = |lab: &Lab, pod: &str, to: Ipv4Addr, patience| {
+        within(lab, pod, || Ok(TcpStream::connect_timeout(&SocketAddr::from((to, PORT)), patience).is_ok()))
+    };
+    let dns = DNS.to_string() + "/32";
+    let metadata = METADATA.to_string() + "/32";
+    let cases = [
+        ("nothing", closed(Direction::Egress), false, false),
+        ("the DNS server", to_block(&dns, &[], PORT), true, false),
+        ("another port of the DNS server", to_block(&dns, &[], PORT + 100), false, false),
+        ("all but the metadata", to_block("0.0.0.0/0", &[&metadata], PORT), true, false),
+        ("the metadata", to_block(&metadata, &[], PORT), false, true),
+        ("link-local addresses", to_block("169.254.0.0/16", &[], PORT), true, true),
+        ("IPv6", to_block("::/0", &[], PORT), false, false),
+        ("ingress is isolated", closed(Direction::Ingress), true, true),
+    ];
+    for (allowed, policy, to_dns, to_metadata) in cases {
+        let mut next = open.clone();
+        next.apply(policy);
+        update(&mut lab, &next)?;
+        for (pod, to, passes) in
+            [("a", DNS, to_dns), ("a", METADATA, to_metadata), ("c", DNS, true), ("c", METADATA, true)]
+        {
+            let patience = if passes { ARRIVAL_TIMEOUT } else { SILENCE };
+            let connected = connect(&lab, pod, to, patience)?;
+            ensure(connected == passes, || format!("{allowed}: {pod} to {to}: {connected}"))?;
+        }
+    }
+    // A pod's own address of this kind leads back nowhere, so it is a forged one.
+    let mut isolated = open.clone();
+    isolated.apply(closed(Direction::Egress));
+    update(&mut lab, &isolated)?;
+    let own = Ipv4Addr::new(169, 254, 7, 7);
+    let send = || {
+        let mut netlink = Netlink::open().map_err(io::Error::other)?;
+        netlink.address(ETH0, own.into(), false).commit().map_err(io::Error::other)?;
+        let sender = UdpSocket::bind((own, 0))?;
+        [DNS, METADATA].into_iter().try_for_each(|to| sender.send_to(b"x", (to, PORT)).map(drop))
+    };
+    within(&lab, "a", send)?;
+    receiver.set_read_timeout(Some(SILENCE))?;
+    ensure(receiver.recv(&mut [0; 8]).is_err(), || {
+        "a packet from a link-local address of a pod arrives".into()
+    })
 }
 
 /// The agent's nflog group.

@@ -95,7 +95,7 @@ fn crash() {
 fn foreign() {
     let random = &mut Random::new(7);
     let world = World::new(random, 20);
-    for limit in [None, Some(75_000)] {
+    for limit in [None, Some(76_500)] {
         make_table();
         let (kernel, script) = kernel();
         script.lock().unwrap().largest = limit;
