@@ -472,7 +472,7 @@ pub(crate) mod tests {
             priority: 0,
             mode: None,
             subject: palisade_policy::PodMatch {
-                namespaces: palisade_policy::NamespaceMatch::Named("shop".into()),
+                namespaces: palisade_policy::NamespaceMatch::Selected(all()),
                 pods: all(),
             },
             ingress: Some(vec![rule]),
@@ -480,8 +480,12 @@ pub(crate) mod tests {
             origin: None,
         };
         let mut reconciler = reconciler();
-        let change = palisade_policy::Change::SetPolicy(policy.into());
-        reconciler.handle(crate::Input::Changes(vec![change]), Duration::ZERO);
+        let shop = palisade_policy::Namespace::new("shop", &palisade_policy::Labels::default());
+        let changes = vec![
+            palisade_policy::Change::SetNamespace(shop),
+            palisade_policy::Change::SetPolicy(policy.into()),
+        ];
+        reconciler.handle(crate::Input::Changes(changes), Duration::ZERO);
         let itself = denied_packet().destination;
         let packet = DeniedPacket { direction: Direction::Egress, source: itself, ..denied_packet() };
         let wording: Wording = Arc::new(explained::no_words);

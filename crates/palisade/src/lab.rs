@@ -9,6 +9,7 @@ mod control;
 mod down;
 mod event;
 mod exec;
+mod flow_file;
 mod fuzz;
 mod hosts;
 mod layout_arguments;

@@ -26,8 +26,8 @@ pub(super) struct Known<'a> {
 
 /// Finds out why a connection passed, by the policies of the node's pods. The reference evaluates every policy.
 ///
-/// Returns the record, without number, time and count. `None` if the connection needs no record: it has no pod of the node, or an audited
-/// packet has the record.
+/// Returns the record, without number, time and count. `None` if the connection needs no record: it has no pod of the node, an audited
+/// packet has the record, or the policies of a receiver on another node deny it, which records that.
 pub(super) fn explain(connection: &Connection, known: &Known<'_>) -> Option<Record> {
     let reconciler = known.reconciler;
     let cluster = reconciler.cluster();
@@ -46,6 +46,11 @@ pub(super) fn explain(connection: &Connection, known: &Known<'_>) -> Option<Reco
         |decision: &Decision| subjects.iter().any(|(at, _)| side(decision, *at).verdict == Verdict::Deny);
     let decision = reference::decide_by(cluster, &flow, Deciding::Enforced);
     let is_denied = denied(&decision);
+    let is_received_here = subjects.iter().any(|(at, _)| *at == Direction::Ingress);
+    if !is_denied && !is_received_here && decision.ingress.verdict == Verdict::Deny {
+        // It has passed this node, and the receiver's drops it.
+        return None;
+    }
     if known.audited_are_recorded
         && !is_denied
         && cluster.audited().next().is_some()

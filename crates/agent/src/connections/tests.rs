@@ -135,6 +135,35 @@ async fn what_no_policy_allows_now_says_so() {
     assert_eq!((record.rule, record.policies[0].name.as_str()), (None, "closed"));
 }
 
+/// Otherwise `suggest` would allow what was dropped.
+#[tokio::test]
+async fn what_the_policies_of_a_receiver_on_another_node_deny_is_not_forwarded() {
+    let mut trial = Trial::new();
+    let far = [10, 0, 1, 1];
+    let pod = palisade_policy::Pod {
+        node: Some("n2".into()),
+        ..palisade_policy::Pod::new(
+            ObjectKey::new("shop", "far"),
+            palisade_policy::Labels::default(),
+            vec![far.into()],
+        )
+    };
+    let closed = palisade_policy::PolicyKey::network_policy("shop", "closed");
+    trial.reconciler.handle(Input::Changes(vec![Change::SetPod(pod)]), Duration::ZERO);
+    trial.see(&connection(WEB, far, 5432), 1);
+    trial.see(&connection(WEB, OUTSIDE, 443), 1);
+    trial.pass(Duration::from_millis(200));
+    assert_eq!(trial.records().await, [row("shop/web", "192.0.2.1", 1)]);
+    assert_eq!(trial.page().await.connections_unrecorded, 0, "the other node has the record");
+
+    trial.log.forget_policies();
+    trial.reconciler.handle(Input::Changes(vec![Change::RemovePolicy(closed)]), Duration::ZERO);
+    trial.see(&connection(WEB, far, 5432), 1);
+    trial.pass(Duration::from_millis(1500));
+    let expected = [row("shop/web", "192.0.2.1", 1), row("shop/web", "shop/far", 1)];
+    assert_eq!(trial.records().await, expected);
+}
+
 #[tokio::test]
 async fn a_flood_is_bounded_and_counted_and_does_not_hide_a_neighbor() {
     let mut trial = Trial::new();

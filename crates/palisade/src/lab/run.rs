@@ -1,6 +1,6 @@
 //! `palisade lab run`: builds a cluster, probes it and compares the outcomes with the engine.
 
-use std::{fmt::Write as _, time::Instant};
+use std::{fmt::Write as _, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::{
     by_name::{self, ByName},
+    flow_file::FlowFile,
     hosts,
     layout_arguments::{LayoutArguments, load_options},
     matrix::{Matrix, draw},
@@ -37,9 +38,13 @@ Examples:
   palisade lab run examples/shop -o json | jq .mismatches
   palisade lab run examples/egress-by-name --hosts examples/egress-by-name/hosts
   palisade lab run examples/egress-by-name --zones examples/egress-by-name.zones.yaml
+  palisade lab run examples/shop --flow-file flows.json && palisade suggest --flows flows.json -f examples/shop
   palisade lab run examples/shop --dry-run | diff examples/shop/expected.txt -
 
 Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
+
+/// How many connections are open at a time if they are recorded: agents explain at most 50 denied flows of one sender a second.
+const RECORDED_IN_FLIGHT: usize = 16;
 
 /// Arguments of `lab run`.
 #[derive(Debug, Args)]
@@ -65,6 +70,9 @@ pub(crate) struct Run {
     /// What the lab's DNS servers answer (YAML): every pod asks for every name and connects to what is answered, at once
     #[arg(long, value_name = "FILE", conflicts_with = "hosts")]
     zones: Option<String>,
+    /// Write the nodes' records of flows to this file as JSON lines, as agents with --flows=new do: connections that passed, and packets that were dropped
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dry_run", "zones"])]
+    flow_file: Option<PathBuf>,
     /// Print the engine's verdicts only, without a kernel or packets
     #[arg(long)]
     dry_run: bool,
@@ -95,13 +103,17 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
         }
         None => (None, Layout::of(&loaded.cluster, &layout_options)?),
     };
-    let options =
+    let mut options =
         ProbeOptions { max_probes: arguments.max_probes, seed: arguments.seed, ..Default::default() };
+    if arguments.flow_file.is_some() {
+        options.first.in_flight = RECORDED_IN_FLIGHT;
+    }
     if arguments.dry_run {
         dry_run(&layout, &options, by_name.as_ref(), arguments.output)?;
         return Ok(if loaded.has_errors() { Outcome::Incomplete } else { Outcome::Yes });
     }
-    let run = Performed::of(layout, &options, by_name.as_ref())?;
+    let flow_file = arguments.flow_file.as_deref().map(FlowFile::create).transpose()?;
+    let run = Performed::of(layout, &options, by_name.as_ref(), flow_file.as_ref())?;
     let text = match arguments.output.encoding() {
         None => run.text(),
         Some(encoding) => run.document(encoding)?,
@@ -111,6 +123,9 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     if let Some((plan, results)) = &run.names {
         by_name::note_not_probed(plan);
         output::note(&by_name::summary(results));
+    }
+    if let Some(file) = flow_file {
+        file.write()?;
     }
     // Agreement about a part of the manifests is not agreement about them.
     Ok(if run.agrees() && loaded.has_errors() { Outcome::Incomplete } else { Outcome::of(run.agrees()) })
@@ -136,7 +151,12 @@ struct Performed {
 
 impl Performed {
     /// Builds the lab and probes it, by address and then by name.
-    fn of(layout: Layout, options: &ProbeOptions, by_name: Option<&ByName>) -> Result<Self> {
+    fn of(
+        layout: Layout,
+        options: &ProbeOptions,
+        by_name: Option<&ByName>,
+        flow_file: Option<&FlowFile>,
+    ) -> Result<Self> {
         let sandbox = Sandbox::enter()?;
         let began = Instant::now();
         output::note(&format!(
@@ -145,7 +165,11 @@ impl Performed {
             layout.pods.len(),
             layout.outside.len()
         ));
-        let agents = by_name.map_or_else(palisade_lab::agent::palisade, ByName::agents);
+        let agents = match (by_name, flow_file) {
+            (Some(by_name), _) => by_name.agents(),
+            (None, Some(file)) => file.enforcers(),
+            (None, None) => palisade_lab::agent::palisade(),
+        };
         let mut lab = Lab::build(&sandbox, layout, agents)?;
         let built = began.elapsed();
         let plan = plan(lab.layout(), options, by_name);
