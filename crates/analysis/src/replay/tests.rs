@@ -112,6 +112,46 @@ fn two_gone_pods_of_one_workload_are_not_one_pod() {
     assert_eq!(verdict(&cluster, &itself), Ok(Verdict::Allow));
 }
 
+/// Nothing else leaves a pod and comes back to it.
+#[test]
+fn a_connection_of_a_pod_to_itself_went_through_a_service() {
+    let cluster = cluster(None, shop());
+    let itself = to_db(end([10, 0, 0, 1], pod("shop/db", None, None)));
+    let judged = judge(&cluster, &[itself]).remove(0).unwrap();
+    assert_eq!(judged.decision.ingress.reason, Reason::Hairpin);
+}
+
+#[test]
+fn pods_behind_a_service_have_to_agree() {
+    let mut cluster = cluster(None, shop());
+    let named = |app: &'static str| Selector::of_labels([("app", app)]);
+    let port = palisade_policy::ServicePort {
+        name: None,
+        protocol: Protocol::Tcp,
+        port: 80,
+        target: palisade_policy::TargetPort::Number(5432),
+        node_port: None,
+    };
+    let mut service = Service {
+        addresses: vec![[10, 96, 0, 1].into()],
+        selector: Some(named("db")),
+        ports: vec![port],
+        ..Service::new(ObjectKey::new("shop", "all"))
+    };
+    let flow = RecordedFlow {
+        source: end([8, 8, 8, 8], RecordedOwner::Outside),
+        destination: end([10, 96, 0, 1], RecordedOwner::Unknown),
+        protocol: Protocol::Tcp,
+        port: 80,
+    };
+    cluster.services.insert(service.key.clone(), service.clone());
+    assert_eq!(verdict(&cluster, &flow), Ok(Verdict::Deny));
+    // `web` accepts everything.
+    service.selector = Some(Selector::everything());
+    cluster.services.insert(service.key.clone(), service.clone());
+    assert_eq!(verdict(&cluster, &flow), Err(NotJudged::BackendsDiffer(service.key)));
+}
+
 #[test]
 fn records_of_one_pod_with_other_labels_are_judged_by_their_own() {
     let cluster = cluster(None, shop());
@@ -153,6 +193,7 @@ fn addresses_without_a_pod_are_not_guessed() {
     assert_eq!(verdict(&cluster, &gone), Err(NotJudged::AddressGone([10, 0, 0, 7].into())));
     cluster.addressing.add_placeholder([10, 0, 0, 200].into(), [range].into());
     assert_eq!(verdict(&cluster, &gone), Err(NotJudged::AddressUnknown([10, 0, 0, 7].into())));
+    assert_eq!(verdict(&cluster, &outside), Ok(Verdict::Deny), "the range of the pods is known");
     cluster.addressing.pod_ranges.clear();
     assert_eq!(verdict(&cluster, &outside), Err(NotJudged::AddressUnknown([8, 8, 8, 8].into())));
 }
@@ -232,6 +273,27 @@ fn names_of_ports_of_a_pod_that_is_gone_are_not_guessed() {
     assert_eq!(verdict(&cluster, &web), Err(NotJudged::PortName(ObjectKey::new("shop", "old-db"))));
     let outside = to_old_db(end([8, 8, 8, 8], RecordedOwner::Outside));
     assert_eq!(verdict(&cluster, &outside), Ok(Verdict::Deny), "no name allows it");
+}
+
+/// Each name is tried, so there is a limit.
+#[test]
+fn more_names_of_ports_than_can_be_tried_are_not_guessed() {
+    let mut cluster = cluster(None, shop());
+    let key = PolicyKey::network_policy("shop", "db");
+    let mut with_names = |count: usize| {
+        let named = |n| PortMatch::Named { protocol: Some(Protocol::Tcp), name: format!("p{n}").into() };
+        let mut policy = (*cluster.policies[&key]).clone();
+        let ports = (0..count).map(|n| PortEntry { port: named(n), origin: None }).collect();
+        policy.ingress.as_mut().unwrap()[0].ports = Some(ports);
+        cluster.policies.insert(key.clone(), policy.into());
+        let flow = RecordedFlow {
+            destination: end([10, 0, 0, 8], pod("shop/old-db", None, Some(&[("app", "db")]))),
+            ..to_db(end([8, 8, 8, 8], RecordedOwner::Outside))
+        };
+        verdict(&cluster, &flow)
+    };
+    assert_eq!(with_names(MAX_PORT_NAMES), Ok(Verdict::Deny));
+    assert_eq!(with_names(MAX_PORT_NAMES + 1), Err(NotJudged::PortName(ObjectKey::new("shop", "old-db"))));
 }
 
 #[test]

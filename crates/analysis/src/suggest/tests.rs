@@ -432,3 +432,57 @@ fn a_node_and_other_addresses_are_blocks_and_the_own_node_needs_none() {
     assert!(matches!(&peers[0].peer, Peer::Block(block) if block.cidr.to_string() == "192.168.0.2/32"));
     assert!(suggestion.denied.is_empty() && suggestion.allowed.connections == 2);
 }
+
+#[test]
+fn only_dns_itself_is_dns() {
+    let mut cluster = cluster();
+    let labels = Labels::from_iter([("k8s-app", "kube-dns")]);
+    cluster.pods.insert(Pod { labels, ..pod("kube-system", "coredns", 53, &[]) });
+    let flows = [seen(&cluster, WEB, [10, 0, 0, 53], Protocol::Tcp, 9153)];
+    let suggestion = suggested(&cluster, &flows, SuggestStyle::PerWorkload);
+    let rules = named(&suggestion, "shop/web").policy.egress.as_ref().unwrap();
+    let port = PortMatch::Numbers { protocol: Protocol::Tcp, first: 9153, last: 9153 };
+    assert_eq!(rules[0].ports.as_ref().unwrap()[0].port, port, "its metrics need a rule of their own");
+}
+
+#[test]
+fn what_a_record_says_of_its_ends_counts() {
+    let mut cluster = cluster();
+    let openshift = "openshift-ingress";
+    let namespace = palisade_policy::Namespace::new(openshift, &Labels::default());
+    cluster.namespaces.insert(openshift.into(), namespace);
+    cluster.pods.insert(pod(openshift, "router", 9, &[]));
+    let host = DomainName::new("db.example.com").unwrap();
+    let flows = [
+        seen(&cluster, [10, 0, 0, 9], WEB, Protocol::Tcp, 8080),
+        // The recorder knew the node, and the cluster does not.
+        SeenFlow { from_own_node: true, ..seen(&cluster, OUTSIDE, MONITOR, Protocol::Tcp, 8080) },
+        // A name of an address that is a pod's.
+        SeenFlow { names: vec![host], ..seen(&cluster, WEB, DB, Protocol::Tcp, 5432) },
+    ];
+    let suggestion = suggested(&cluster, &flows, SuggestStyle::PerWorkload);
+    assert_eq!(suggestion.system, BTreeSet::from([openshift.into()]));
+    assert!(suggestion.policies.iter().all(|one| *one.policy.key.name != *"monitor"), "no rule is needed");
+    let web = named(&suggestion, "shop/web").policy.egress.as_ref().unwrap();
+    assert!(matches!(&web[0].peers.as_ref().unwrap()[0].peer, Peer::Pods(_)));
+    assert!(suggestion.policies.iter().all(|one| &*one.policy.key.kind == "NetworkPolicy"));
+}
+
+#[test]
+fn a_workload_without_other_rules_gets_no_policy_for_them() {
+    let mut cluster = cluster();
+    let flows = [to_host(&mut cluster, 1, 443, &["api.example.com".to_owned()])];
+    let suggestion = suggested(&cluster, &flows, SuggestStyle::PerWorkload);
+    let names: Vec<&str> = suggestion.policies.iter().map(|one| &*one.policy.key.name).collect();
+    assert_eq!(names, ["default-deny", "allow-dns", "shop.web.by-name"]);
+}
+
+#[test]
+fn addresses_of_a_block_that_no_record_has_are_more_than_was_seen() {
+    let cluster = cluster();
+    let flows: Vec<SeenFlow> =
+        (1..=9).map(|last| seen(&cluster, WEB, [8, 8, 8, last], Protocol::Tcp, 443)).collect();
+    let suggestion = suggested(&cluster, &flows, SuggestStyle::PerWorkload);
+    let more: Vec<String> = suggestion.excess.more.iter().map(|one| one.traffic.to_string()).collect();
+    assert_eq!(more, ["TCP 443"], "247 addresses of 8.8.8.0/24");
+}
