@@ -92,6 +92,8 @@ impl Features {
             };
             if !has_bridge {
                 out.pod_ports.clear();
+                // Nothing keeps pods on a bridge from sending with each other's hardware address.
+                out.senders.retain(|(interface, _), _| !node_links.pod_bridges.contains(interface));
             }
         }
         Ok(out)

@@ -5,10 +5,12 @@ use std::{collections::BTreeSet, collections::VecDeque, io, net::IpAddr};
 use libtest_mimic::Trial;
 use nix::libc::{EINVAL, ENOMEM, EOPNOTSUPP};
 use palisade_nft::{
-    Enforcer, Error, Feature, Hook, Kernel, NetlinkSocket, NodeLinks, SourceCheck, Transport, conntrack,
+    Enforcer, EnforcerOptions, Error, Feature, Hook, Kernel, NetlinkSocket, NodeLinks, SourceCheck, Transport, conntrack,
     reader::{Arrival, Packet, Ruleset, State},
 };
-use palisade_policy::{NodePlan, Protocol, Verdict};
+use palisade_policy::{
+    Direction, NodePlan, PolicyTable, PolicyTableId, Protocol, Traffic, Verdict,
+};
 
 use crate::{
     sandbox::trial,
@@ -19,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("without_ctnetlink_rules_are_programmed_and_the_error_names_the_module", without_ctnetlink),
         trial("a_kernel_without_reject_drops_what_pods_refuse", without_reject),
+        trial("without_the_bridge_family_hardware_addresses_on_bridges_identify_no_pod", without_bridge),
         trial("a_kernel_that_refuses_the_source_check_at_the_commit_enforces_the_rest", late_refusal),
     ]
 }
@@ -94,6 +97,45 @@ fn without_reject() {
     assert!(!enforcer.options().refusals);
     assert!(enforcer.verify().unwrap().agrees());
     enforcer.remove().unwrap();
+}
+
+/// Nothing keeps pods on a bridge from sending with each other's hardware address.
+fn without_bridge() {
+    const BRIDGE: u32 = 7;
+    const ROUTED: u32 = 8;
+    let (mac, isolated) = ([2, 0, 0, 0, 0, 1], IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 1]));
+    let pod: BTreeSet<IpAddr> = [IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2])].into();
+    let node_links = NodeLinks {
+        pod_interfaces: [BRIDGE, ROUTED].into(),
+        pod_bridges: [BRIDGE].into(),
+        pod_ports: [80].into(),
+        senders: [((BRIDGE, mac), pod.clone()), ((ROUTED, mac), pod)].into(),
+        ..NodeLinks::default()
+    };
+    let mut plan = NodePlan::default();
+    let (exact, ranges) = Default::default();
+    let table = PolicyTable { direction: Direction::Egress, exact, ranges, rest: Traffic::none() };
+    plan.tables.insert(PolicyTableId([1; 16]), table);
+    plan.egress.insert(isolated, PolicyTableId([1; 16]));
+    for missing in [false, true] {
+        let (kernel, script) = scripted::kernel();
+        let refused = missing.then_some(Fault::Refused(3, nix::libc::ENOENT, ""));
+        script.lock().unwrap().faults.extend([None, None, refused]);
+        let options = EnforcerOptions::default();
+        let (mut enforcer, _) = Enforcer::start_in(kernel, options, node_links.clone(), &plan).unwrap();
+        let features: Vec<_> = enforcer.missing_features().collect();
+        assert_eq!(features, if missing { vec![Feature::Bridge] } else { Vec::new() });
+        let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+        for (in_interface, passes) in [(BRIDGE, !missing), (ROUTED, true)] {
+            let arrival = Arrival { in_interface, sender: mac, ..Arrival::default() };
+            let [from, to] = [7, 1].map(|n| IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, n]));
+            let packet = Packet { hook: Hook::Input, arrival, ..Packet::new(from, to, Protocol::Udp, 53) };
+            let verdict = ruleset.evaluate(&packet).unwrap().verdict;
+            assert_eq!(verdict == Verdict::Allow, passes, "{in_interface}, bridge family missing: {missing}");
+        }
+        assert!(enforcer.verify().unwrap().agrees());
+        enforcer.remove().unwrap();
+    }
 }
 
 /// As Linux 5.10 does: the trial passes, and the transaction with the hook is refused.
