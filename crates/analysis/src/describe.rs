@@ -21,7 +21,7 @@ use crate::{
     representative::Representatives,
 };
 
-pub use namespace::{Crossing, NamespaceDescription, NamespacePolicy, describe_namespace};
+pub use namespace::{Crossing, NamespaceDescription, NamespacePolicy, UndecidedPairs, describe_namespace};
 pub use policy::{
     CoveredWhat, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy, idle_parts,
     workloads_of,

@@ -5,6 +5,7 @@ use palisade_policy::Labels;
 use crate::{
     declared::{Declaration, DeclaredWorkload, PodTemplate, Replicas},
     decode::{Context, Fields},
+    diagnostic::Code,
     meta::Object,
     names,
     pod::template,
@@ -92,7 +93,9 @@ fn replicated(cx: &mut Context<'_>, object: &Object<'_>, known: &[&str]) -> Opti
     let first = spec.map_or(0, |spec| first_ordinal(cx, &spec));
     let count = spec.and_then(|spec| count(cx, &spec, "replicas")).unwrap_or(1);
     let template = pod_template(cx, spec);
-    Some(declaration(declared(cx, object, Replicas::Count { first, count }, template)))
+    let workload = declared(cx, object, Replicas::Count { first, count }, template);
+    check_selector(cx, object, &workload);
+    Some(declaration(workload))
 }
 
 /// Decodes a DaemonSet.
@@ -100,7 +103,9 @@ pub(crate) fn daemon_set(cx: &mut Context<'_>, object: &Object<'_>) -> Option<De
     let spec_at = object.get("spec");
     let spec = spec_at.as_ref().and_then(|at| cx.fields(at, DAEMON_SET));
     let template = pod_template(cx, spec);
-    Some(declaration(declared(cx, object, Replicas::PerNode, template)))
+    let workload = declared(cx, object, Replicas::PerNode, template);
+    check_selector(cx, object, &workload);
+    Some(declaration(workload))
 }
 
 /// Decodes a Job. A finished one makes no more pods; those that it left are of no effect either (SEMANTICS A48).
@@ -176,6 +181,22 @@ fn match_labels(cx: &Context<'_>, object: &Object<'_>) -> Labels {
         _ => None,
     });
     pairs.collect()
+}
+
+/// Warns of a selector that doesn't match the labels of the template. The API server refuses such a workload, and policies are
+/// mostly written for what the selector says.
+fn check_selector(cx: &mut Context<'_>, object: &Object<'_>, workload: &DeclaredWorkload) {
+    let labels = &workload.template.labels;
+    let missing = workload.selector.iter().find(|(key, value)| labels.get(key) != Some(value));
+    let spec = object.get("spec");
+    let selector = spec.as_ref().and_then(|spec| spec.get("selector"));
+    if let (Some((key, value)), Some(at)) = (missing, selector) {
+        let message = format!(
+            "the labels of the template don't have {key}={value}, so the API server refuses this {}",
+            object.kind
+        );
+        cx.warn(&at, Code::Ambiguous, message);
+    }
 }
 
 /// Decodes a number of pods.

@@ -13,6 +13,12 @@ pub enum NoEndpoint {
     /// It has no address yet (SEMANTICS A51).
     #[error("pod {0} has no address yet: set one in `status.podIPs`, or wait until it has one")]
     NoAddress(ObjectKey),
+    /// It uses the host network, and its node isn't known.
+    #[error(
+        "pod {0} uses the host network, and the input doesn't say on which node it runs: set `spec.nodeName`, or ask about \
+         `node/NAME`"
+    )]
+    NoNode(ObjectKey),
     /// It uses the host network, and the address of its node isn't known.
     #[error("pod {0} uses the host network, but neither `status.podIPs` nor its Node object has an address")]
     NoNodeAddress(ObjectKey),
@@ -44,7 +50,8 @@ pub fn endpoints_of(cluster: &Cluster, pod: &Pod) -> Result<Vec<Endpoint>, NoEnd
             Ok(addresses.iter().map(|a| Endpoint::Node { name: name.clone(), address: *a }).collect())
         }
         None if !addresses.is_empty() => Ok(addresses.iter().map(|a| cluster.endpoint(*a)).collect()),
-        _ => Err(NoEndpoint::NoNodeAddress(pod.key.clone())),
+        Some(_) => Err(NoEndpoint::NoNodeAddress(pod.key.clone())),
+        None => Err(NoEndpoint::NoNode(pod.key.clone())),
     }
 }
 
@@ -74,6 +81,8 @@ mod tests {
             panic!("not the node")
         };
         assert_eq!((&**name, address.to_string()), ("n1", "192.0.2.1".to_owned()));
+        p.node = None;
+        assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoNode(p.key.clone())));
         p.host_network = false;
         assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoAddress(p.key.clone())));
         p.phase = Phase::Failed;

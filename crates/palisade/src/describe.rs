@@ -57,7 +57,7 @@ Examples:
   palisade describe deploy/backend -n shop -f examples/shop -o json
   palisade describe shop/backend -f examples/shop -o svg > backend.svg
 
-Exit codes: 0 done, 2 error.";
+Exit codes: 0 done, 2 error or undecided.";
 
 /// Arguments of `describe`.
 #[derive(Debug, Args)]
@@ -147,13 +147,13 @@ pub(crate) struct Question<'a> {
 pub(crate) fn answer(question: &Question<'_>, world: &LoadedInputs) -> Result<(String, bool)> {
     // Whether it is an object doesn't depend on the default namespace.
     if target::parse(question.what, "").is_some() {
-        return Ok((object(question, world)?, false));
+        return object(question, world);
     }
     workload(question, &pods_spec(question.what)?, world)
 }
 
-/// Describes a policy or a namespace.
-fn object(arguments: &Question<'_>, world: &LoadedInputs) -> Result<String> {
+/// Describes a policy or a namespace. Returns whether some of it depends on addresses that are not known.
+fn object(arguments: &Question<'_>, world: &LoadedInputs) -> Result<(String, bool)> {
     let cluster = &world.loaded.cluster;
     match target::parse(arguments.what, &world.namespace) {
         Some(Target::Policy(key)) => {
@@ -162,11 +162,12 @@ fn object(arguments: &Question<'_>, world: &LoadedInputs) -> Result<String> {
                 describe_policy(cluster, &key)
             })
             .context("the policy is in the input")?;
-            arguments.output.render(
+            let text = arguments.output.render(
                 || policy::text(&description, &world.loaded),
                 |encoding| policy::document(&description, world, encoding),
                 || policy_picture::of_policy(&description, world),
-            )
+            )?;
+            Ok((text, policy::undecided(&description).is_some()))
         }
         Some(Target::Namespace(name)) => {
             let entrances = arguments.controller.entrances(&world.loaded, &world.namespace)?;
@@ -176,11 +177,12 @@ fn object(arguments: &Question<'_>, world: &LoadedInputs) -> Result<String> {
             let Some(description) = description else {
                 bail!(target::no_namespace(cluster, &name, world.place()));
             };
-            arguments.output.render(
+            let text = arguments.output.render(
                 || namespace::text(&description, &world.loaded),
                 |encoding| namespace::document(&description, world, encoding),
                 || namespace_picture::of_namespace(&description, world),
-            )
+            )?;
+            Ok((text, !namespace::undecided(&description).is_empty()))
         }
         None => bail!("`{}` is no policy and no namespace", arguments.what),
     }

@@ -63,7 +63,7 @@ Examples:
   helm template chart | palisade diff rendered/ -
   palisade diff --live deploy/
 
-Exit codes: 0 no connection changes, 1 connections change, 2 error, or the inputs can't be compared.";
+Exit codes: 0 no connection changes, 1 connections change or workloads are new or gone, 2 error, or the inputs can't be compared.";
 
 /// Arguments of `diff`.
 #[derive(Debug, Args)]

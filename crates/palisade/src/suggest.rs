@@ -132,8 +132,10 @@ fn from_records(arguments: &Suggest, flows: &str) -> Result<Outcome> {
     let seen = seen::seen(&recording, &world.loaded.cluster, wanted)?;
     let today = &world.loaded.cluster;
     let suggestion = arguments.suggestion(&world, &seen.cluster, &seen.flows, SuggestBasis::Records);
+    let only: Option<Name> = arguments.namespace.as_deref().map(Name::from);
+    let none = needs::without_policies(&world.loaded, &suggestion, only.as_ref());
     if suggestion.policies.is_empty() {
-        notes::print(&suggestion, &seen, &recording, today);
+        notes::print(&suggestion, &seen, &recording, &none, today);
         match &arguments.namespace {
             Some(name) => bail!("no recorded connection has an end in namespace {}", escape::plain(name)),
             None => bail!("no recorded connection has an end in a namespace that gets policies"),
@@ -145,7 +147,7 @@ fn from_records(arguments: &Suggest, flows: &str) -> Result<Outcome> {
         let rest = json::Rest::of_records(&seen, &recording);
         json::document(&suggestion, Basis::Records, rest, world.incomplete())
     })?;
-    notes::print(&suggestion, &seen, &recording, today);
+    notes::print(&suggestion, &seen, &recording, &none, today);
     Ok(if recording.malformed > 0 || !seen.undecided.is_empty() {
         Outcome::Incomplete
     } else {

@@ -53,6 +53,35 @@ fn an_answer_that_depends_on_pod_addresses_says_so() {
     }
 }
 
+/// Of a namespace and of a policy, what is not known isn't left out either.
+#[test]
+fn namespaces_and_policies_say_what_is_not_known() {
+    let (_dir, file) = manifest(
+        "{apiVersion: v1, kind: Namespace, metadata: {name: shop}}\n---\n\
+         {apiVersion: v1, kind: Namespace, metadata: {name: ops}}\n---\n\
+         {apiVersion: v1, kind: Pod, metadata: {name: web, namespace: ops}, spec: {containers: [{name: c, image: i}]}}\n---\n\
+         {apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop}, spec: {containers: [{name: c, image: i}]}}\n---\n\
+         {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p, namespace: shop}, spec: {podSelector: {}, \
+         policyTypes: [Ingress, Egress], ingress: [{from: [{ipBlock: {cidr: 10.244.0.0/24}}], ports: [{port: 5432}]}], egress: \
+         [{to: [{ipBlock: {cidr: 10.96.0.0/12}}]}]}}\n",
+    );
+    for what in ["ns/shop", "ns/ops", "shop/netpol/p"] {
+        let words = format!("describe {what} -f {file}");
+        let out = answer(2, &words);
+        let text = "undecided: the connections of ";
+        assert!(out.contains(text) && out.contains("because of NetworkPolicy shop/p"), "{out}");
+        let json = json(2, &words);
+        assert_eq!(json["undecided"][0]["code"], "pod-addresses", "{json:#}");
+        assert_eq!(json["undecided"][0]["rules"][0]["policy"]["name"], "p", "{json:#}");
+        let drawn = answer(2, &format!("{words} -o svg"));
+        assert!(drawn.contains(text), "{drawn}");
+        let known = run(&mut palisade(&format!("{words} --pod-cidr 10.0.0.0/24 --family 4")));
+        assert!(known.0 == 0 && !known.1.contains("undecided"), "{}{}", known.1, known.2);
+    }
+    let dns = json(2, &format!("describe ns/shop -f {file}"));
+    assert_eq!(dns["workloads"][0]["dns"], "undecided", "{dns:#}");
+}
+
 #[test]
 fn pod_ranges_decide_if_all_their_addresses_agree() {
     let ask = |name: &str, options: &str| {

@@ -135,3 +135,26 @@ fn no_file_is_read_without_end() {
     assert_eq!((code, &*out), (2, ""), "{err}");
     assert!(err.contains("standard input is larger than the limit of 64 MiB"), "{err}");
 }
+
+/// The API server refuses a workload whose selector doesn't match its own pods, so its pods are a guess.
+#[test]
+fn a_selector_that_does_not_match_the_template_is_said() {
+    let workload = |kind: &str, selector: &str| {
+        format!(
+            "{POD}{{apiVersion: apps/v1, kind: {kind}, metadata: {{name: w, namespace: shop}}, spec: {{{selector}template: {{metadata: \
+             {{labels: {{app: web, tier: front}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}}}\n"
+        )
+    };
+    for kind in ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet"] {
+        let text = workload(kind, "selector: {matchLabels: {tier: front, app: api}}, ");
+        let (code, _, err) = read(&text, "can shop/a shop/w:80", &[]);
+        assert_eq!(code, 0, "{err}");
+        let message =
+            format!("the labels of the template don't have app=api, so the API server refuses this {kind}");
+        assert!(err.contains("warning[ambiguous-value]") && err.contains(&message), "{err}");
+        for selector in ["", "selector: {matchLabels: {app: web}}, ", "selector: {matchLabels: null}, "] {
+            let (_, _, err) = read(&workload(kind, selector), "can shop/a shop/w:80", &[]);
+            assert_eq!(err, "", "{selector}");
+        }
+    }
+}

@@ -173,6 +173,52 @@ fn the_address_of_a_service() {
     );
 }
 
+/// The most frequent form: the address of the Service, and its port beside it. Either is translated.
+#[test]
+fn the_address_and_the_port_of_a_service_in_one_rule() {
+    for port in ["80", "http"] {
+        let rule = format!(
+            "    - to:\n        - ipBlock: {{cidr: 203.0.113.7/32}}\n        - ipBlock: {{cidr: 10.96.0.77/32}}\n      ports:\n        - port: {port}\n"
+        );
+        explained(
+            &egress(&rule),
+            "shop/carts shop/svc/api:80",
+            "10.96.0.77 is the cluster IP of Service shop/api; policies see the addresses of its pods (m.yaml:",
+            "add an egress rule to NetworkPolicy shop/carts-out",
+        );
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("m.yaml"), format!("{BASE}{}{NODE}", egress(&rule))).unwrap();
+        let (_, text) = here(dir.path(), "explain shop/carts shop/svc/api:80 -f m.yaml");
+        let second = text.lines().nth(1).unwrap();
+        assert!(
+            second.starts_with("cause: ") && second.contains("its pods listen on 8080 (\"web\")"),
+            "{text}"
+        );
+    }
+    // An address without the port of the Service, and a rule for others with its port, may mean something else.
+    for rule in [
+        "    - {to: [{ipBlock: {cidr: 10.96.0.77/32}}], ports: [{port: 443}]}\n",
+        "    - {to: [{ipBlock: {cidr: 203.0.113.7/32}}], ports: [{port: 80}]}\n",
+    ] {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("m.yaml"), format!("{BASE}{}{NODE}", egress(rule))).unwrap();
+        let (code, text) = here(dir.path(), "explain shop/carts shop/svc/api:80 -f m.yaml");
+        assert!(code == 1 && !text.contains("Service shop/api"), "{text}");
+    }
+}
+
+/// A range that has the port of a Service keeps its other ports.
+#[test]
+fn a_range_with_the_port_of_a_service() {
+    let rule = "    - from: [{podSelector: {matchLabels: {app: carts}}}]\n      ports:\n        - port: 80\n          endPort: 90\n";
+    explained(
+        &ingress(rule),
+        "shop/carts shop/svc/api:80",
+        "80 is the port of Service shop/api; its pods listen on 8080 (\"web\") (m.yaml:",
+        "add TCP 8080 to the ports of ingress[0]",
+    );
+}
+
 #[test]
 fn names_of_ports() {
     let block = "    - to: [{ipBlock: {cidr: 203.0.113.7/32}}]\n      ports: [{port: https}]\n";

@@ -252,6 +252,26 @@ fn a_connection_to_a_service_is_one_to_the_pods_behind_it() {
     assert_eq!(trial.replay(&trial.flows()).0, 0);
 }
 
+/// A namespace without policies is open, so it is named.
+#[test]
+fn namespaces_that_get_no_policies_are_named() {
+    let pods = ["a/one/10.0.0.1", "b/two/10.0.0.2", "c/three/10.0.0.3"].map(|pod| {
+        let [namespace, name, address]: [&str; 3] = pod.split('/').collect::<Vec<_>>().try_into().expect("three");
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: {namespace}}}, spec: {{containers: [{{name: c, image: i}}]}}, \
+             status: {{phase: Running, podIP: {address}}}}}\n"
+        )
+    });
+    let records = "source,destination,protocol,port\n10.0.0.1,10.0.0.2,TCP,80\n";
+    let trial = Trial::new(records).with_manifests(&pods.join("---\n"));
+    let words = format!("suggest --flows {} -f {}", trial.flows().display(), trial.manifests().display());
+    let (code, _, err) = run(&mut palisade(&words));
+    assert_eq!(code, 0, "{err}");
+    assert!(err.contains("note: no policies for c: no connection of their pods was recorded"), "{err}");
+    let (code, _, err) = run(&mut palisade(&format!("{words} -n a")));
+    assert!(code == 0 && !err.contains("no policies for"), "{err}");
+}
+
 #[test]
 fn replies_and_drops_are_left_out_and_said() {
     let records = format!(

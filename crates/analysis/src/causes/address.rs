@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use palisade_policy::{Direction, Endpoint, Peer};
+use palisade_policy::{Direction, Endpoint, IpBlock, Peer, Service, walk::Entry};
 
-use super::{Finding, case::Case};
+use super::{Finding, case::Case, service_ports};
 use crate::edit::peer_for;
 
 /// The address of a Service stands for its pods, and is translated before policies are evaluated (SEMANTICS G-1).
@@ -16,9 +16,7 @@ pub(crate) fn of_service(case: &Case<'_>) -> Vec<Finding> {
     for (miss, peer) in case.peers() {
         let Peer::Block(block) = peer else { continue };
         for service in case.services() {
-            let mut addresses = service.addresses.iter().copied().chain(service.access.addresses());
-            let Some(address) = addresses.find(|a| block.contains(*a)) else { continue };
-            let kind = if service.addresses.contains(&address) { "cluster IP" } else { "address" };
+            let Some(text) = stands_for(service, block) else { continue };
             let pods: BTreeSet<_> = case.destination_pod().iter().map(|pod| pod.key.clone()).collect();
             let new = peer_for(case.cluster(), case.facts.workloads, &pods, &miss.policy.namespace);
             let single = block.cidr.prefix_len() == block.cidr.max_prefix_len();
@@ -26,15 +24,42 @@ pub(crate) fn of_service(case: &Case<'_>) -> Vec<Finding> {
                 true => case.replace_peer(&miss, new),
                 false => case.add_peer(&miss, new),
             });
-            out.push(Finding {
-                code: "service-address",
-                text: format!(
-                    "{address} is the {kind} of Service {}; policies see the addresses of its pods",
-                    service.key
-                ),
-                origin: miss.origin.cloned(),
-                mend,
+            out.push(Finding { code: "service-address", text, origin: miss.origin.cloned(), mend });
+        }
+    }
+    out.extend(with_its_port(case));
+    out
+}
+
+/// Returns what an address of a Service in a block is.
+fn stands_for(service: &Service, block: &IpBlock) -> Option<String> {
+    let mut addresses = service.addresses.iter().copied().chain(service.access.addresses());
+    let address = addresses.find(|a| block.contains(*a))?;
+    let kind = if service.addresses.contains(&address) { "cluster IP" } else { "address" };
+    Some(format!(
+        "{address} is the {kind} of Service {}; policies see the addresses of its pods",
+        service.key
+    ))
+}
+
+/// The address of a Service, and beside it the Service's own port: both are translated, so correcting one is not enough.
+fn with_its_port(case: &Case<'_>) -> Vec<Finding> {
+    let mut out = Vec::new();
+    for (_, rule) in case.neither() {
+        for service in case.services() {
+            let address = rule.peers.iter().flatten().find_map(|entry| match &entry.entry {
+                Entry::Peer(Peer::Block(block)) => Some((stands_for(service, block)?, &entry.origin)),
+                _ => None,
             });
+            let port = rule.ports.iter().flatten().find_map(|entry| match &entry.entry {
+                Entry::Port(port) => Some((service_ports::meant(case, service, port)?.0, &entry.origin)),
+                Entry::Peer(_) => None,
+            });
+            let (Some((address, at_address)), Some((port, at_port))) = (address, port) else { continue };
+            let finding =
+                |code, text, origin: &Option<_>| Finding { code, text, origin: origin.clone(), mend: None };
+            out.push(finding("service-address", address, at_address));
+            out.push(finding("service-port", port, at_port));
         }
     }
     out

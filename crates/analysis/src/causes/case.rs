@@ -101,6 +101,12 @@ impl<'a> Case<'a> {
         out
     }
 
+    /// Returns the rules of which neither the peers nor the ports match: they may have two mistakes.
+    pub(crate) fn neither(&self) -> impl Iterator<Item = (&PolicyKey, &RuleStep)> {
+        let lacks = |rule: &RuleStep| !self.pair.traffic.difference(&rule.holds).is_none();
+        self.rules().filter(move |(_, rule)| !rule.peer_matches && lacks(rule))
+    }
+
     /// Returns the peers that select pods, with the pod at the other end.
     pub(crate) fn pod_peers(&self) -> Vec<(Miss<'_>, &PodMatch, &'a Pod)> {
         let Some(pod) = self.other_pod() else { return Vec::new() };

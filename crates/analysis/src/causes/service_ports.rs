@@ -1,6 +1,6 @@
 //! The port of a Service where the port of its pods is needed: policies are evaluated after the translation (SEMANTICS G-1).
 
-use palisade_policy::PortMatch;
+use palisade_policy::{PortMatch, Service};
 
 use super::{
     Finding,
@@ -9,37 +9,46 @@ use super::{
 
 /// A rule has the port of a Service, or its name.
 pub(crate) fn in_rules(case: &Case<'_>) -> Vec<Finding> {
-    let Some(pod) = case.destination_pod() else { return Vec::new() };
     let mut out = Vec::new();
     for (miss, port) in case.ports() {
-        for (service, own) in case.services().flat_map(|s| s.ports.iter().map(move |p| (s, p))) {
-            let wanted = targets(pod, own.protocol, &own.target);
-            let mut wanted = wanted.into_iter().filter(|n| case.pair.traffic.contains(own.protocol, *n));
-            let Some(number) = wanted.next() else { continue };
-            let listens = format!("its pods listen on {}", port_text(pod, own.protocol, number));
-            let new = PortMatch::Numbers { protocol: own.protocol, first: number, last: number };
-            let text = match port {
-                PortMatch::Numbers { protocol, first, last }
-                    if first == last && *first == own.port && *protocol == own.protocol =>
-                {
-                    format!("{first} is the port of Service {}; {listens}", service.key)
-                }
-                PortMatch::Named { protocol, name }
-                    if Some(name) == own.name.as_ref() && protocol.is_none_or(|p| p == own.protocol) =>
-                {
-                    format!("\"{name}\" is the name of a port of Service {}; {listens}", service.key)
-                }
-                _ => continue,
-            };
-            out.push(Finding {
+        for service in case.services() {
+            let is_range = matches!(port, PortMatch::Numbers { first, last, .. } if first != last);
+            out.extend(meant(case, service, port).map(|(text, new)| Finding {
                 code: "service-port",
                 text,
                 origin: miss.origin.cloned(),
-                mend: Some(case.replace_port(&miss, new)),
-            });
+                // A range may have other ports that are needed.
+                mend: Some(if is_range { case.add_port(&miss, new) } else { case.replace_port(&miss, new) }),
+            }));
         }
     }
     out
+}
+
+/// Returns whether a port of a rule is that of a Service where the port of its pods is asked about: in words, and with the
+/// port of the pods.
+pub(crate) fn meant(case: &Case<'_>, service: &Service, port: &PortMatch) -> Option<(String, PortMatch)> {
+    let pod = case.destination_pod()?;
+    service.ports.iter().find_map(|own| {
+        let wanted = targets(pod, own.protocol, &own.target);
+        let number = wanted.into_iter().find(|n| case.pair.traffic.contains(own.protocol, *n))?;
+        let what = match port {
+            PortMatch::Numbers { protocol, first, last }
+                if (*first..=*last).contains(&own.port) && *protocol == own.protocol =>
+            {
+                format!("{} is the port", own.port)
+            }
+            PortMatch::Named { protocol, name }
+                if Some(name) == own.name.as_ref() && protocol.is_none_or(|p| p == own.protocol) =>
+            {
+                format!("\"{name}\" is the name of a port")
+            }
+            _ => return None,
+        };
+        let listens = port_text(pod, own.protocol, number);
+        let text = format!("{what} of Service {}; its pods listen on {listens}", service.key);
+        Some((text, PortMatch::Numbers { protocol: own.protocol, first: number, last: number }))
+    })
 }
 
 /// The question has the port of a Service, and a pod as its destination.

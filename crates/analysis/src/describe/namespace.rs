@@ -10,6 +10,7 @@ use crate::{
     controller::ControllerRoutes,
     end::ConnectionEnd,
     families::Families,
+    judge::{AddressQuestion, Questions},
     overview::{WorkloadOverview, overview},
     query::{ConnectionsOptions, EndFilter},
 };
@@ -28,8 +29,19 @@ pub struct NamespaceDescription {
     /// The connections from outside the namespace into it, and from it to the outside, with the traffic that the
     /// policies of both ends allow: egress, ingress.
     pub crossing: [Vec<Crossing>; 2],
+    /// What of these connections depends on addresses that are not known, and is not among them.
+    pub undecided: UndecidedPairs,
     /// Whether DNS servers of the cluster are known.
     pub dns_known: bool,
+}
+
+/// Pairs of ends whose connections depend on addresses that are not known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UndecidedPairs {
+    /// The number of pairs.
+    pub pairs: usize,
+    /// The rules that ask for an address.
+    pub questions: Vec<AddressQuestion>,
 }
 
 /// A policy that applies to pods of a namespace.
@@ -71,12 +83,16 @@ pub fn describe_namespace(
     if known.is_none() && of_overview.is_none() && policies.is_empty() {
         return None;
     }
+    let mut undecided = UndecidedPairs::default();
+    let crossing = Direction::BOTH
+        .map(|direction| crossing(cluster, name, direction, controller_routes, &mut undecided));
     Some(NamespaceDescription {
         name: known.map_or_else(|| Name::from(name), |(name, _)| name.clone()),
         labels: known.map(|(_, namespace)| namespace.labels.clone()),
         workloads: of_overview.map(|n| n.workloads).unwrap_or_default(),
         policies,
-        crossing: Direction::BOTH.map(|direction| crossing(cluster, name, direction, controller_routes)),
+        crossing,
+        undecided,
         dns_known: !overview.dns_servers.is_empty(),
     })
 }
@@ -96,12 +112,14 @@ fn applied(cluster: &Cluster, policy: &Policy, namespace: &str) -> Option<Namesp
     })
 }
 
-/// Returns the connections that cross the border, folded: ends inside with the same ends outside share an entry.
+/// Returns the connections that cross the border, folded: ends inside with the same ends outside share an entry. Adds those
+/// that are not known.
 fn crossing(
     cluster: &Cluster,
     namespace: &str,
     direction: Direction,
     controller_routes: &ControllerRoutes,
+    undecided: &mut UndecidedPairs,
 ) -> Vec<Crossing> {
     let filter = Some(EndFilter { namespaces: [Name::from(namespace)].into(), ..EndFilter::default() });
     let mut options =
@@ -111,6 +129,14 @@ fn crossing(
         Direction::Ingress => options.to = filter,
     }
     let connections = Connections::new(cluster, &options);
+    let is_outside = |end: &ConnectionEnd| end.namespace().is_none_or(|other| **other != *namespace);
+    let mut questions = Questions::new(cluster, &connections);
+    for edge in connections.undecided() {
+        if [edge.from, edge.to].into_iter().any(|end| is_outside(connections.end(end))) {
+            undecided.pairs += 1;
+            undecided.questions.extend(questions.of(&edge));
+        }
+    }
     let mut by_inside: BTreeMap<(usize, Families, Traffic), Vec<ConnectionEnd>> = BTreeMap::new();
     for edge in connections.edges() {
         let (inside, outside) = match direction {
@@ -118,7 +144,7 @@ fn crossing(
             Direction::Ingress => (edge.to, edge.from),
         };
         let outside = connections.end(outside);
-        if outside.namespace().is_none_or(|other| **other != *namespace) {
+        if is_outside(outside) {
             // Addresses outside say their family, so those of both families can share an entry.
             let both = Families { v4: true, v6: true };
             let families = if matches!(outside, ConnectionEnd::External(_)) { both } else { edge.families };

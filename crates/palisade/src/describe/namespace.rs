@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use palisade_analysis::{
     ConnectionEnd,
     describe::{Crossing, NamespaceDescription, NamespacePolicy},
-    overview::{Protection, WorkloadOverview},
+    overview::{Extent, Protection, WorkloadOverview},
 };
 use palisade_manifest::Loaded;
 use palisade_policy::{Direction, NAMESPACE_NAME_LABEL, ObjectKey};
 use serde::Serialize;
 
 use crate::{
+    addresses::{self, JsonUndecided},
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject, abbreviated, name},
     escape,
@@ -43,7 +44,26 @@ pub(super) fn text(description: &NamespaceDescription, loaded: &Loaded) -> Strin
     if !description.dns_known {
         out.push_str("\nnote: no DNS server is in the input; DNS means pods k8s-app=kube-dns in namespace kube-system\n");
     }
+    for text in undecided(description) {
+        _ = writeln!(out, "\n{} {}", styled(Style::Bad, "undecided:"), escape::plain(&text));
+    }
     out
+}
+
+/// Returns what depends on addresses that are not known, in a sentence each.
+pub(super) fn undecided(description: &NamespaceDescription) -> Vec<String> {
+    let pairs = &description.undecided;
+    addresses::undecided_text(pairs.pairs, &pairs.questions)
+        .into_iter()
+        .chain(undecided_dns(description))
+        .collect()
+}
+
+/// Returns a sentence if it is not known whether workloads can ask DNS.
+fn undecided_dns(description: &NamespaceDescription) -> Option<String> {
+    let is_undecided = |workload: &WorkloadOverview| workload.dns == Some(Extent::Undecided);
+    let is_any = description.workloads.iter().any(is_undecided);
+    is_any.then(|| format!("whether DNS can be asked depends on pod addresses; {}", addresses::CURE))
 }
 
 fn heading(description: &NamespaceDescription, loaded: &Loaded, out: &mut String) {
@@ -192,6 +212,8 @@ struct Document<'a> {
     ingress: Vec<JsonCrossing<'a>>,
     egress: Vec<JsonCrossing<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    undecided: Vec<JsonUndecided<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<JsonNote>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     incomplete: Vec<JsonMissing<'a>>,
@@ -238,6 +260,9 @@ pub(super) fn document(
         let at = usize::from(direction == Direction::Ingress);
         description.crossing[at].iter().map(|row| json_crossing(row, loaded)).collect()
     };
+    let pairs = &description.undecided;
+    let mut undecided = addresses::json_undecided(&pairs.questions, pairs.pairs > 0, loaded);
+    undecided.extend(undecided_dns(description).map(|text| JsonUndecided::new("pod-addresses", text)));
     encoding.encode(&Document {
         schema: super::SCHEMA,
         kind: "namespace",
@@ -247,6 +272,7 @@ pub(super) fn document(
         policies: description.policies.iter().map(|p| json_policy(p, loaded)).collect(),
         ingress: crossing(Direction::Ingress),
         egress: crossing(Direction::Egress),
+        undecided,
         notes: no_dns.into_iter().collect(),
         incomplete: world.incomplete(),
     })

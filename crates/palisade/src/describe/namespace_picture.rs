@@ -57,7 +57,9 @@ pub(super) fn of_namespace(
     });
     let subject = Subject { name: format!("namespace {}", description.name), details, sides };
     let title = format!("Connections that cross the border of namespace {}", description.name);
-    (Diagram { title, subjects: vec![subject], notes: picture::incomplete(world) }, said)
+    let mut notes = picture::incomplete(world);
+    notes.extend(namespace::undecided(description).into_iter().map(|text| format!("undecided: {text}")));
+    (Diagram { title, subjects: vec![subject], notes }, said)
 }
 
 fn neighbour(description: &NamespaceDescription, row: &Crossing, inwards: bool) -> Neighbour {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use palisade_analysis::{
-    Exposure,
+    AddressQuestion, Exposure,
     describe::{IdlePart, PolicyDescription},
     exposure::{ExposureRow, PodSet},
 };
@@ -17,6 +17,7 @@ use super::{
     sentence::{choice_text, directions, sentence},
 };
 use crate::{
+    addresses::{self, JsonUndecided},
     cluster::JsonMissing,
     connection_ends::{self, JsonEnd, JsonObject, JsonPods},
     diff::folded,
@@ -113,9 +114,19 @@ fn without(description: &PolicyDescription, out: &mut String) {
         _ = writeln!(out, "  {} {line}", styled(style, word));
     }
     more(future.len(), out);
-    if rows.is_empty() && future.is_empty() {
+    let undecided = undecided(description);
+    if rows.is_empty() && future.is_empty() && undecided.is_none() {
         _ = writeln!(out, "  nothing would change");
     }
+    if let Some(text) = undecided {
+        _ = writeln!(out, "  {} {}", styled(Style::Bad, "undecided:"), escape::plain(&text));
+    }
+}
+
+/// Returns what would perhaps change without the policy, since it depends on addresses that are not known.
+pub(super) fn undecided(description: &PolicyDescription) -> Option<String> {
+    let pairs = &description.without.undecided;
+    addresses::undecided_text(pairs.len(), pairs.iter().flat_map(|pair| &pair.questions))
 }
 
 fn word(opened: bool) -> (Style, &'static str) {
@@ -178,6 +189,8 @@ struct Document<'a> {
     selects: JsonSelects<'a>,
     does_nothing: Vec<JsonIdle<'a>>,
     without: JsonWithout<'a>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    undecided: Vec<JsonUndecided<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<JsonNote>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -247,6 +260,8 @@ pub(super) fn document(
         let at = connection_ends::origin_of_object("Pod", pod, loaded);
         JsonObject::new("Pod", Some(&pod.namespace), &pod.name, at)
     });
+    let undecided = &description.without.undecided;
+    let questions: Vec<AddressQuestion> = undecided.iter().flat_map(|pair| pair.questions.clone()).collect();
     encoding.encode(&Document {
         schema: super::SCHEMA,
         kind: "policy",
@@ -263,6 +278,7 @@ pub(super) fn document(
         },
         does_nothing: description.idle.iter().map(|part| json_idle(policy, part, &loaded.cluster)).collect(),
         without: json_without(description, loaded),
+        undecided: addresses::json_undecided(&questions, !undecided.is_empty(), loaded),
         notes: description
             .pod_addresses
             .iter()

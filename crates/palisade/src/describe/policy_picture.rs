@@ -43,6 +43,7 @@ pub(super) fn of_policy(description: &PolicyDescription, world: &LoadedInputs) -
     let of_policy = description.idle.iter().filter(|part| part.rule.is_none());
     notes.extend(of_policy.map(|part| format!("does nothing: {}", idle::why(policy, part, cluster))));
     notes.extend(description.pod_addresses.iter().map(|found| format!("note: {}", idle::pod_address(found))));
+    notes.extend(super::policy::undecided(description).map(|text| format!("undecided: {text}")));
     let subject = Subject { name: policy.key.to_string(), details, sides };
     (Diagram { title: policy.key.to_string(), subjects: vec![subject], notes }, said)
 }

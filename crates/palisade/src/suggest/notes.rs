@@ -25,10 +25,17 @@ use crate::{
 /// The most lines of a kind.
 const SHOWN: usize = 10;
 
-/// Prints all notes about a suggestion from records.
-pub(super) fn print(suggestion: &Suggestion, seen: &SeenFlows, recording: &Recording, today: &Cluster) {
+/// Prints all notes about a suggestion from records. `none` are the namespaces that get no policies.
+pub(super) fn print(
+    suggestion: &Suggestion,
+    seen: &SeenFlows,
+    recording: &Recording,
+    none: &BTreeSet<Name>,
+    today: &Cluster,
+) {
     let mut lines = common(suggestion, seen.connections, today, Basis::Records);
     lines.extend(left_out(suggestion, seen, recording));
+    lines.extend(without_policies(none, "was recorded"));
     print_lines(&lines);
 }
 
@@ -44,14 +51,7 @@ pub(super) fn print_needs(
     let connections = needs.flows.iter().map(|one| one.seen.count).sum();
     let mut lines = common(suggestion, connections, today, Basis::Needs(&needs.evidence));
     lines.extend(system(suggestion));
-    let none: Vec<&Name> = none.iter().collect();
-    if !none.is_empty() {
-        let names = connection_ends::abbreviated(&none, |name| name.to_string());
-        lines.push(format!(
-            "note: no policies for {}: no connection of their pods is known",
-            escape::plain(&names)
-        ));
-    }
+    lines.extend(without_policies(none, "is known"));
     if needs.probed > 0 {
         let probed = number(needs.probed as u64, "workload");
         lines.push(format!("note: probes of the kubelet need no rule ({probed} with probes)"));
@@ -59,6 +59,15 @@ pub(super) fn print_needs(
     lines.extend(listed("note: not known, so not allowed:", closed.iter()));
     lines.extend(listed("undecided:", needs.undecided.iter()));
     print_lines(&lines);
+}
+
+/// Says which namespaces stay as open as they are.
+fn without_policies(none: &BTreeSet<Name>, known: &str) -> Option<String> {
+    let none: Vec<&Name> = none.iter().collect();
+    let names = connection_ends::abbreviated(&none, |name| name.to_string());
+    (!none.is_empty()).then(|| {
+        format!("note: no policies for {}: no connection of their pods {known}", escape::plain(&names))
+    })
 }
 
 fn listed<'l>(head: &str, all: impl ExactSizeIterator<Item = &'l String>) -> Vec<String> {
