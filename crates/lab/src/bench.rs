@@ -3,6 +3,8 @@
 //! Every scenario has its own lab with the same two pods on two nodes. All labs exist at once and are measured in turn, so
 //! that other load on the machine affects all alike.
 
+#[cfg(feature = "records")]
+mod flood;
 mod measure;
 
 use std::{
@@ -31,6 +33,9 @@ use crate::{
     options::{Families, LayoutOptions},
     sandbox::Sandbox,
 };
+
+#[cfg(feature = "records")]
+pub use flood::{FloodOptions, Flooded, Latency, flood};
 
 /// The duration of the measurement.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,6 +49,7 @@ pub struct Recordings(Mutex<Kept>);
 struct Kept {
     records: Vec<Record>,
     losses: BTreeMap<Name, Losses>,
+    commits: Vec<Duration>,
     error: Option<String>,
 }
 
@@ -81,6 +82,13 @@ impl Recordings {
             Some(error) => Err(error),
             None => Ok(mem::take(&mut kept.records)),
         }
+    }
+
+    /// Takes how long changes took since the last call, from a node's agent to its kernel. A change that does not concern a node takes no time
+    /// there.
+    #[must_use]
+    pub fn take_commits(&self) -> Vec<Duration> {
+        mem::take(&mut self.lock().commits)
     }
 
     /// Returns how much has no record, of all nodes together.
@@ -132,7 +140,10 @@ impl Enforce for RecordingAgent {
 
     fn apply(&mut self, changes: &[Change]) -> Result<(), EnforceError> {
         let (agent, recorder) = self.running.as_mut().ok_or("the agent was not started")?;
+        let began = Instant::now();
         let report = recorder.apply(agent, changes.to_vec())?;
+        let committed = report.committed.map(|at| at.saturating_duration_since(began));
+        self.recordings.lock().commits.extend(committed);
         enforced(agent, report)
     }
 

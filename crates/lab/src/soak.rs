@@ -229,7 +229,7 @@ fn kind_of(change: &Change, before: &Cluster) -> &'static str {
 }
 
 /// Returns the resident memory of this process in KiB, or 0 if `/proc` can't be read.
-fn resident() -> u64 {
+pub(crate) fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
