@@ -164,7 +164,7 @@ pub(crate) fn rule_ranges(cluster: &Cluster, pod: &Pod, direction: Direction) ->
 }
 
 /// The ranges in the blocks and the learned addresses of each rule of some policies.
-fn ranges_of<'a>(
+pub(crate) fn ranges_of<'a>(
     cluster: &Cluster,
     policies: impl Iterator<Item = &'a Policy>,
     direction: Direction,

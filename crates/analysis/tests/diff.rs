@@ -235,8 +235,14 @@ fn undo(edit: &Edit, diff: &Diff, before: &Cluster, after: &mut Cluster) {
 /// Undoing all causes of a change undoes it, whatever objects were edited.
 #[test]
 fn undoing_the_causes_undoes_the_change() {
+    for shape in [Shape::tiered(), Shape::with_domain_names()] {
+        undoing_the_causes_in_a_shape_undoes_the_change(&shape);
+    }
+}
+
+fn undoing_the_causes_in_a_shape_undoes_the_change(shape: &Shape) {
     let (undone, kinds) = (Cell::new(0), RefCell::new(HashSet::new()));
-    hold(cases(120), &Shape::tiered(), |a, rng| {
+    hold(cases(120), shape, |a, rng| {
         let b = &relabelled_and_edited(rng, a);
         let found = diff(a, b);
         let ends: Vec<Endpoint> = endpoints(a).into_iter().filter(|at| endpoints(b).contains(at)).collect();
@@ -278,7 +284,8 @@ fn undoing_the_causes_undoes_the_change() {
     assert!(undone.get() > 1000 && kinds.borrow().len() > 2, "{undone:?} {kinds:?}");
 }
 
-/// A later state with other policies and other labels and ports of objects that stay.
+/// A later state with other policies and other labels and ports of objects that stay. What was learned stays: no edit of an
+/// object changes it.
 fn relabelled_and_edited(rng: &mut Rng, cluster: &Cluster) -> Cluster {
     let mut out = cluster.clone();
     for _ in 0..rng.usize(2..8) {
@@ -290,7 +297,10 @@ fn relabelled_and_edited(rng: &mut Rng, cluster: &Cluster) -> Cluster {
                     pod.ports = new.ports.clone();
                 }
             }),
-            Change::RemovePod(_) | Change::RemoveNode(_) => {}
+            Change::RemovePod(_)
+            | Change::RemoveNode(_)
+            | Change::SetLearned(_)
+            | Change::RemoveLearned(_) => {}
             Change::SetNode(new) => {
                 if let Some(node) = out.nodes.get_mut(&new.name) {
                     node.labels = new.labels;

@@ -1,7 +1,7 @@
 //! Each condition of a rule: an input in which it alone decides whether the rule finds something.
 
-use palisade_lint::{Level, LintOptions, RULES, SourceText, lint};
-use palisade_manifest::{Input, LoadOptions, load};
+use palisade_lint::{Level, LintOptions, Plugin, RULES, SourceText, lint};
+use palisade_manifest::{AddressPlan, Input, LoadOptions, load};
 
 /// Two pods, `web` and `db`, in namespace shop.
 const PODS: &str = "
@@ -58,10 +58,15 @@ fn found(code: &str, documents: &[String]) -> Vec<(Level, String)> {
 
 #[track_caller]
 fn in_text(code: &str, text: &str) -> Vec<(Level, String)> {
+    with(code, text, None, &LoadOptions::default())
+}
+
+#[track_caller]
+fn with(code: &str, text: &str, plugin: Option<Plugin>, options: &LoadOptions) -> Vec<(Level, String)> {
     let input = Input::Text { name: "all.yaml".to_owned(), text: text.to_owned() };
-    let loaded = load(&[input], &LoadOptions::default());
+    let loaded = load(&[input], options);
     assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
-    let options = LintOptions { default_namespace: "default", plugin: None };
+    let options = LintOptions { default_namespace: "default", plugin };
     let report = lint(&loaded, &[SourceText::new("all.yaml", text)], RULES, &options);
     let of_rule = report.findings.into_iter().filter(|finding| finding.rule.code == code);
     of_rule.map(|finding| (finding.level, finding.message)).collect()
@@ -199,6 +204,10 @@ fn blocks_and_the_pods_in_them() {
     };
     let block = ingress(DB, "{from: [{ipBlock: {cidr: 10.1.2.0/24}}]}");
     only("PAL029", &[pod("Running"), block.clone()], &[pod("Succeeded"), block]);
+    // Whatever stands for an address that is not known yet is in no block.
+    let halves = ingress(DB, "{from: [{ipBlock: {cidr: 0.0.0.0/1}}, {ipBlock: {cidr: 128.0.0.0/1}}]}");
+    let placed = LoadOptions { addresses: Some(AddressPlan::default()), ..LoadOptions::default() };
+    assert_eq!(with("PAL029", &format!("{PODS}{halves}"), None, &placed), []);
 }
 
 #[test]
@@ -322,4 +331,62 @@ fn a_later_rule_for_more_pods_is_reached() {
         [cluster_wide("a", "Admin", 1, first, rule), cluster_wide("b", "Admin", 2, second, rule)]
     };
     only("PAL052", &two(all, some), &two(some, all));
+}
+
+#[test]
+fn of_two_policies_that_deny_the_same_one_is_redundant() {
+    let deny = |name: &str| policy(name, &format!("{{podSelector: {{{DB}}}, policyTypes: [Ingress]}}"));
+    assert_eq!(found("PAL051", &[deny("a"), deny("b")]).len(), 1);
+}
+
+#[test]
+fn labels_of_dns_servers_count_for_egress() {
+    let server = "apiVersion: v1\nkind: Pod\nmetadata: {name: coredns, namespace: kube-system, labels: {k8s-app: kube-dns}}\n\
+                  spec: {containers: [{name: m, image: x, ports: [{containerPort: 53, name: dns, protocol: UDP}]}]}\n---\n";
+    let rule = |word: &str| {
+        format!(
+            "{{{word}: [{{namespaceSelector: {{matchLabels: {{kubernetes.io/metadata.name: kube-system}}}}, \
+             podSelector: {{matchLabels: {{k8s-app: kubedns}}}}}}], ports: [{{port: 53, protocol: UDP}}]}}"
+        )
+    };
+    let server = server.to_owned();
+    only("PAL032", &[server.clone(), egress(WEB, &rule("to"))], &[server, ingress(WEB, &rule("from"))]);
+}
+
+#[test]
+fn hosts_of_every_customer_of_a_provider() {
+    let names = |name: &str| {
+        let rules = format!("egress: [{{action: Accept, to: [{{domainNames: ['{name}']}}]}}]");
+        cluster_wide("c", "Admin", 1, "namespaces: {}", &rules)
+    };
+    // A region, or a bucket that looks a little like one.
+    only("PAL069", &[names("*.s3.eu-west-1.amazonaws.com")], &[names("*.s3.shop-1.amazonaws.com")]);
+    // The end of a name is not the end of a label.
+    only("PAL069", &[names("*.windows.net")], &[names("*.dows.net")]);
+}
+
+#[test]
+fn a_policy_that_a_plugin_ignores_is_found_once() {
+    let rules = "ingress: [{action: Accept, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {range: {start: 80, end: 90}}}}]}]";
+    let text = format!("{PODS}{}", cluster_wide("c", "Admin", 1, "namespaces: {}", rules));
+    let found = with("PAL053", &text, Some(Plugin::Weave), &LoadOptions::default());
+    assert!(found.len() == 1 && found[0].1.contains("ignores cluster-wide policies"), "{found:?}");
+}
+
+#[test]
+fn a_successor_is_named_unless_both_are_there() {
+    let old = "apiVersion: policy.networking.k8s.io/v1alpha1\nkind: AdminNetworkPolicy\nmetadata: {name: old}\n\
+               spec: {priority: 1, subject: {namespaces: {}}, ingress: [{action: Deny, from: [{namespaces: {}}]}]}\n---\n"
+        .to_owned();
+    let new = cluster_wide(
+        "c",
+        "Admin",
+        2,
+        "namespaces: {}",
+        "ingress: [{action: Deny, from: [{namespaces: {}}]}]",
+    );
+    let successors = |documents: &[String]| {
+        found("PAL014", documents).iter().filter(|(_, message)| message.contains("has a successor")).count()
+    };
+    assert_eq!((successors(std::slice::from_ref(&old)), successors(&[old, new])), (1, 0));
 }

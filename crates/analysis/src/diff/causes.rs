@@ -11,11 +11,16 @@ use super::{
     change::{Cause, Directions, Edit, PolicyEdit},
     edits::{EndPair, PolicyPair, PolicyPairs, Reversal, SelectedKeys, learned_about, pair_of},
 };
-use crate::{end::ConnectionEnd, judge, representative::Representatives};
+use crate::{
+    end::ConnectionEnd, judge, regions::ranges_of, representative::Representatives, space::AddressSpace,
+};
 
 /// The most walks for all changes. Where one edit alone can be the cause, none is needed; this bounds changes of many
 /// policies that select the same pods.
 const MAX_WALKS: usize = 300_000;
+
+/// The most parts of external ranges that are looked at for one change.
+const MOST_PARTS: usize = 64;
 
 /// Finds the edits that cause changes.
 pub(super) struct CauseFinder<'c> {
@@ -72,11 +77,39 @@ impl<'c> CauseFinder<'c> {
             .filter_map(|pair| Some(Edit::Policy(pair.changed.clone()?)))
             .collect();
         ends.iter().for_each(|end| end.edits(&self.keys, &mut edits));
-        let learned = learned_about(self.clusters[1], &ends, &policies);
-        let scene = Scene { ends, policies, learned, edits, direction, changed };
-        for edit in scene.causes(&self.walks) {
-            found.entry(scene.edits[edit].clone()).or_default().add(direction);
+        let peer = if direction == Direction::Egress { (1, to) } else { (0, from) };
+        // Without another edit, every part has the same cause.
+        let parts = if edits.len() > 1 { self.parts(&ends, peer, direction, &policies) } else { vec![ends] };
+        for ends in parts {
+            let learned = learned_about(self.clusters[1], &ends, &policies);
+            let scene = Scene { ends, policies: &policies, learned, edits: &edits, direction, changed };
+            for edit in scene.causes(&self.walks) {
+                found.entry(edits[edit].clone()).or_default().add(direction);
+            }
         }
+    }
+
+    /// Returns the two ends once for each part of external ranges that the policies distinguish on either side: what is allowed
+    /// in all of them may have different causes.
+    fn parts(
+        &self,
+        ends: &[EndPair<'c>; 2],
+        (at, peer): (usize, &ConnectionEnd),
+        direction: Direction,
+        policies: &[&PolicyPair<'c>],
+    ) -> Vec<[EndPair<'c>; 2]> {
+        let ConnectionEnd::External(external) = peer else { return vec![*ends] };
+        let blocks = [0, 1].into_iter().flat_map(|side: usize| {
+            let of_side = policies.iter().filter_map(|pair| pair.sides[side]).map(|policy| &**policy);
+            ranges_of(self.clusters[side], of_side, direction)
+        });
+        let samples = AddressSpace::new(blocks).samples_in(&external.ranges);
+        let part = |address| {
+            let mut ends = *ends;
+            ends[at] = EndPair::External(address);
+            ends
+        };
+        samples.into_iter().take(MOST_PARTS).map(part).collect()
     }
 }
 
@@ -84,10 +117,10 @@ impl<'c> CauseFinder<'c> {
 struct Scene<'a, 'c> {
     ends: [EndPair<'c>; 2],
     /// The policies that may select the subject.
-    policies: Vec<&'a PolicyPair<'c>>,
+    policies: &'a [&'a PolicyPair<'c>],
     /// What is known after the change of names with the addresses of the ends.
     learned: BTreeMap<DomainName, LearnedName>,
-    edits: Vec<Edit>,
+    edits: &'a [Edit],
     direction: Direction,
     changed: &'a Traffic,
 }
@@ -106,9 +139,9 @@ impl Scene<'_, '_> {
 
     /// Returns the traffic that the direction allows with some edits reversed.
     fn allowed(&self, reversed: &[bool]) -> Traffic {
-        let reversal = Reversal { edits: &self.edits, reversed };
+        let reversal = Reversal { edits: self.edits, reversed };
         let mut cluster = Cluster { learned: self.learned.clone(), ..Cluster::default() };
-        for pair in &self.policies {
+        for pair in self.policies {
             if let Some(policy) = reversal.policy(pair) {
                 cluster.policies.insert(policy.key.clone(), Arc::clone(policy));
             }
