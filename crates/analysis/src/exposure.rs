@@ -309,6 +309,41 @@ mod tests {
     }
 
     #[test]
+    fn a_set_that_only_the_pod_itself_is_in_does_not_exist() {
+        let pods = PodMatch {
+            namespaces: NamespaceMatch::Named("shop".into()),
+            pods: Selector::of_labels([("app", "web")]),
+        };
+        let peers = Some(vec![PeerEntry { peer: Peer::Pods(pods.clone()), origin: None }]);
+        let rule = Rule { name: None, action: Action::Accept, peers, ports: None, origin: None };
+        let policy = Policy {
+            key: PolicyKey::network_policy("shop", "web"),
+            tier: Tier::Developer,
+            priority: 0,
+            mode: None,
+            subject: pods,
+            ingress: Some(vec![rule]),
+            egress: None,
+            origin: None,
+        };
+        let mut cluster = many_rules(0, Action::Accept);
+        cluster.policies.insert(policy.key.clone(), std::sync::Arc::new(policy));
+        let add = |cluster: &mut Cluster, name: &str, last: u8| {
+            let labels = [("app", "web")].into_iter().collect();
+            let addresses = vec![std::net::IpAddr::from([10, 0, 0, last])];
+            cluster.pods.insert(Pod { labels, addresses, ..running_pod("shop", name) });
+        };
+        let exists = |cluster: &Cluster| {
+            let rows = exposure_of_first(cluster).rows;
+            rows.iter().map(|row| row.exists).collect::<Vec<_>>()
+        };
+        add(&mut cluster, "web", 1);
+        assert_eq!(exists(&cluster), [false]);
+        add(&mut cluster, "web-2", 2);
+        assert_eq!(exists(&cluster), [true]);
+    }
+
+    #[test]
     fn too_many_sets_give_bounds() {
         let few = exposure_of_first(&many_rules(3, Action::Deny));
         assert!(few.exact && !few.rows.is_empty());
