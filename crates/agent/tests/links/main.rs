@@ -1,7 +1,12 @@
 //! The node's links in a real kernel: what following them costs, and that it finds what a full reading finds. Each test has a network
 //! namespace of its own. Needs permission to create namespaces; without it the tests fail.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and prints what it counted"
+)]
 
 mod cost;
 mod followed;

@@ -69,10 +69,9 @@ impl Node {
         netlink.link_up(LOOPBACK);
         let (own, other) = (end("eth0".into(), OUTSIDE), end("eth0".into(), 2));
         netlink.veth(&own, &other, &outside).bridge(&end("cni0".into(), BRIDGE));
-        for (to, via) in [(IpAddr::from([0; 4]), IpAddr::from([192, 168, 0, 1]))] {
-            netlink.address(OUTSIDE, IpAddr::from([192, 168, 0, 2]), false);
-            netlink.route(&Route { to: (to, 0), via: Some(via), link: OUTSIDE, source: None });
-        }
+        let (everywhere, via) = (IpAddr::from([0; 4]), Some(IpAddr::from([192, 168, 0, 1])));
+        netlink.address(OUTSIDE, IpAddr::from([192, 168, 0, 2]), false);
+        netlink.route(&Route { to: (everywhere, 0), via, link: OUTSIDE, source: None });
         if attachment == Attachment::Bridged {
             for (to, length) in [(IpAddr::from([10, 244, 0, 0]), 16), ("fd00:244::".parse().unwrap(), 64)] {
                 netlink.route(&Route { to: (to, length), via: None, link: BRIDGE, source: None });
