@@ -49,7 +49,7 @@ const STAGES: [&str; 12] = [
     "dns",
 ];
 /// The values of the label `result` of DNS messages.
-const DNS_MESSAGES: [&str; 4] = ["passed", "learned", "dropped", "reset"];
+const DNS_MESSAGES: [&str; 5] = ["passed", "learned", "dropped", "reset", "over_share"];
 
 /// Creates a metric at zero.
 trait Zero {
@@ -143,7 +143,7 @@ metrics! {
     pods_opened_unreviewed: Counter, "palisade_pods_opened_unreviewed",
         "Pods that had started closed and were opened although older connections could not be re-evaluated";
     dns_messages: Family<ResultLabel, Counter>, "palisade_dns_messages",
-        "DNS messages of pods with rules by name: passed at once, held until learned addresses were in the kernel, dropped, or turned into a reset of their TCP connection";
+        "DNS messages of pods with rules by name: passed at once, held until learned addresses were in the kernel, dropped, turned into a reset of their TCP connection, or over the share of their pod and not read";
     learned_names: Gauge, "palisade_learned_names", "Names of which addresses were learned from DNS";
     learned_addresses: Gauge, "palisade_learned_addresses", "Addresses that were learned from DNS, of all names";
     unbound_ports: Gauge, "palisade_unbound_ports",

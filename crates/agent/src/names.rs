@@ -37,13 +37,9 @@ use palisade_nft::{
 };
 use palisade_policy::{Change, Cluster, Direction, ObjectKey, Peer, Pod, Policy};
 
-#[cfg(feature = "daemon")]
+pub use self::core::MessageCounts;
 pub(crate) use self::file::NamesFile;
-use self::{
-    core::{Core, Counts},
-    link::Link,
-    warnings::Warnings,
-};
+use self::{core::Core, link::Link, warnings::Warnings};
 use crate::{Reconciler, error_chain};
 
 /// The port of DNS.
@@ -115,6 +111,8 @@ struct Open {
     verdicts: Verdicts,
     /// When the table is looked at next.
     check: Instant,
+    /// How many messages had exceeded their share then.
+    over_share: u64,
 }
 
 impl Names {
@@ -304,11 +302,16 @@ impl Names {
                 tracing::error!(err, "cannot check table inet palisade_dns, retrying");
             }
         }
+        // The next look sees what this one could not.
+        if let Ok(over) = open.table.over_share(&mut open.kernel) {
+            // A table that was replaced counts from zero.
+            self.link.core().counts.over_share += over.checked_sub(open.over_share).unwrap_or(over);
+            open.over_share = over;
+        }
     }
 
     /// Another program changed the agent's rules, and perhaps these.
-    #[cfg(feature = "daemon")]
-    pub(crate) fn distrust_table(&mut self) {
+    pub fn distrust_table(&mut self) {
         self.is_dirty = true;
         if let Some(open) = &mut self.open {
             open.table.forget();
@@ -316,8 +319,7 @@ impl Names {
     }
 
     /// Takes what was counted, and returns the numbers of names and addresses. Logs what was not learned, at intervals.
-    #[cfg(feature = "daemon")]
-    pub(crate) fn take_counts(&mut self) -> (Counts, (usize, usize)) {
+    pub fn take_counts(&mut self) -> (MessageCounts, (usize, usize)) {
         let mut core = self.link.core();
         let (counts, size) = (std::mem::take(&mut core.counts), core.size());
         drop(core);
@@ -327,8 +329,7 @@ impl Names {
     }
 
     /// Saves the names before the process ends.
-    #[cfg(feature = "daemon")]
-    pub(crate) fn save(&self) {
+    pub fn save(&self) {
         threads::save(&self.link, self.file.as_ref());
     }
 }
@@ -345,7 +346,7 @@ fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Ope
     threads::spawn("palisade-names", move || threads::upkeep(for_upkeep, &upkeep, file.as_ref()))
         .map_err(failed)?;
     tracing::info!("reading DNS answers for rules with domain names");
-    Ok(Open { kernel, table: DnsTable::new(is_open), verdicts, check: Instant::now() + CHECK })
+    Ok(Open { kernel, table: DnsTable::new(is_open), verdicts, check: Instant::now() + CHECK, over_share: 0 })
 }
 
 /// The servers that are trusted if none are set: the cluster's, by its Service, and the node's.

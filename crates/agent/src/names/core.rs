@@ -32,7 +32,7 @@ pub(super) struct Core {
     in_flight: usize,
     /// Whether the names differ from those that were encoded last.
     is_unsaved: bool,
-    pub(super) counts: Counts,
+    pub(super) counts: MessageCounts,
 }
 
 /// A moment, on both clocks.
@@ -57,16 +57,23 @@ pub(super) enum Fate {
     Reset(Vec<u8>),
 }
 
-/// What was counted since the last look.
+/// DNS messages that were counted since the last look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
-    pub(crate) passed: u64,
-    pub(crate) learned: u64,
-    pub(crate) dropped: u64,
-    pub(crate) reset: u64,
-    pub(crate) over_limit: u64,
+pub struct MessageCounts {
+    /// Those that passed at once.
+    pub passed: u64,
+    /// Those that waited until addresses were committed.
+    pub learned: u64,
+    /// Those that were dropped.
+    pub dropped: u64,
+    /// Those that became a reset of their TCP connection.
+    pub reset: u64,
+    /// Answers that were not learned completely, because there are too many names or addresses.
+    pub over_limit: u64,
+    /// Messages beyond the share of their pod, which the kernel counts. They were not read.
+    pub over_share: u64,
     /// The last address that was not learned.
-    pub(crate) refused: Option<(IpAddr, NotLearnable)>,
+    pub refused: Option<(IpAddr, NotLearnable)>,
 }
 
 impl Core {
@@ -82,7 +89,7 @@ impl Core {
             is_open,
             in_flight: 0,
             is_unsaved: false,
-            counts: Counts::default(),
+            counts: MessageCounts::default(),
         }
     }
 

@@ -212,7 +212,7 @@ mod tests {
         let kinds: Vec<String> = answer.answers.iter().map(|r| r.record_type().to_string()).collect();
         assert_eq!(kinds, ["DNAME", "CNAME", "A"]);
         let RData::Unknown { rdata, .. } = &answer.answers[0].data else { panic!("{answer}") };
-        assert_eq!(rdata.anything(), b"\x03new\x07example\x00");
+        assert_eq!(rdata.anything, b"\x03new\x07example\x00");
         assert_eq!(answer.answers[2].name.to_ascii(), "a.new.example.");
     }
 

@@ -166,7 +166,7 @@ impl NamePlan {
                     port,
                     through_service: false,
                 };
-                probes.push(probe(&own, &all, flow));
+                probes.push(probe(&own, &all, &flow));
             }
         }
         probes
@@ -175,8 +175,8 @@ impl NamePlan {
 
 /// Returns the probe of a flow: as the engine decides with what the pod has learned, and also with what all others may have, if that
 /// differs. Names may share an address, which is allowed once it is learned for any of them.
-fn probe(own: &Cluster, all: &Cluster, flow: Flow) -> Probe {
-    let verdict = |cluster: &Cluster| -> Verdict { reference::decide(cluster, &flow).verdict() };
+fn probe(own: &Cluster, all: &Cluster, flow: &Flow) -> Probe {
+    let verdict = |cluster: &Cluster| -> Verdict { reference::decide(cluster, flow).verdict() };
     let (mine, others) = (verdict(own), verdict(all));
     let mut flows = vec![(flow.clone(), mine)];
     if others != mine {

@@ -83,6 +83,7 @@ impl Worker {
             ("learned", counts.learned),
             ("dropped", counts.dropped),
             ("reset", counts.reset),
+            ("over_share", counts.over_share),
         ] {
             self.metrics.dns_messages.get_or_create(&ResultLabel { result }).inc_by(count);
         }
