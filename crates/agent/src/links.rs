@@ -203,17 +203,10 @@ impl LinkMonitor {
     /// If the kernel can't be asked.
     pub fn read(&mut self, local: &BTreeSet<IpAddr>) -> io::Result<NodeLinks> {
         self.retain_addresses(|address| local.contains(address));
-        let now = Some(Instant::now());
-        (self.read, self.read_all) = (now, now);
-        self.stale = true;
-        self.collect()?;
-        self.changed = false;
-        self.full_readings += 1;
-        self.facts.read(local, &mut self.requests, &mut self.events)?;
+        self.read = Some(Instant::now());
+        self.facts.set_local(local);
         self.moved.clear();
-        let node_links = self.node_links()?;
-        self.stale = false;
-        Ok(node_links)
+        self.update()
     }
 
     /// Updates the links before local addresses are added or removed, or pass from one pod to another. `None` if none do.
@@ -288,6 +281,10 @@ impl LinkMonitor {
     fn update(&mut self) -> io::Result<NodeLinks> {
         self.stale = true;
         self.collect()?;
+        if self.facts.is_lost() {
+            (self.read_all, self.changed) = (Some(Instant::now()), false);
+            self.full_readings += 1;
+        }
         self.facts.update(&mut self.requests, &mut self.events)?;
         let node_links = self.node_links()?;
         self.stale = false;

@@ -31,6 +31,9 @@ const EXTERNAL: [IpAddr; 2] =
 /// If more interfaces than this may have changed, all are listed: one request instead of one for each.
 const LISTED: usize = 32;
 
+/// The most interfaces that are remembered as changed, while they can't be read.
+const REMEMBERED: usize = 10_000;
+
 /// One interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Link {
@@ -192,6 +195,12 @@ impl Facts {
                 if was_gone {
                     self.gone.insert(index);
                 }
+                if self.marks.links.len().max(self.gone.len()) > REMEMBERED {
+                    // As if notifications were lost.
+                    self.marks.links.clear();
+                    self.gone.clear();
+                    self.mark_all();
+                }
             }
             Hint::Addresses { index, removed } => {
                 if self.addresses.is_some() {
@@ -275,16 +284,10 @@ impl Facts {
         self.marks.addresses.clear();
     }
 
-    /// Reads everything. `local` has the local addresses.
-    pub(super) fn read(
-        &mut self,
-        local: &BTreeSet<IpAddr>,
-        requests: &mut Requests,
-        events: &mut Events,
-    ) -> io::Result<()> {
+    /// Marks everything, with these local addresses.
+    pub(super) fn set_local(&mut self, local: &BTreeSet<IpAddr>) {
         self.routes = local.iter().map(|address| (*address, None)).collect();
         self.mark_all();
-        self.update(requests, events)
     }
 
     /// Reads what is marked.
