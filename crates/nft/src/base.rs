@@ -23,6 +23,7 @@ use crate::{
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isolating) -> Vec<Arc<Chain>> {
     let mut chains = log_shares::chains(options, sets);
     chains.push(discovery::chain());
+    chains.extend(refusal::chains(options, sets));
     chains.extend(of_isolation(options, sets, isolating));
     chains.extend([labels_chain(), revoked::chain(), audit_chain(sets), midstream::chain(sets)]);
     chains.extend(from_pods::chains(options, sets));
@@ -52,7 +53,7 @@ pub(crate) fn of_isolation(
     Isolating { any, egress, refusing }: Isolating,
 ) -> Vec<Chain> {
     let mut chains = vec![link_chain(any), strangers_chain(sets, any)];
-    chains.extend(refusal::chains(sets, refusing));
+    chains.extend(refusal::of_pods(sets, refusing));
     if options.egress_to_own_node {
         chains.push(node_link_chain(sets, egress));
     }

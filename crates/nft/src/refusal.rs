@@ -1,7 +1,7 @@
 //! The chains that answer the senders of packets that a pod's policies deny, for pods whose namespace refuses instead of dropping.
 //!
 //! The last rules of a row jump here with what they deny. Which pods refuse is a set of addresses, so that rows and their chains are the same
-//! for all pods. While no local pod refuses, the chains are empty, and the row drops.
+//! for all pods. While no local pod refuses, the chains that rows jump to are empty, and the row drops.
 //!
 //! An answer costs the node more than a drop, and goes to an address that may be forged. So each sender has a share of the answers, as of the
 //! log ([`crate::shares`]), and there is a limit of all answers of the node; beyond either, packets are dropped.
@@ -9,6 +9,7 @@
 use palisade_policy::{Direction, Family, Protocol};
 
 use crate::{
+    EnforcerOptions,
     base_sets::BaseSets,
     ruleset::{
         Answer, Chain, Expression, NodeSet, Outcome, REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN,
@@ -34,16 +35,21 @@ pub(crate) fn chain_name(direction: Direction) -> &'static str {
     }
 }
 
-/// Returns the chains, each after the chains that its rules use. Without a refusing pod those that rows jump to are empty.
-pub(crate) fn chains(sets: &BaseSets, refusing: bool) -> Vec<Chain> {
-    let by_pod = |direction: Direction| {
+/// Returns the chains that rows jump to. Without a refusing pod they are empty.
+pub(crate) fn of_pods(sets: &BaseSets, refusing: bool) -> [Chain; 2] {
+    Direction::BOTH.map(|direction| {
         let rules = if refusing {
             Family::BOTH.map(|family| of_pod(sets, direction, family)).into()
         } else {
             Vec::new()
         };
         Chain::regular(chain_name(direction), format!("{direction}: denied, for pods that refuse"), rules)
-    };
+    })
+}
+
+/// Returns the chains that answer, each after the chains that its rules use. They are there before a pod refuses, so that this changes little; they
+/// are empty if nothing may be answered.
+pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> [Chain; 4] {
     let shares = Shares {
         of: Shared::Refusals,
         name: REFUSED_CHAIN,
@@ -51,8 +57,7 @@ pub(crate) fn chains(sets: &BaseSets, refusing: bool) -> Vec<Chain> {
         rate: REFUSE_RATE,
         burst: REFUSE_BURST,
     };
-    let answering = shares.chains(sets, if refusing { answers() } else { Vec::new() });
-    answering.into_iter().chain(Direction::BOTH.map(by_pod)).collect()
+    shares.chains(sets, if options.refusals { answers() } else { Vec::new() })
 }
 
 /// The pod is the source of egress and the destination of ingress: the place of the peer of the other direction.
