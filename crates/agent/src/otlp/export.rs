@@ -181,3 +181,16 @@ impl ErrorLog {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_never_sent_again_without_a_pause() {
+        let seconds = Duration::from_secs;
+        assert_eq!(until_next(None, seconds(4)), seconds(4));
+        assert_eq!(until_next(Some(Duration::ZERO), seconds(4)), seconds(1));
+        assert_eq!(until_next(Some(seconds(60)), seconds(4)), seconds(60));
+    }
+}

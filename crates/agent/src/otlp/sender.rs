@@ -140,3 +140,25 @@ fn tls(settings: &OtlpSettings, secure: bool) -> Result<ClientConfig, OtlpError>
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| error(&e))?;
     builder.with_client_auth_cert(chain, key).map_err(|e| error(&e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_may_ask_for_a_pause_of_some_minutes_at_most() {
+        for (status, asked, expected) in [
+            (429, None, Some(None)),
+            (429, Some(7), Some(Some(7))),
+            (503, Some(u64::MAX), Some(Some(MAX_RETRY_AFTER))),
+            (500, Some(7), None),
+            (404, None, None),
+        ] {
+            let later = match refused(StatusCode::from_u16(status).unwrap(), asked) {
+                Sent::Later { after, .. } => Some(after.map(|pause| pause.as_secs())),
+                Sent::Refused(_) | Sent::Accepted(_) => None,
+            };
+            assert_eq!(later, expected, "{status} with {asked:?}");
+        }
+    }
+}

@@ -77,7 +77,7 @@ impl Agent {
         command.stdout(log.try_clone().unwrap()).stderr(log);
         let process = command.envs(variables.iter().copied()).spawn().unwrap();
         let agent = Self { process, dir };
-        until("the agent is ready", || Self::is_ready());
+        until("the agent is ready", Self::is_ready);
         agent
     }
 
