@@ -32,10 +32,12 @@ mod flows;
 mod links;
 mod names;
 mod repair;
+mod report;
 mod requests;
 mod runtime;
 mod shortfall;
 mod state;
+mod table;
 
 use std::{
     net::IpAddr,
@@ -45,11 +47,10 @@ use std::{
 
 use palisade_api::{ObjectRef, Reporter};
 use palisade_manifest::Diagnostic;
-use palisade_nft::{EnforcerOptions, ExistingTable, drops};
+use palisade_nft::{EnforcerOptions, drops};
 use palisade_policy::{Change, Cluster, Name, ObjectKey};
 
 use super::{
-    error::DaemonError,
     error_log::ErrorLog,
     health::Health,
     inbox::{Inbox, Pending, PendingRequest},
@@ -63,13 +64,13 @@ use super::{
     shortfall::Shortfall,
 };
 use crate::{
-    NftDataPlane, NodeAgent, Report,
+    NftDataPlane, NodeAgent,
     config::{Config, Flows, SourceCheck},
     connections::ConnectionLog,
     drops::{DropLog, UnloggedPackets},
     error_chain,
     flows::FlowStore,
-    metrics::{Metrics, ResultLabel},
+    metrics::Metrics,
     names::Names,
     state::Keeper,
 };
@@ -84,8 +85,6 @@ const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 /// How often all established connections are reviewed without a change: the kernel's set forgets revoked connections after
 /// some days, and a review adds those again that still exist.
 const FULL_REVIEW_INTERVAL: Duration = Duration::from_secs(3600);
-/// The pause after opening the socket for nftables notifications failed.
-const WATCH_RETRY: Duration = Duration::from_secs(30);
 
 /// The state of the worker thread.
 pub(super) struct Worker {
@@ -362,73 +361,6 @@ impl Worker {
         messages.into_iter().for_each(|message| self.errors.record("address", message));
     }
 
-    /// Logs, counts and reports the outcome of an input.
-    fn apply_report(&mut self, mut report: Report, received: Option<Instant>) {
-        self.review_due = report.review_due;
-        let metrics = &self.metrics;
-        if !report.compile.is_zero() && received.is_some() {
-            metrics.compile_duration.observe(report.compile.as_secs_f64());
-        }
-        let rejections = report.errors.len() - usize::from(report.review_failed);
-        if !report.commits.is_empty() || rejections > 0 {
-            metrics.transaction_duration.observe(report.commit.as_secs_f64());
-        }
-        if let (Some(received), Some(committed), 0) = (received, report.committed, rejections) {
-            metrics.apply_latency.observe(committed.saturating_duration_since(received).as_secs_f64());
-        }
-        if !report.review.is_zero() {
-            metrics.review_duration.observe(report.review.as_secs_f64());
-        }
-        for commit in &report.commits {
-            metrics.commits.get_or_create(&ResultLabel { result: "ok" }).inc();
-            self.generation = commit.generation;
-            tracing::debug!(
-                generation = commit.generation,
-                transactions = commit.transactions,
-                elements = commit.elements,
-                duration_us = report.commit.as_micros() as u64,
-                "programmed a change"
-            );
-        }
-        metrics.generation.set(i64::try_from(self.generation).unwrap_or(i64::MAX));
-        metrics.connections_revoked.inc_by(report.revoked as u64);
-        metrics.connections_restored.inc_by(report.restored as u64);
-        if report.revoked > 0 || report.restored > 0 {
-            tracing::info!(
-                revoked = report.revoked,
-                restored = report.restored,
-                "re-evaluated established connections"
-            );
-        }
-        if report.not_remembered > 0 {
-            let connections = report.not_remembered;
-            tracing::warn!(
-                connections,
-                "too many revoked connections, these are dropped only while connection tracking keeps their entries"
-            );
-            self.errors
-                .record("connections", format!("{connections} revoked connections are not remembered"));
-        }
-        metrics.commits.get_or_create(&ResultLabel { result: "refused" }).inc_by(rejections as u64);
-        for (index, error) in report.errors.iter().enumerate() {
-            let err = error_chain::with_causes(error);
-            if index < rejections {
-                tracing::error!(err, "programming the kernel failed");
-                self.errors.record("commit", err);
-            } else if self.reviews.failed(&err, Instant::now()) {
-                tracing::error!(err, "re-evaluating established connections failed, retrying");
-                self.errors.record("connections", err);
-            }
-        }
-        if report.review_succeeded && self.reviews.succeeded() {
-            tracing::info!("re-evaluating established connections works again");
-        }
-        self.update_shortfall(&mut report, rejections);
-        let (reconciler, reporter) = (self.agent.reconciler(), self.reporter.get());
-        self.over_budget.update(&self.node, reconciler, &self.metrics, reporter, &mut self.errors);
-        self.refused_sources.update(&self.node, reconciler, &self.metrics, reporter, &mut self.errors);
-    }
-
     /// Checks whether the cluster has this node, and logs when that changes.
     fn check_node_name(&mut self) {
         let cluster = self.agent.reconciler().cluster();
@@ -455,56 +387,6 @@ impl Worker {
             let err = error_chain::with_causes(&error);
             tracing::warn!(err, "cannot read denied packets, they are not logged");
             self.errors.record("drops", err);
-        }
-    }
-
-    /// Starts to read nftables notifications as soon as the table exists.
-    fn watch_table(&mut self) {
-        if self.watch_at.is_none_or(|at| at > Instant::now()) {
-            return;
-        }
-        let watching = match self.agent.data_plane().watch() {
-            Ok(None) => return,
-            Ok(Some(watcher)) => kernel_events::read_table_changes(watcher, Arc::clone(&self.inbox)),
-            Err(error) => Err(DaemonError::from(error)),
-        };
-        self.log_takeover();
-        match watching {
-            // The check of the generation finds earlier changes.
-            Ok(()) => self.watch_at = None,
-            Err(error) => {
-                self.watch_at = Some(Instant::now() + WATCH_RETRY);
-                let err = error_chain::with_causes(&error);
-                tracing::warn!(
-                    err,
-                    "cannot read nftables notifications, retrying; the table is checked at intervals"
-                );
-                self.errors.record("drift", err);
-            }
-        }
-    }
-
-    /// Logs once what a previous run had left in the kernel.
-    fn log_takeover(&mut self) {
-        if std::mem::replace(&mut self.has_logged_takeover, true) {
-            return;
-        }
-        match self.agent.data_plane().existing_table() {
-            None => {}
-            Some(ExistingTable::Nothing) => tracing::info!("created table inet palisade"),
-            Some(ExistingTable::Ours) => {
-                tracing::info!(
-                    "took over table inet palisade, which a previous run had left, and updated it"
-                );
-            }
-            Some(ExistingTable::Unreadable) => {
-                tracing::warn!("replaced table inet palisade, which changed during each attempt to read it");
-            }
-            Some(ExistingTable::Foreign) => {
-                tracing::warn!(
-                    "replaced table inet palisade, which another version or another program had left"
-                );
-            }
         }
     }
 
