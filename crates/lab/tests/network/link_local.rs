@@ -373,7 +373,7 @@ fn own_node_v4(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
         }
     }
     // A pod's own address of this kind leads back nowhere, so it is a forged one.
-    let mut isolated = open.clone();
+    let mut isolated = open;
     isolated.apply(closed(Direction::Egress));
     update(&mut lab, &isolated)?;
     let own = Ipv4Addr::new(169, 254, 7, 7);
