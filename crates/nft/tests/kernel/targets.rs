@@ -20,6 +20,7 @@ mod listing;
 mod missing_features;
 mod node_links;
 mod other_tables;
+mod own_node;
 mod random;
 mod refusal;
 mod restart;
@@ -67,6 +68,7 @@ fn main() {
         staging::trials(),
         storm::trials(),
         node_links::trials(),
+        own_node::trials(),
         text::trials(),
         verify::trials(),
         missing_features::trials(),
