@@ -24,7 +24,7 @@ use palisade_analysis::{
         WorkloadKey, diff, diff_while, diff_with_future_pods,
     },
 };
-use palisade_policy::{Change, Cluster, Endpoint, Family, Labels, Name, Pod, Traffic};
+use palisade_policy::{Change, Cluster, Endpoint, Family, Labels, Mode, Name, Namespace, Pod, Traffic};
 use palisade_testkit::{Rng, Shape, Style, endpoints, seeds, traffic};
 use support::{cases, hold};
 
@@ -42,6 +42,17 @@ fn later(rng: &mut Rng, cluster: &Cluster) -> Cluster {
 fn with_other_policies(rng: &mut Rng, cluster: &Cluster) -> Cluster {
     let other = later(rng, cluster);
     Cluster { policies: other.policies, ..cluster.clone() }
+}
+
+/// A later state in which only the labels of namespaces differ.
+fn with_other_namespaces(rng: &mut Rng, cluster: &Cluster) -> Cluster {
+    let mut out = cluster.clone();
+    for namespace in out.namespaces.values_mut() {
+        let (key, value) = (["team", "tier"][rng.usize(..2)], ["a", "b"][rng.usize(..2)]);
+        let labels = Labels::from_iter([(key, value)]);
+        *namespace = Namespace::new(namespace.name.clone(), &labels);
+    }
+    out
 }
 
 fn holds(end: &ConnectionEnd, at: &Endpoint, own_node: bool) -> bool {
@@ -77,7 +88,12 @@ fn change_between<'d>(
 #[test]
 fn a_diff_equals_the_difference_between_verdicts() {
     hold(cases(250), &Shape::tiered(), |a, rng| {
-        let b = &if rng.bool() { with_other_policies(rng, a) } else { later(rng, a) };
+        let b = &match rng.usize(..4) {
+            0 => with_other_policies(rng, a),
+            1 => with_other_namespaces(rng, a),
+            2 => Cluster { mode: Mode::Audit, ..a.clone() },
+            _ => later(rng, a),
+        };
         let found = diff(a, b);
         // A pod that now belongs to another workload is another end.
         let workload = |c: &Cluster, at: &Endpoint| match at {
