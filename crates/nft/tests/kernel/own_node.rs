@@ -105,7 +105,7 @@ fn link_local_of_pods() {
     }
     next.egress.retain(|address, _| ![v4(2), pod(2)].contains(address));
     next.tables.remove(&PolicyTableId([1; 16]));
-    let mut moved = around.clone();
+    let mut moved = around;
     moved.senders.remove(&(ROUTED, mac(4)));
     moved.senders.extend([of(BRIDGE, 4, &[v4(4), pod(4)])]);
     let delta = enforcer.programmed().delta_to(&next);
