@@ -50,7 +50,7 @@ impl Pairs {
         } else if self.has_room(labels) || self.make_room(metrics, now) && self.has_room(labels) {
             *self.of_namespace.entry(namespace(labels).to_owned()).or_default() += 1;
             self.seen.insert(key, now);
-            metrics.workload_pairs.set(i64::try_from(self.seen.len()).unwrap_or(i64::MAX));
+            self.report(metrics);
         } else {
             family.get_or_create(&labels.other()).inc();
             return;
@@ -81,7 +81,13 @@ impl Pairs {
             stays
         });
         of_namespace.retain(|_, count| *count > 0);
+        self.report(metrics);
         true
+    }
+
+    /// Sets the metric of how many pairs there are.
+    fn report(&self, metrics: &Metrics) {
+        metrics.workload_pairs.set(i64::try_from(self.seen.len()).unwrap_or(i64::MAX));
     }
 }
 
@@ -179,6 +185,7 @@ mod tests {
         let (minute, later) = (begin + IDLE_INTERVAL, begin + IDLE);
         pairs.count(false, &pair("jobs", 3), &metrics, minute);
         pairs.count(false, &pair("jobs", 1000), &metrics, later);
+        assert_eq!(metrics.workload_pairs.get(), 2);
         assert_eq!(pairs.seen.len(), 2, "number 3 and the new one");
         assert_eq!(pairs.of_namespace, HashMap::from([("jobs".to_owned(), 2)]));
         assert_eq!(series(&metrics), (2, 3, 1));
