@@ -131,12 +131,12 @@ impl<'a> Expectations<'a> {
     /// Returns which records a finished probe must have: one of each of these sets.
     #[must_use]
     pub fn of_probe(&self, probe: &Probe, outcome: &Outcome) -> Vec<BTreeSet<FlowKey>> {
-        let passed = match outcome {
-            Outcome::Connected { by, .. } => by.as_ref().map(|by| (true, Some(by))).unwrap_or((true, None)),
+        let (passed, by) = match outcome {
+            Outcome::Connected { by, .. } => (true, by.as_ref()),
             outcome if matches!(outcome, Outcome::TimedOut) || outcome.is_refusal() => (false, None),
             _ => return Vec::new(),
         };
-        let flows = probe.flows.iter().filter(|(flow, verdict)| match passed {
+        let flows = probe.flows.iter().filter(|(flow, verdict)| match (passed, by) {
             (true, Some(by)) => verdict.is_allow() && Place::of(&flow.destination) == *by,
             (true, None) => verdict.is_allow(),
             (false, _) => !verdict.is_allow(),
@@ -151,7 +151,7 @@ impl<'a> Expectations<'a> {
                 keys.insert(key);
             }
         }
-        if !passed.0 {
+        if !passed {
             // Dropped by one of them, in whichever direction.
             let dropped = sets.into_iter().filter(|((audited, _), _)| !audited);
             let keys: BTreeSet<FlowKey> = dropped.flat_map(|(_, (_, keys))| keys).collect();
@@ -174,6 +174,10 @@ impl<'a> Expectations<'a> {
                 (Verdict::Allow, Verdict::Deny) => true,
                 (Verdict::Allow, Verdict::Allow) => continue,
             };
+            if !audited {
+                // What enforced policies of a node deny is no audited connection there.
+                out.retain(|key| key.node != node);
+            }
             // A node records a connection once, by the first direction.
             if !(audited && out.iter().any(|key| key.audited && key.node == node)) {
                 out.push(FlowKey {
