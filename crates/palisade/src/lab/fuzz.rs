@@ -114,12 +114,12 @@ fn outcome(cases: &[Case]) -> Outcome {
 }
 
 #[cfg(feature = "agent")]
-#[expect(clippy::unnecessary_wraps, reason = "without the feature it fails")]
 fn with_records(sandbox: &Sandbox, cases: &FuzzOptions, progress: impl FnMut(&Case)) -> Result<Vec<Case>> {
     let wording: palisade_lab::records::Wording = std::sync::Arc::new(crate::reasons::lines);
     Ok(fuzz::run_with_records(sandbox, cases, &wording, progress))
 }
 
+/// Without the agent there are no records to compare.
 #[cfg(not(feature = "agent"))]
 fn with_records(_: &Sandbox, _: &FuzzOptions, _: impl FnMut(&Case)) -> Result<Vec<Case>> {
     Err(crate::left_out::no_records("--records"))
