@@ -68,6 +68,7 @@ mod suggest;
 mod traffic;
 #[cfg(feature = "ui")]
 mod ui;
+mod unified;
 mod verdict;
 
 use arguments::{Arguments, Verb};

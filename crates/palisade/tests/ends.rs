@@ -300,6 +300,8 @@ fn an_external_name_of_the_cluster_is_followed_or_an_error() {
         ("gone", "nobody.shop.svc.cluster.local"),
         ("loop", "pool.shop.svc.cluster.local"),
         ("pool", "loop.shop.svc.cluster.local"),
+        ("short", "web"),
+        ("shorter", "web.shop"),
     ];
     let dir =
         manifest(&aliases.iter().fold(SHOP.to_owned(), |all, (name, target)| all + &alias(name, target)));
@@ -312,6 +314,10 @@ fn an_external_name_of_the_cluster_is_followed_or_an_error() {
     answered(&can("far:443"), 0, &["another name for elsewhere.shop.svc", "another name for db.example.com"]);
     refused(&can("gone:80"), &["another name for nobody.shop.svc.cluster.local", "nobody"]);
     refused(&can("loop:80"), &["shop/svc/loop", "its own"]);
+    for name in ["short", "shorter"] {
+        let cure = "no search path completes this name: write web.shop.svc.cluster.local";
+        refused(&can(&format!("{name}:80")), &[cure]);
+    }
 }
 
 #[test]

@@ -267,6 +267,34 @@ fn the_last_rule_is_removed_without_an_end_of_the_isolation() {
     }
 }
 
+/// `patch` ends a name with spaces at the first one, unless a tab follows it; `git apply` takes both.
+#[test]
+fn names_of_files_with_spaces_are_patched() {
+    let dir = TempDir::new().unwrap();
+    let folder = dir.path().join("my shop");
+    fs::create_dir(&folder).unwrap();
+    for file in fs::read_dir(copy("shop").path()).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+    }
+    let ask = |verb: &[&str]| {
+        let mut command = support::program(verb.iter().copied());
+        let (code, out, _) = run(command.args(["-f", "my shop"]).current_dir(dir.path()));
+        (code, out)
+    };
+    let pair = ["staging/frontend", "shop/backend:8080"];
+    let (_, out) = ask(&["explain", pair[0], pair[1], "-o", "json"]);
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    let suggestions = answer["suggestions"].as_array().unwrap();
+    let heads: Vec<&str> =
+        suggestions.iter().flat_map(|s| s["patch"].as_str().unwrap().lines().take(2)).collect();
+    assert!(heads.contains(&"--- /dev/null"), "{heads:#?}");
+    assert!(heads.contains(&"--- my shop/backend-from-frontend.yaml\t"), "{heads:#?}");
+    assert!(heads.contains(&"+++ my shop/allow-frontend-to-backend.yaml\t"), "{heads:#?}");
+    apply(dir.path(), suggestions[1]["patch"].as_str().unwrap());
+    assert_eq!(ask(&["can", pair[0], pair[1]]).0, 0);
+}
+
 /// A patch can't remove what an anchor gives twice, but it is said.
 #[test]
 fn what_no_patch_can_remove_is_said() {

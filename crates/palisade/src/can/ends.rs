@@ -143,7 +143,7 @@ fn external_name<'a>(
             return Ok(Resolved { notes, ..Resolved::new(name, End::Service(ServiceEnd::named(service))) });
         };
         notes.push(Note::external_name(&alias, host));
-        let target = names::canonical(cluster, host).map_err(|error| {
+        let target = names::canonical(cluster, &service.key.namespace, host).map_err(|error| {
             anyhow!("{alias} is an ExternalName service, another name for {host}: {error}")
         })?;
         let mut resolved = match (target, host.parse()) {

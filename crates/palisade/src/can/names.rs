@@ -69,18 +69,24 @@ pub(super) fn find<'a>(
     Err(with_other_kind(cluster, error, kind, here, name))
 }
 
-/// Resolves the target of an alias in DNS. No search path completes it, so the short forms of the cluster's names are hosts
-/// of the outside.
+/// Resolves the target of an alias in DNS, of a service in `namespace`. No search path completes it, so the short forms of the
+/// cluster's names are hosts of the outside.
 ///
 /// # Errors
-/// When it is a name of the cluster that nothing has.
-pub(super) fn canonical<'a>(cluster: &'a Cluster, name: &str) -> Result<Found<'a>> {
-    let found = match DnsName::parse(name) {
-        None | Some(DnsName::Short { .. }) => palisade_names::service_of_host(cluster, name)
-            .map(|service| Found::Object(Named::Service(service))),
-        Some(_) => dotted(cluster, name)?,
+/// When it is a name of the cluster that nothing has, or the short form of a service's name.
+pub(super) fn canonical<'a>(cluster: &'a Cluster, namespace: &str, name: &str) -> Result<Found<'a>> {
+    let short = match DnsName::parse(name) {
+        Some(DnsName::Short { name, namespace }) => (name, namespace),
+        None => (name, namespace),
+        Some(_) => return Ok(dotted(cluster, name)?.unwrap_or_else(|| Found::Host(name.to_owned()))),
     };
-    Ok(found.unwrap_or_else(|| Found::Host(name.to_owned())))
+    if let Some(service) = palisade_names::service_of_host(cluster, name) {
+        return Ok(Found::Object(Named::Service(service)));
+    }
+    if palisade_names::find(cluster, Some(EndpointKind::Service), short.1, short.0).is_ok() {
+        bail!("no search path completes this name: write {}.{}.svc.cluster.local", short.0, short.1)
+    }
+    Ok(Found::Host(name.to_owned()))
 }
 
 /// Resolves a name with dots. `None`: the cluster's DNS doesn't have it.

@@ -16,15 +16,12 @@ use palisade_analysis::{
 };
 use palisade_manifest::{Input, LoadOptions, Loaded, load};
 use palisade_policy::{Cluster, Direction, Name, NamespaceMatch, Policy};
-use similar::TextDiff;
 
 use super::{
     manifest, splice,
     suggestion::{EditTarget, FilePatch},
 };
-
-/// Lines of context around a change.
-const CONTEXT: usize = 3;
+use crate::unified;
 
 /// The files that edits change.
 pub(crate) struct Patches<'a> {
@@ -64,10 +61,9 @@ impl<'a> Patches<'a> {
     /// Returns the patches, by file.
     pub(crate) fn finish(self) -> Vec<FilePatch> {
         let patch = |(file, patched): (String, PatchedFile)| {
-            let file = shown(&file);
-            let old = if patched.is_new { "/dev/null".to_owned() } else { file.clone() };
-            let diff = TextDiff::from_lines(&patched.before, &patched.after);
-            let patch = diff.unified_diff().context_radius(CONTEXT).header(&old, &file).to_string();
+            let file = unified::shown(&file);
+            let before = (!patched.is_new).then_some(&*patched.before);
+            let patch = unified::diff(&file, before, &patched.after);
             FilePatch { file, patch }
         };
         self.files.into_iter().filter(|(_, p)| p.before != p.after).map(patch).collect()
@@ -204,12 +200,4 @@ fn is_file(file: &str) -> bool {
 
 fn is_yaml(file: &str) -> bool {
     Path::new(file).extension().is_some_and(|e| e == "yaml" || e == "yml") && is_file(file)
-}
-
-/// Returns a path as patches need it: `git apply` and `patch` reject absolute paths, and `git apply` rejects paths that begin
-/// with a dot.
-fn shown(file: &str) -> String {
-    let here = std::env::current_dir().ok();
-    let below = here.and_then(|dir| Path::new(file).strip_prefix(dir).ok().map(|p| p.display().to_string()));
-    below.as_deref().unwrap_or(file).trim_start_matches("./").to_owned()
 }

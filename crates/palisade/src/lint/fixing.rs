@@ -6,10 +6,11 @@ use anyhow::{Context as _, Result};
 use palisade_lint::{Fix, Level, LintReport, fixed};
 use palisade_manifest::{Input, LoadOptions, load};
 use palisade_policy::Name;
-use similar::TextDiff;
 
-use crate::inputs::Gathered;
-use crate::inputs::texts;
+use crate::{
+    inputs::{Gathered, texts},
+    unified,
+};
 
 /// A corrected file.
 pub(super) struct Change {
@@ -62,10 +63,8 @@ fn change(file: &Name, fixes: &[&Fix], options: &LoadOptions) -> Option<Change> 
 
 /// Returns the changes as unified diffs.
 pub(super) fn diff(changes: &[Change]) -> String {
-    let one = |change: &Change| {
-        let diff = TextDiff::from_lines(&change.before, &change.after);
-        diff.unified_diff().context_radius(3).header(&change.file, &change.file).to_string()
-    };
+    let one =
+        |change: &Change| unified::diff(&unified::shown(&change.file), Some(&change.before), &change.after);
     changes.iter().map(one).collect()
 }
 

@@ -7,7 +7,6 @@ use palisade_lint::{Finding, LintOptions, LintReport, RULES, SourceText, lint};
 use palisade_manifest::{Code, Diagnostic, Input, LoadOptions, Loaded, Severity, load};
 use palisade_policy::{Name, Policy, PolicyKey};
 use serde::{Deserialize, Serialize};
-use similar::TextDiff;
 
 use super::{
     policy_text::{document, find},
@@ -18,6 +17,7 @@ use crate::{
     diff::{self, JsonConsequences, Sides},
     lint::{JsonFinding, json_finding},
     output::Encoding,
+    unified,
 };
 
 /// The schema of the JSON. Its version is raised when a field changes its meaning or is removed.
@@ -120,8 +120,7 @@ pub(super) fn evaluate(
     let document = replaced.and_then(|policy| document(world, policy));
     trial.patch = document.and_then(|document| {
         let (file, after) = (document.source.file().to_string(), document.replaced(&attempt.text));
-        let diff = TextDiff::from_lines(document.source.text(), after.as_str());
-        let text = diff.unified_diff().context_radius(3).header(&file, &file).to_string();
+        let text = unified::diff(&file, Some(document.source.text()), &after);
         (!text.is_empty() && text.len() <= MOST_PATCH).then_some(JsonPatch { file, text })
     });
     Encoding::Json.encode(&trial)
