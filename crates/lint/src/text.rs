@@ -53,7 +53,7 @@ impl SourceText {
 
     /// Returns the policies as they are written.
     pub(crate) fn written(&self) -> &[Written] {
-        self.0.written.get_or_init(|| written::policies(self))
+        self.0.written.get_or_init(|| written::policies(self.file(), self.text()))
     }
 
     /// Returns the header of the object whose `apiVersion` begins at a byte.

@@ -8,8 +8,6 @@ use palisade_manifest::{
 };
 use palisade_policy::{Direction, Name};
 
-use crate::text::SourceText;
-
 /// The annotation that suppresses rules for an object: `PAL017, typo-near-label`.
 pub const ANNOTATION: &str = "palisade.dev/lint-ignore";
 
@@ -65,12 +63,12 @@ pub(crate) struct WrittenLabel {
     pub(crate) peer: Option<usize>,
 }
 
-/// Returns the policies of a text.
-pub(crate) fn policies(source: &SourceText) -> Vec<Written> {
+/// Returns the policies of a file's text.
+pub(crate) fn policies(file: &Name, text: &str) -> Vec<Written> {
     let mut out = Vec::new();
     // Most documents are no policies. A broken one is reported by the loader.
-    for tree in Documents::new(source.text(), Limits::default()).containing(POLICY).flatten() {
-        object(source, &tree.root(), &mut out);
+    for tree in Documents::new(text, Limits::default()).containing(POLICY).flatten() {
+        object(file, &tree.root(), &mut out);
     }
     out
 }
@@ -100,27 +98,27 @@ pub(crate) fn headers(text: &str) -> BTreeMap<usize, Header> {
     out
 }
 
-fn object(source: &SourceText, at: &At<'_>, out: &mut Vec<Written>) {
+fn object(file: &Name, at: &At<'_>, out: &mut Vec<Written>) {
     let kind = string(at, "kind").unwrap_or_default();
     if kind.ends_with("List") {
         if let Some(items) = at.get("items") {
             for item in items.items() {
-                object(source, &item.as_root(), out);
+                object(file, &item.as_root(), out);
             }
         }
     } else if kind.ends_with(POLICY) {
-        out.push(policy(source, at, kind));
+        out.push(policy(file, at, kind));
     }
 }
 
-fn policy(source: &SourceText, at: &At<'_>, kind: String) -> Written {
+fn policy(file: &Name, at: &At<'_>, kind: String) -> Written {
     let metadata = at.get("metadata");
     let of_metadata = |key| metadata.as_ref().and_then(|m| string(m, key));
     let annotations = metadata.as_ref().and_then(|m| m.get("annotations"));
     let ignored = annotations.as_ref().and_then(|a| string(a, ANNOTATION));
     let name = (kind, of_metadata("namespace"), of_metadata("name").unwrap_or_default());
     let mut written = Written {
-        file: source.file().clone(),
+        file: file.clone(),
         start: start(at),
         spec: None,
         has_policy_types: true,
