@@ -45,7 +45,7 @@ fn a_workload_is_rolled_out() {
     let deployment = |labels: &str, replicas: u32| {
         format!(
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: web, namespace: shop}}\nspec:\n  replicas: {replicas}\n  \
-             selector: {{matchLabels: {{app: web}}}}\n  template:\n    metadata: {{labels: {{{labels}}}}}\n    \
+             selector: {{matchLabels: {{name: web}}}}\n  template:\n    metadata: {{labels: {{name: web, {labels}}}}}\n    \
              spec: {{containers: [{{name: main, image: i}}]}}\n"
         )
     };

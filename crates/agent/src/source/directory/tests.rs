@@ -207,27 +207,34 @@ fn edits_are_read_as_soon_as_the_file_is_closed_or_renamed() {
 
 /// Files that block a reader, or never end.
 #[test]
-fn files_that_are_not_regular_are_ignored() {
+fn files_that_are_not_regular_are_errors_and_block_nothing() {
     let dir = TempDir::new().unwrap();
     replace(&dir, "a.yaml", &namespace("a"));
+    // This one is regular, but is never at its end.
     symlink("/proc/kmsg", dir.path().join("kmsg.yaml")).unwrap();
-    symlink("/dev/zero", dir.path().join("zero.yaml")).unwrap();
-    symlink("/dev/stdin", dir.path().join("stdin.yaml")).unwrap();
-    let mode = nix::sys::stat::Mode::from_bits_truncate(0o600);
-    nix::unistd::mkfifo(&dir.path().join("pipe.yaml"), mode).unwrap();
-    let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("socket.yaml")).unwrap();
-    let (done, end) = channel();
-    let path = dir.path().to_owned();
-    thread::spawn(move || {
-        let pipe = read_with(&path.join("pipe.yaml"), &SettledClock).unwrap_err().to_string();
-        done.send((read_with(&path, &SettledClock).unwrap().0.namespaces.len(), pipe))
-    });
-    let (namespaces, pipe) = end.recv_timeout(PATIENCE).unwrap();
-    assert_eq!(namespaces, 1);
-    assert!(pipe.contains("pipe.yaml") && pipe.contains("not a regular file"), "{pipe}");
+    let file = |name: &str| dir.path().join(name);
+    symlink("/dev/zero", file("zero.yaml")).unwrap();
+    symlink("/dev/stdin", file("stdin.yaml")).unwrap();
+    nix::unistd::mkfifo(&file("pipe.yaml"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(file("socket.yaml")).unwrap();
+    let error = error_of(file("pipe.yaml"));
+    assert!(error.contains("pipe.yaml") && error.contains("not a regular file"), "{error}");
+    // Beside others they are not passed over: each might be a policy. They are read in the order of their names.
+    for odd in ["pipe.yaml", "socket.yaml", "stdin.yaml", "zero.yaml"] {
+        let error = error_of(dir.path().to_owned());
+        assert!(error.contains(odd) && error.contains("not a regular file"), "{odd}: {error}");
+        fs::remove_file(file(odd)).unwrap();
+    }
     expect_snapshot(&followed(&dir), &["a"]);
     // A link to a regular file is read: this is how ConfigMaps are mounted.
     symlink("a.yaml", dir.path().join("link.yaml")).unwrap();
     let (cluster, findings) = read_with(&dir.path().join("link.yaml"), &SettledClock).unwrap();
     assert_eq!((cluster.namespaces.len(), findings.len()), (1, 0));
+}
+
+/// The error of reading a path. Fails if reading doesn't end.
+fn error_of(path: PathBuf) -> String {
+    let (done, end) = channel();
+    thread::spawn(move || done.send(read_with(&path, &SettledClock).unwrap_err().to_string()));
+    end.recv_timeout(PATIENCE).unwrap()
 }
