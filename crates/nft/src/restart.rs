@@ -216,7 +216,9 @@ fn set_difference(
     if let Content::Dispatch(target, _) = set.content {
         phases.dispatch(target).extend(replace(set, extra, missing));
     } else if set.content == Content::LinkDispatch {
-        phases.switch.push(remove(set, extra).chain(add(set, missing)).flatten().collect());
+        let step: Step = remove(set, extra).chain(add(set, missing)).flatten().collect();
+        // An empty step would be a change of what leads to chains, which comes after the chains in a transaction of its own.
+        phases.switch.extend((!step.is_empty()).then_some(step));
     } else {
         moves.joins.extend(missing.iter().cloned());
         moves.leaves.extend(extra.iter().cloned());
