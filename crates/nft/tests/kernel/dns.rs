@@ -187,7 +187,7 @@ fn flood_leaves_the_queue() {
             // What waits before it leaves counts for its socket, so there are many.
             let beside: Vec<UdpSocket> =
                 (0..if is_answer { 20 } else { 0 }).map(|_| bind_beside(dns.local_addr().unwrap())).collect();
-            // Nobody decides meanwhile.
+            // No verdict is given meanwhile.
             for number in 0..5000_u32 {
                 let (from, to) = match &beside[..] {
                     [] => (&flooding_pod, &dns),
