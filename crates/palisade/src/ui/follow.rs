@@ -31,7 +31,8 @@ pub(super) fn start(source: Arc<Source>, board: Arc<Board>) -> Result<()> {
 
 fn follow(source: &Source, board: &Board) {
     let interval = source.is_cluster().then_some(source.arguments.interval);
-    let mut read = source.stamp();
+    // A file may have changed since the world was read.
+    let mut read = board.shown().world.stamp.clone();
     let mut last = read.clone();
     let mut read_at = Instant::now();
     loop {
@@ -53,5 +54,41 @@ fn follow(source: &Source, board: &Board) {
             }
         }
         read_at = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::ui::UiArguments;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: UiArguments,
+    }
+
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\n";
+
+    #[test]
+    fn what_changed_after_the_first_reading_and_before_following_is_read() {
+        let dir = tempfile::TempDir::new().unwrap();
+        fs::write(dir.path().join("pod.yaml"), POD).unwrap();
+        let cli = Cli::try_parse_from(["ui", "-f", dir.path().to_str().unwrap()]).unwrap();
+        let source = Arc::new(Source::new(cli.arguments));
+        let board = Arc::new(Board::new(source.read().unwrap()));
+        fs::write(dir.path().join("broken.yaml"), "kind: [\n").unwrap();
+
+        start(source, Arc::clone(&board)).unwrap();
+
+        let began = Instant::now();
+        while board.shown().problem.is_none() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the broken file is not noticed");
+            thread::sleep(PERIOD);
+        }
     }
 }

@@ -33,6 +33,8 @@ pub(super) struct World {
     /// What an end of the report stands for.
     pub(super) group_by: GroupBy,
     pub(super) read: SystemTime,
+    /// The files as they were before they were read: what changed while they were read is seen as a change.
+    pub(super) stamp: Stamp,
 }
 
 impl Source {
@@ -64,6 +66,7 @@ impl Source {
     /// As other verbs: when a document is invalid, or the cluster can't be reached.
     pub(super) fn read(&self) -> Result<World> {
         let arguments = &self.arguments;
+        let stamp = self.stamp();
         let (inputs, texts) =
             arguments.sources.load_with_texts(arguments.namespace.as_deref(), Need::Everything)?;
         if inputs.loaded.cluster.pods.is_empty() {
@@ -73,7 +76,7 @@ impl Source {
         let group_by = granularity(&inputs.loaded);
         let report =
             output::with_progress("computing the report", || self.report(&inputs, &texts, routes, group_by))?;
-        Ok(World { inputs, texts, report, group_by, read: SystemTime::now() })
+        Ok(World { inputs, texts, report, group_by, read: SystemTime::now(), stamp })
     }
 
     fn report(
