@@ -53,12 +53,13 @@ boot() {
     : >"$scratch/console"
     : >"$scratch/report"
     # Emulation, also where the machine has KVM. The clock is the machine's: with one that counts instructions, guests hung at boot or
-    # reset without a message.
+    # reset without a message. With the machine busy, the timer's interrupts may come too late for the kernel's check of them at boot, which
+    # would panic: no_timer_check leaves it out, as the kernel does by itself under KVM.
     nice -n 5 timeout --kill-after=10 "${PALISADE_KERNELS_TIMEOUT:-3600}" qemu-system-x86_64 \
         -accel tcg -cpu max -smp 2 -m "$memory" -nodefaults -no-user-config -display none -no-reboot \
         -serial "file:$scratch/console" -serial "file:$scratch/report" \
         -kernel "$kernel/vmlinuz" -initrd "$scratch/initramfs" \
-        -append "console=ttyS0 panic=-1 oops=panic quiet loglevel=4 $arguments" >"$scratch/emulator" 2>&1 </dev/null &
+        -append "console=ttyS0 panic=-1 oops=panic no_timer_check quiet loglevel=4 $arguments" >"$scratch/emulator" 2>&1 </dev/null &
     # In the background, so that a signal to this script ends it at once: see `clean_up`.
     emulator=$!
     local status=0
