@@ -103,8 +103,7 @@ impl Exporter {
                 Sent::Later { why, after } => {
                     self.count("failed");
                     log.failed(&why);
-                    // Agents that lost the same endpoint don't come back at the same moment.
-                    sleep(until_next(after, pause).mul_f64(1.0 + f64::from(jitter()) / 400.0)).await;
+                    sleep(apart(until_next(after, pause))).await;
                     pause = (pause * 2).min(PAUSES[1]);
                 }
             }
@@ -130,7 +129,14 @@ impl Exporter {
                         log.failed(&rejected.error_message);
                     }
                 }
-                Sent::Later { why, .. } | Sent::Refused(why) => {
+                Sent::Later { why, after } => {
+                    self.count("failed");
+                    log.failed(&why);
+                    if let Some(asked) = after {
+                        sleep(apart(asked)).await;
+                    }
+                }
+                Sent::Refused(why) => {
                     self.count("failed");
                     log.failed(&why);
                 }
@@ -147,6 +153,11 @@ impl Exporter {
 /// none at all would otherwise get requests without end.
 fn until_next(asked: Option<Duration>, pause: Duration) -> Duration {
     asked.map_or(pause, |asked| asked.max(PAUSES[0]))
+}
+
+/// Returns a pause that is up to a quarter longer: agents that lost the same endpoint don't come back at the same moment.
+fn apart(pause: Duration) -> Duration {
+    pause.mul_f64(1.0 + f64::from(jitter()) / 400.0)
 }
 
 /// Returns a number from 0 to 99 that differs between agents.

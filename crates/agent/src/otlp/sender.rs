@@ -1,12 +1,15 @@
 //! One request to the endpoint.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
     Method, Request, StatusCode, Uri,
     body::Bytes,
-    header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
+    header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT},
 };
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
@@ -29,7 +32,7 @@ const MAX_RESPONSE: usize = 64 << 10;
 /// How long an unused connection stays open.
 const IDLE: Duration = Duration::from_secs(90);
 /// The longest pause that an endpoint may ask for.
-const MAX_RETRY_AFTER: u64 = 300;
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 
 /// What became of a request.
 #[derive(Debug)]
@@ -78,9 +81,8 @@ impl Sender {
             }
         };
         let status = response.status();
-        let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
         if !status.is_success() {
-            return refused(status, asked);
+            return refused(status, retry_after(response.headers(), SystemTime::now()));
         }
         // It was accepted, whatever follows: sent again, it would be there twice.
         let body = timeout_at(until, Limited::new(response.into_body(), MAX_RESPONSE).collect()).await;
@@ -100,15 +102,29 @@ impl Sender {
 }
 
 /// These are the statuses after which the specification lets clients try again.
-fn refused(status: StatusCode, asked: Option<u64>) -> Sent {
+fn refused(status: StatusCode, after: Option<Duration>) -> Sent {
     let why = format!("HTTP status {status}");
     match status.as_u16() {
-        429 | 502 | 503 | 504 => {
-            let after = asked.map(|seconds| Duration::from_secs(seconds.min(MAX_RETRY_AFTER)));
-            Sent::Later { why, after }
-        }
+        429 | 502 | 503 | 504 => Sent::Later { why, after },
         _ => Sent::Refused(why),
     }
+}
+
+/// Returns the pause that a response asks for, in seconds or until a date (RFC 9110, section 10.2.3), bounded; zero if the date is over. `None`
+/// if it asks for none, or in another way.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let asked = text(RETRY_AFTER).filter(|asked| !asked.is_empty())?;
+    let pause = if asked.bytes().all(|byte| byte.is_ascii_digit()) {
+        // More seconds than a number holds are too many.
+        asked.parse().map_or(Duration::MAX, Duration::from_secs)
+    } else {
+        let until = httpdate::parse_http_date(asked).ok()?;
+        // The endpoint's own time, if it has sent it: its clock may differ from the node's.
+        let now = text(DATE).and_then(|date| httpdate::parse_http_date(date).ok()).unwrap_or(now);
+        until.duration_since(now).unwrap_or_default()
+    };
+    Some(pause.min(MAX_RETRY_AFTER))
 }
 
 fn tls(settings: &OtlpSettings, secure: bool) -> Result<ClientConfig, OtlpError> {
@@ -146,19 +162,50 @@ mod tests {
     use super::*;
 
     #[test]
+    fn only_some_statuses_are_tried_again() {
+        for (status, again) in
+            [(429, true), (502, true), (503, true), (504, true), (500, false), (404, false)]
+        {
+            let sent = refused(StatusCode::from_u16(status).unwrap(), Some(IDLE));
+            assert_eq!(matches!(sent, Sent::Later { after: Some(IDLE), .. }), again, "{status}: {sent:?}");
+        }
+    }
+
+    #[test]
     fn an_endpoint_may_ask_for_a_pause_of_some_minutes_at_most() {
-        for (status, asked, expected) in [
-            (429, None, Some(None)),
-            (429, Some(7), Some(Some(7))),
-            (503, Some(u64::MAX), Some(Some(MAX_RETRY_AFTER))),
-            (500, Some(7), None),
-            (404, None, None),
+        const MAX: Option<u64> = Some(MAX_RETRY_AFTER.as_secs());
+        // 2026-03-01, 12:00:00, a Sunday.
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_772_366_400);
+        for (asked, date, expected) in [
+            (None, None, None),
+            (Some("7"), None, Some(7)),
+            (Some("0"), None, Some(0)),
+            (Some("18446744073709551615"), None, MAX),
+            (Some("99999999999999999999999999"), None, MAX),
+            (Some("Sun, 01 Mar 2026 12:00:09 GMT"), None, Some(9)),
+            (Some("Sunday, 01-Mar-26 12:00:09 GMT"), None, Some(9)),
+            (Some("Sun Mar  1 12:00:09 2026"), None, Some(9)),
+            (Some("Sun, 01 Mar 2026 11:59:00 GMT"), None, Some(0)),
+            (Some("Fri, 31 Dec 9999 23:59:59 GMT"), None, MAX),
+            // The endpoint's clock is an hour fast, or slow.
+            (Some("Sun, 01 Mar 2026 13:00:09 GMT"), Some("Sun, 01 Mar 2026 13:00:00 GMT"), Some(9)),
+            (Some("Sun, 01 Mar 2026 11:00:09 GMT"), Some("Sun, 01 Mar 2026 11:00:00 GMT"), Some(9)),
+            (Some("Sun, 01 Mar 2026 12:00:09 GMT"), Some("yesterday"), Some(9)),
+            (Some(""), None, None),
+            (Some("-1"), None, None),
+            (Some("+5"), None, None),
+            (Some("1.5"), None, None),
+            (Some("soon"), None, None),
+            (Some("Mon, 32 Mar 2026 12:00:09 GMT"), None, None),
         ] {
-            let later = match refused(StatusCode::from_u16(status).unwrap(), asked) {
-                Sent::Later { after, .. } => Some(after.map(|pause| pause.as_secs())),
-                Sent::Refused(_) | Sent::Accepted(_) => None,
-            };
-            assert_eq!(later, expected, "{status} with {asked:?}");
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(RETRY_AFTER, asked), (DATE, date)] {
+                if let Some(value) = value {
+                    headers.insert(name, HeaderValue::from_static(value));
+                }
+            }
+            let pause = retry_after(&headers, now).map(|pause| pause.as_secs());
+            assert_eq!(pause, expected, "{asked:?} at {date:?}");
         }
     }
 }

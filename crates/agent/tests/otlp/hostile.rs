@@ -1,6 +1,6 @@
 //! Collectors that hang, refuse, or send without an end.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{
     LOGS, METRICS,
@@ -51,6 +51,26 @@ pub(crate) fn no_pause() {
     // As many as seconds, whatever the machine is busy with.
     let (requests, seconds) = (collector.received(LOGS).len() as u64, begun.elapsed().as_secs());
     assert!(requests <= seconds + 3, "{requests} requests in {seconds} s");
+    agent.stop();
+}
+
+/// A pause until a date, as it is on the clock of the endpoint, which is slow. Records and metrics wait.
+pub(crate) fn dates() {
+    /// Less than the pause that is asked for. Without it, two pauses are at most 3.75 s, and metrics are sent three times a second.
+    const PAUSE: Duration = Duration::from_millis(1900);
+    let collector = Collector::start(None);
+    collector.answer(Answer::Status(
+        503,
+        "date: Sun, 01 Mar 2026 12:00:00 GMT\r\nretry-after: Sun, 01 Mar 2026 12:00:02 GMT\r\n",
+    ));
+    let started = Instant::now();
+    let agent = start(&collector, &[]);
+    let begun = Instant::now();
+    send(1001);
+    sends_logs(&collector, 3);
+    assert!(begun.elapsed() >= 2 * PAUSE, "records are sent three times in {:?}", begun.elapsed());
+    let (metrics, elapsed) = (collector.received(METRICS).len(), started.elapsed());
+    assert!(PAUSE * (metrics as u32 - 1) <= elapsed, "metrics are sent {metrics} times in {elapsed:?}");
     agent.stop();
 }
 

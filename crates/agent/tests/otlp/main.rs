@@ -73,6 +73,7 @@ fn main() {
         trial("tls_shows_the_given_certificate_of_the_client", tls::client),
         trial("what_was_accepted_is_sent_once_whatever_follows", hostile::accepted_once),
         trial("a_collector_that_asks_for_no_pause_gets_few_requests", hostile::no_pause),
+        trial("a_pause_may_be_asked_for_as_a_date", hostile::dates),
         trial("a_collector_that_fails_gets_what_waited_later", hostile::fails),
         trial("answers_without_an_end_cost_little", hostile::endless),
     ];
