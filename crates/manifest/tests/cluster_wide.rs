@@ -210,6 +210,28 @@ fn domain_names_are_peers_of_rules_that_accept() {
     );
 }
 
+/// The API admits them, and an agent can't learn an address of them, whatever its settings are.
+#[test]
+fn domain_names_that_dns_can_not_have_are_named() {
+    let (label, other) = ("a".repeat(64), "b".repeat(63));
+    let long = [&*other, &other, &other, &other, "io"].join(".");
+    let rule = format!("{{action: Accept, to: [{{domainNames: [a.io, {label}.io, '*.{long}']}}]}}");
+    let loaded = checked(&object(CNP, "p", &egress(&rule)));
+    let found: Vec<_> = loaded.diagnostics.iter().map(|d| (d.code, d.path.as_deref())).collect();
+    let path =
+        |index| Some(["spec.egress[0].to[0].domainNames[1]", "spec.egress[0].to[0].domainNames[2]"][index]);
+    assert_eq!(
+        found,
+        [
+            (Code::NotEnforced, Some("spec.egress[0].to[0].domainNames")),
+            (Code::Unusable, path(0)),
+            (Code::Unusable, path(1))
+        ]
+    );
+    let read = only(&loaded).rules(Direction::Egress).unwrap();
+    assert_eq!(read[0].peers.iter().flatten().count(), 3, "the other names of the rule count");
+}
+
 #[test]
 fn an_unusable_subject_selects_nothing() {
     let bad = "{namespaces: {matchExpressions: [{key: a, operator: Gt, values: ['1']}]}}";

@@ -82,6 +82,14 @@ impl DomainPattern {
         name.0.strip_suffix(&*self.name).is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
     }
 
+    /// Returns whether there is a name that it matches: the API's pattern admits longer names and labels than DNS has.
+    #[must_use]
+    pub fn can_match(&self) -> bool {
+        // The shortest name in front of a suffix is one character and a dot.
+        let longest = if self.is_wildcard { MAX_DOMAIN_NAME - 2 } else { MAX_DOMAIN_NAME };
+        self.name.len() <= longest && DomainName::new(&self.name).is_some()
+    }
+
     /// Returns whether `other` matches every name that it matches.
     #[must_use]
     pub fn is_within(&self, other: &Self) -> bool {
@@ -170,6 +178,10 @@ mod tests {
         assert_eq!(longest.len(), MAX_DOMAIN_NAME);
         assert!(DomainName::new(&longest).is_some() && DomainName::new(&format!("{longest}.")).is_some());
         assert!(DomainName::new(&format!("{longest}a")).is_none());
+        let can_match = |text: &str| DomainPattern::new(text).can_match();
+        assert!(can_match(&longest) && can_match(&format!("*.{}.", &longest[2..])) && can_match("*.a.io"));
+        assert!(!can_match(&format!("a.{longest}")) && !can_match(&format!("*.{}", &longest[1..])));
+        assert!(!can_match(&format!("{label}a.io")) && !can_match(&format!("*.{label}a.io")));
         for bad in ["", ".", "a..io", ".a.io", "a.io..", "b\u{fc}cher.de", "a b.io", &format!("{label}a.io")]
         {
             assert!(DomainName::new(bad).is_none(), "{bad}");

@@ -288,9 +288,12 @@ impl Worker {
 
     /// Reports findings about objects. A source delivers an object's change before its findings, so the kernel has received
     /// the change by now.
-    fn process_findings(&mut self, findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
+    fn process_findings(&mut self, mut findings: Vec<(ObjectRef, Vec<Diagnostic>)>) {
         if findings.is_empty() {
             return;
+        }
+        if self.names.is_some() {
+            findings.iter_mut().for_each(|(_, found)| found.retain(|finding| !names::is_solved(finding)));
         }
         if let Some(reporter) = self.reporter.get() {
             for (object, found) in &findings {

@@ -78,8 +78,13 @@ impl AdmittedReader<'_, '_> {
                 self.unusable(&at, format!("{}: not a domain name", quoted(&at)));
                 continue;
             }
-            let peer = Peer::DomainName(DomainPattern::new(text));
-            names.push(PeerEntry { peer, origin: Some(self.cx.origin(&at)) });
+            let pattern = DomainPattern::new(text);
+            if !pattern.can_match() {
+                let longest = "labels have at most 63 characters, and names 253";
+                let message = format!("{}: no name of DNS, which matches nothing; {longest}", quoted(&at));
+                self.cx.warn(&at, Code::Unusable, message);
+            }
+            names.push(PeerEntry { peer: Peer::DomainName(pattern), origin: Some(self.cx.origin(&at)) });
         }
         self.cx.warn(
             at,

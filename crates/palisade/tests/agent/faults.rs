@@ -6,10 +6,10 @@ use std::{
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use crate::stage::{Stage, palisade, policy, run};
+use crate::stage::{PATIENCE, Stage, palisade, policy, run};
 
 /// The agent is killed at various moments. Denied traffic stays denied, also while the next agent starts.
 #[test]
@@ -142,6 +142,58 @@ status: {phase: Pending, podIP: 10.244.7.1, podIPs: [{ip: 10.244.7.1}]}
     let log = agent.until("no node of this name");
     assert!(log.contains("known_nodes=\"n1\""), "{log}");
     agent.stop();
+}
+
+/// That names match nothing is said by an agent that doesn't learn addresses, and by no other; what can't be learned, by both.
+#[test]
+fn names_that_are_not_enforced_are_reported_by_agents_that_do_not_learn_addresses() {
+    const NOT_LEARNED: &str = "none are known here";
+    let policy = format!(
+        "
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {{name: by-name}}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {{namespaces: {{}}}}
+  egress: [{{action: Accept, to: [{{domainNames: [vendor.example.com, {}.example.com]}}]}}]
+",
+        "a".repeat(64)
+    );
+    let stage = Stage::new();
+    stage.write("by-name.yaml", &policy);
+    for (words, is_reported) in [(&[][..], true), (&["--domain-names=on"], false)] {
+        let agent = stage.agent(words);
+        let mut log = agent.until("agent is ready");
+        assert!(log.contains("no name of DNS"), "{log}");
+        let errors = run(&mut stage.node(&["errors"]), 0);
+        assert!(errors.contains("domainNames[1]"), "{errors}");
+        assert_eq!(errors.contains(NOT_LEARNED), is_reported, "{words:?}: {errors}");
+        // Without the other name all is well.
+        let unusable = |expected: &str| {
+            let begin = Instant::now();
+            let metric = format!("palisade_unusable_objects{{kind=\"ClusterNetworkPolicy\"}} {expected}");
+            let metrics = || run(&mut stage.on_node(&["curl", "-s", "http://127.0.0.1:9643/metrics"]), 0);
+            while !metrics().contains(&metric) {
+                assert!(begin.elapsed() < PATIENCE, "{words:?}: not {metric:?} in {}", metrics());
+            }
+        };
+        unusable("1");
+        stage.write("by-name.yaml", &policy.replace(&format!(", {}.example.com", "a".repeat(64)), ""));
+        if is_reported {
+            log += &agent.until(NOT_LEARNED);
+            unusable("1");
+        } else {
+            log += &agent.until("object is valid again");
+            unusable("0");
+        }
+        assert_eq!(log.contains(NOT_LEARNED), is_reported, "{words:?}: {log}");
+        let status = run(&mut stage.node(&["status"]), 0);
+        assert_eq!(status.contains("palisade node errors"), is_reported, "{words:?}: {status}");
+        agent.stop();
+        stage.write("by-name.yaml", &policy);
+    }
 }
 
 /// The agent runs as its pod does, on a node where nothing translates the address of the Service `default/kubernetes` yet.

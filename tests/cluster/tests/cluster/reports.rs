@@ -3,7 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use palisade_cluster_tests::{World, eventually, world::CRDS};
+use palisade_cluster_tests::{
+    World,
+    agent::AgentOptions,
+    eventually,
+    world::{CRDS, NODES},
+};
 use serde_json::Value;
 
 use crate::manifests::shop;
@@ -16,7 +21,7 @@ pub(crate) const TESTS: &[crate::Test] = &[
 /// The Lease is first read after some seconds, and writes are rate-limited.
 const REPORTED_WITHIN: Duration = Duration::from_secs(40);
 
-/// A policy with `domainNames`, which are valid but not enforced.
+/// A policy with `domainNames`, which are valid but not enforced by agents that don't learn addresses.
 const BY_NAME: &str = "---
 apiVersion: policy.networking.k8s.io/v1alpha2
 kind: ClusterNetworkPolicy
@@ -105,5 +110,16 @@ fn events(world: &mut World) -> Result<()> {
         .as_array()
         .map_or(0, |all| all.iter().filter(|e| e["regarding"]["name"] == "by-name").count());
     ensure!(count == 1, "{count} Events about one policy");
-    Ok(())
+    // Agents that learn addresses enforce the names.
+    let more = vec!["--domain-names=on".to_owned()];
+    let options = AgentOptions { kubeconfig: world.agent_kubeconfig()?, more, ..AgentOptions::default() };
+    NODES.iter().try_for_each(|node| world.start_agent(node, &options).map(drop))?;
+    eventually("the policy is accepted", REPORTED_WITHIN, || {
+        let (status, reason) = condition(world, "by-name", "palisade.dev/Accepted")?;
+        Ok(if (&*status, &*reason) == ("True", "Accepted") {
+            Ok(())
+        } else {
+            Err(format!("{status}, {reason}"))
+        })
+    })
 }
