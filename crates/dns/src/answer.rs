@@ -35,6 +35,9 @@ pub enum BadAnswer {
     /// It repeats another question, or none, or several.
     #[error("the question is not that of the query")]
     Question,
+    /// The answers to the pod are too long for as many as there are.
+    #[error("the pod gets too many long answers")]
+    PodLimit,
     /// Its records lead to no definite addresses.
     #[error(transparent)]
     Records(#[from] BadRecords),

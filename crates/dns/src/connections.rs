@@ -24,6 +24,7 @@ use palisade_policy::ObjectKey;
 
 use crate::{
     Ends, MAX_MESSAGE,
+    exchange::LOOKED_AT,
     stream::{Stream, Taken},
 };
 
@@ -35,7 +36,7 @@ const MAX_HELD: usize = 16;
 /// The bounds of the connections that are followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// The most connections of all pods.
+    /// The most connections of all pods. One beyond takes the place of one of a pod that has more.
     pub connections: usize,
     /// The most connections of one pod.
     pub connections_of_pod: usize,
@@ -279,7 +280,9 @@ impl Connections {
     fn open(&mut self, pod: &ObjectKey, ends: Ends, first: u32, now: u64) -> bool {
         self.remove(&ends);
         let of_pod = self.pods.get(pod).map_or(0, |(connections, _)| *connections);
-        if self.connections.len() >= self.limits.connections || of_pod >= self.limits.connections_of_pod {
+        if of_pod >= self.limits.connections_of_pod
+            || (self.connections.len() >= self.limits.connections && !self.make_room(of_pod))
+        {
             return false;
         }
         self.pods.entry(pod.clone()).or_default().0 += 1;
@@ -299,6 +302,20 @@ impl Connections {
         };
         self.connections.insert(ends, connection);
         true
+    }
+
+    /// Forgets one of the connections that would be forgotten first, if its pod has more than another with `of_pod` will have with one more. The next
+    /// answer on it becomes a reset. Returns whether there was one.
+    fn make_room(&mut self, of_pod: usize) -> bool {
+        let is_of_larger = |ends: &&Ends| {
+            let pod = self.connections.get(*ends).map(|connection| &connection.pod);
+            pod.and_then(|pod| self.pods.get(pod)).is_some_and(|(connections, _)| *connections > of_pod + 1)
+        };
+        let found = self.by_deadline.iter().take(LOOKED_AT).map(|(_, ends)| ends).find(is_of_larger).copied();
+        if let Some(ends) = found {
+            self.remove(&ends);
+        }
+        found.is_some()
     }
 
     /// Extends the time of a connection after a segment, and counts the bytes that it keeps.

@@ -12,7 +12,7 @@ use crate::{Answer, BadAnswer, BadQuery, Query, rate::Bucket};
 /// The bounds of a proxy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExchangeLimits {
-    /// The most queries of all pods that wait for an answer.
+    /// The most queries of all pods that wait for an answer. One beyond takes the place of one of a pod that has more.
     pub waiting: usize,
     /// The most queries of one pod that wait for an answer.
     pub waiting_of_pod: usize,
@@ -23,6 +23,9 @@ pub struct ExchangeLimits {
     /// After how many milliseconds a query is given up. Clients wait for 5 s by default.
     pub timeout: u64,
 }
+
+/// How many of the oldest queries or connections are looked at to make room for a pod that has fewer. If pods with many fill the limit, these are theirs.
+pub(crate) const LOOKED_AT: usize = 64;
 
 impl Default for ExchangeLimits {
     fn default() -> Self {
@@ -148,13 +151,14 @@ impl Exchanges {
             .pods
             .entry(pod.clone())
             .or_insert_with(|| PodLoad { waiting: 0, bucket: Bucket::full(limits.burst_of_pod, now) });
-        if !load.bucket.take(limits.rate_of_pod, limits.burst_of_pod, now) {
+        let cost = cost(message).saturating_add(1);
+        if !load.bucket.take(cost, (limits.rate_of_pod, limits.burst_of_pod), now) {
             return Err(Refused::PodLimit);
         }
         let query = Query::read(message)?;
         let key = (ends, query.id);
         self.remove(&key);
-        if self.waiting.len() >= limits.waiting {
+        if self.waiting.len() >= limits.waiting && !self.make_room(pod) {
             return Err(Refused::Limit);
         }
         let Some(load) = self.pods.get_mut(pod).filter(|load| load.waiting < limits.waiting_of_pod) else {
@@ -165,6 +169,15 @@ impl Exchanges {
         self.by_deadline.insert((deadline, key));
         self.waiting.insert(key, Asked { pod: pod.clone(), query, deadline });
         Ok(())
+    }
+
+    /// Gives up one of the oldest queries, if its pod has more than `pod` will have with one more. Returns whether there was one.
+    fn make_room(&mut self, pod: &ObjectKey) -> bool {
+        let of = |pod: &ObjectKey| self.pods.get(pod).map_or(0, |load| load.waiting);
+        let own = of(pod);
+        let is_of_larger = |key: &&Key| self.waiting.get(*key).is_some_and(|asked| of(&asked.pod) > own + 1);
+        let found = self.by_deadline.iter().take(LOOKED_AT).map(|(_, key)| key).find(is_of_larger).copied();
+        found.is_some_and(|key| self.remove(&key).is_some())
     }
 
     /// Returns the query that a message from the server to the client answers, and its answer. The query no longer waits.
@@ -184,6 +197,12 @@ impl Exchanges {
         };
         let key = (ends, id);
         let Some(asked) = self.waiting.get(&key) else { return Ok(None) };
+        let limits = self.limits;
+        let load = self.pods.get_mut(&asked.pod);
+        let rate = (limits.rate_of_pod, limits.burst_of_pod);
+        if load.is_some_and(|load| !load.bucket.take(cost(message), rate, now)) {
+            return Err(BadAnswer::PodLimit);
+        }
         let answer = Answer::read(message, &asked.query)?;
         Ok(self.remove(&key).map(|asked| (asked, answer)))
     }
@@ -229,6 +248,13 @@ impl Exchanges {
         }
         Some(asked)
     }
+}
+
+/// How many queries a message costs besides: reading it, and what it teaches, cost as much as its size. Answers are seldom longer than a unit.
+fn cost(message: &[u8]) -> u32 {
+    /// The longest message on UDP without EDNS (RFC 1035, section 4.2.1).
+    const UNIT: usize = 512;
+    u32::try_from(message.len().saturating_sub(1) / UNIT).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -326,13 +352,39 @@ mod tests {
         assert_eq!(taken, LIMITS.waiting_of_pod);
         assert_eq!(ask("flood", 100, 5), Err(Refused::PodLimit), "its rate");
         assert_eq!((ask("web", 201, 5), ask("web", 202, 5)), (Ok(()), Ok(())));
-        assert_eq!(ask("db", 203, 5), Err(Refused::Limit));
+        // Three of `flood` and two of `web` are as many as there may be: the pod with the most makes room, and those with as many don't.
+        assert_eq!(ask("db", 203, 5), Ok(()));
+        assert_eq!(ask("web", 204, 5), Err(Refused::Limit));
+        assert_eq!(ask("db", 205, 5), Err(Refused::Limit));
         // Unanswered queries are given up.
         assert_eq!(ask("db", 203, 2000), Ok(()));
         assert_eq!(exchanges.waiting(), 1);
         exchanges.remove_pod(&pod("db"));
         exchanges.forget_idle_pods(60_000);
         assert_eq!((exchanges.waiting(), exchanges.pods.len(), exchanges.by_deadline.len()), (0, 0, 0));
+    }
+
+    /// The owner of a zone decides how long answers are, and a pod how often it asks.
+    #[test]
+    fn long_answers_are_a_part_of_the_rate_of_their_pod() {
+        let limits = ExchangeLimits { rate_of_pod: 100, burst_of_pod: 500, ..ExchangeLimits::default() };
+        let mut exchanges = Exchanges::new(limits, [server()]);
+        let mut ends = Ends::tcp(at("10.244.1.2:4000"), server());
+        let mut asks = |name: &str, port, extra: u8, now| {
+            ends.client.set_port(port);
+            exchanges.ask(&pod(name), ends, &bytes(&message(1)), now)?;
+            let mut long = answer(1);
+            for n in 0..=u16::from(extra) * 16 {
+                let data = RData::A(A::new(198, 51, (n >> 8) as u8, n as u8));
+                long.add_answer(Record::from_rdata(Name::from_ascii("a.io.").unwrap(), 60, data));
+            }
+            let answer = exchanges.answer(ends, &bytes(&long), now);
+            Ok::<bool, Refused>(answer == Err(BadAnswer::PodLimit))
+        };
+        let refused = (0..100).filter(|n| asks("flood", 4000 + n, 60, 0) != Ok(false)).count();
+        assert!((80..99).contains(&refused), "{refused} of 100 answers of 15 kB");
+        assert!((0..100).all(|n| asks("web", 5000 + n, 0, 0) == Ok(false)), "others have their own");
+        assert_eq!(asks("flood", 6000, 60, 5_000), Ok(false), "later it goes on");
     }
 
     #[test]
