@@ -9,7 +9,7 @@ pub(crate) const RULE: LintRule = LintRule {
     code: "PAL011",
     name: "bad-port",
     level: Level::Error,
-    what: "Finds ports that are no port number and no port name.",
+    what: "Finds ports that are neither a port number nor a port name.",
     why: "Ports are numbers from 1 to 65535, or names of container ports. A number in quotes is a name, and names need a letter. The API server rejects the policy, so its pods are not isolated.",
     fix: None,
     bad: BAD,

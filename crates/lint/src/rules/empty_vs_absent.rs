@@ -9,7 +9,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "empty-vs-absent",
     level: Level::Warning,
     what: "Finds empty lists of peers.",
-    why: "An empty list of peers means the same as an absent one: every peer. It reads as if it meant none, for which the whole list of rules must be empty.",
+    why: "An empty list of peers means the same as an absent one: every peer. It looks as if it meant no peer; to allow nothing, the list of rules must be empty.",
     fix: None,
     bad: BAD,
     good: GOOD,

@@ -9,7 +9,7 @@ pub(crate) const RULE: LintRule = LintRule {
     code: "PAL009",
     name: "except-outside-cidr",
     level: Level::Error,
-    what: "Finds exceptions that are not inside of their block.",
+    what: "Finds exceptions that are outside their block.",
     why: "An exception can only take addresses out of the block that it belongs to. The API server rejects the policy, so its pods are not isolated.",
     fix: None,
     bad: BAD,

@@ -8,7 +8,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "missing-namespace",
     level: Level::Note,
     what: "Finds policies without a namespace.",
-    why: "Such a policy is created in whatever namespace the context of the one who applies it has, or is given on the command line. Its selectors then select the pods of that namespace.",
+    why: "Such a policy is created in the namespace of the current kubectl context, or of the command line. Its selectors then select the pods of that namespace.",
     fix: None,
     bad: BAD,
     good: GOOD,

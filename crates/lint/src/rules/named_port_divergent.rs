@@ -10,7 +10,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "named-port-divergent",
     level: Level::Note,
     what: "Finds port names that stand for different numbers.",
-    why: "A port name is looked up in each destination. If pods give it to different numbers, the rule opens another port on each, which is right if it is meant.",
+    why: "A port name is looked up in each destination. If pods use it for different numbers, the rule opens a different port on each, which may be intended.",
     fix: None,
     bad: BAD,
     good: GOOD,

@@ -14,7 +14,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "peer-selects-nothing",
     level: Level::Note,
     what: "Finds peers that no pod matches.",
-    why: "No pod among the manifests matches the peer, so it allows nothing. Pods that operators make, and those of other repositories, are not there, so this is a note; a label that is nearly right is a warning of its own.",
+    why: "No pod among the manifests matches the peer, so it allows nothing. Pods that operators create, and pods of other repositories, are not in the manifests, so this is a note. A misspelled label is a warning of another rule.",
     fix: None,
     bad: BAD,
     good: GOOD,

@@ -10,7 +10,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "podselector-missing",
     level: Level::Warning,
     what: "Finds NetworkPolicies without a podSelector.",
-    why: "Without a podSelector, a policy applies to every pod of its namespace, as with an empty one. Pods that were not thought of are isolated.",
+    why: "Without a podSelector, a policy applies to every pod of its namespace, as with an empty one. So more pods may be isolated than its author intended.",
     fix: Some("Writes the empty podSelector that applies; the policy means what it meant."),
     bad: BAD,
     good: GOOD,
