@@ -61,8 +61,14 @@ pub enum AccessError {
         known: Vec<String>,
     },
     /// There is neither a kubeconfig nor a service account.
-    #[error("no cluster: there is no kubeconfig and no service account (set KUBECONFIG or use --kubeconfig)")]
-    NoCluster,
+    #[error(
+        "no cluster: there is no kubeconfig and no service account{} (set KUBECONFIG or use --kubeconfig)",
+        missing.as_ref().map(|file| format!(": {} does not exist", file.display())).unwrap_or_default()
+    )]
+    NoCluster {
+        /// The file where a kubeconfig was looked for: that of `KUBECONFIG`, else `~/.kube/config`.
+        missing: Option<PathBuf>,
+    },
     /// The credentials can't be obtained: a credential plugin failed, or a token file can't be read.
     #[error("cannot get the credentials for {server}: {why}")]
     Credentials {
@@ -171,7 +177,13 @@ impl Access {
         let kubeconfig = match read {
             // Without a kubeconfig the service account of the pod is used, unless one was requested.
             Err(error) if self.kubeconfig.is_none() && self.context.is_none() && is_absent(&error) => {
-                return Config::incluster().map(|c| (c, None)).map_err(|_| AccessError::NoCluster);
+                let missing = match error {
+                    KubeconfigError::ReadConfig(_, file) => Some(file),
+                    _ => None,
+                };
+                return Config::incluster()
+                    .map(|c| (c, None))
+                    .map_err(|_| AccessError::NoCluster { missing });
             }
             read => read.map_err(failed)?,
         };

@@ -88,7 +88,7 @@ fn in_temporary_namespace(checks: &[checks::Entry<checks::Feature>]) -> Vec<Find
 fn api(access: &Access, checks: &[checks::Entry<checks::Api>]) -> Vec<Finding> {
     let unanswered = match Rights::query_blocking(access) {
         Ok(rights) => return checks.iter().map(|(id, check)| check(&rights).with_id(id)).collect(),
-        Err(RightsError::Access(AccessError::NoCluster)) => api_server::no_cluster(),
+        Err(RightsError::Access(AccessError::NoCluster { .. })) => api_server::no_cluster(),
         Err(error) => api_server::unreachable(&error),
     };
     checks.iter().take(1).map(|(id, _)| unanswered.clone().with_id(id)).collect()

@@ -33,7 +33,7 @@ pub use dns::{DNS_PORT, DnsServer, dns_servers, dns_service_addresses, usual_dns
 pub use dns_name::{DnsName, dashed};
 pub use endpoints::{NoEndpoint, endpoints_of, of_family};
 pub use ingress_controllers::{RecognizedController, is_served_from_outside, recognized_controllers};
-pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find, find_anywhere};
+pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find, find_anywhere, unknown_anywhere};
 pub use mentioned::{MentionResolver, Mentioned};
 pub use mentions::{HostMention, MentionForm, host_mentions, is_host_setting};
 pub use routes::{PortSpec, Route, RouteBackend, RoutePort};

@@ -136,12 +136,14 @@ impl fmt::Display for Named<'_> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookupError {
     /// No such namespace.
-    #[error("there is no namespace `{namespace}`{}", did_you_mean(near))]
+    #[error("there is no namespace `{namespace}`{}", did_you_mean_or(near, known))]
     Namespace {
         /// The namespace.
         namespace: String,
         /// Similar names.
         near: Vec<String>,
+        /// The first namespaces that there are, and how many more there are, as text. Empty if there are none.
+        known: String,
     },
     /// No such object.
     #[error("there is no {what} `{name}`{}{}", in_namespace(namespace), did_you_mean_or(near, known))]
@@ -172,7 +174,12 @@ fn did_you_mean(near: &[String]) -> String {
 }
 
 fn did_you_mean_or(near: &[String], known: &str) -> String {
-    if near.is_empty() && !known.is_empty() { format!("; there is {known}") } else { did_you_mean(near) }
+    match known {
+        "" => did_you_mean(near),
+        _ if !near.is_empty() => did_you_mean(near),
+        several if several.contains(", ") => format!("; there are {several}"),
+        one => format!("; there is {one}"),
+    }
 }
 
 fn in_namespace(namespace: &str) -> String {
@@ -293,7 +300,8 @@ fn unknown(cluster: &Cluster, kind: Option<EndpointKind>, namespace: &str, name:
         close.extend(near(namespace, cluster.namespaces.keys().map(|n| (&**n, n.to_string()))));
         close.extend(elsewhere);
         close.truncate(MAX_NEAR);
-        return LookupError::Namespace { namespace: namespace.to_owned(), near: close };
+        let known = first_of(cluster.namespaces.keys().map(ToString::to_string));
+        return LookupError::Namespace { namespace: namespace.to_owned(), near: close, known };
     }
     let here = || everything.iter().filter(|(_, o, _)| o.namespace() == Some(namespace));
     let close = if elsewhere.is_empty() {
@@ -301,12 +309,7 @@ fn unknown(cluster: &Cluster, kind: Option<EndpointKind>, namespace: &str, name:
     } else {
         elsewhere
     };
-    // Pods of workloads are known by their workloads.
-    let is_listed = |object: &Named<'_>| match (kind, object) {
-        (None, Named::Pod(pod)) => pod.workload.as_ref().is_none_or(|w| &*w.kind == "Pod"),
-        _ => fits(kind, object),
-    };
-    let mut known: Vec<&String> = here().filter(|(_, o, _)| is_listed(o)).map(|(.., s)| s).collect();
+    let mut known: Vec<&String> = here().filter(|(_, o, _)| is_listed(kind, o)).map(|(.., s)| s).collect();
     known.sort();
     let known = first_of(known.into_iter().cloned());
     LookupError::Unknown {
@@ -326,6 +329,28 @@ fn first_of(mut names: impl Iterator<Item = String>) -> String {
     let more = names.count();
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", first.join(", "))
+}
+
+/// Returns the error for a name without a namespace that nothing has in any namespace. `O(pods)`.
+#[must_use]
+pub fn unknown_anywhere(cluster: &Cluster, kind: Option<EndpointKind>, name: &str) -> LookupError {
+    let everything = everything(cluster);
+    let named = everything.iter().filter(|(_, object, _)| fits(kind, object) && is_listed(kind, object));
+    LookupError::Unknown {
+        what: kind.map_or_else(|| "pod or workload".to_owned(), |k| k.to_string()),
+        namespace: String::new(),
+        name: name.to_owned(),
+        near: near(name, named.clone().map(|(n, _, spelling)| (*n, spelling.clone()))),
+        known: first_of(named.map(|(.., spelling)| spelling.clone())),
+    }
+}
+
+/// Returns whether errors list an object among those that there are. Pods of workloads are known by their workloads.
+fn is_listed(kind: Option<EndpointKind>, object: &Named<'_>) -> bool {
+    match (kind, object) {
+        (None, Named::Pod(pod)) => pod.workload.as_ref().is_none_or(|w| &*w.kind == "Pod"),
+        _ => fits(kind, object),
+    }
 }
 
 /// Returns the pods and workloads with a name in all namespaces, or those of a kind. `O(pods)`.
@@ -378,7 +403,7 @@ mod tests {
         let c = cluster();
         assert_eq!(
             spelled(&c, None, "shop", "gateway"),
-            "there is no pod or workload `gateway` in namespace shop; there is shop/deployment/twice, shop/deployment/web, \
+            "there is no pod or workload `gateway` in namespace shop; there are shop/deployment/twice, shop/deployment/web, \
              shop/pod/alone, shop/statefulset/db, shop/statefulset/twice"
         );
         assert_eq!(
@@ -397,6 +422,16 @@ mod tests {
         assert_eq!(
             spelled(&c, None, "deployement", "web"),
             "there is no namespace `deployement`; did you mean deployment/web or shop/deployment/web?"
+        );
+        assert!(
+            spelled(&c, None, "quarterly", "report")
+                .starts_with("there is no namespace `quarterly`; there are "),
+            "{}",
+            spelled(&c, None, "quarterly", "report")
+        );
+        assert_eq!(
+            unknown_anywhere(&c, None, "alnoe").to_string(),
+            "there is no pod or workload `alnoe`; did you mean shop/pod/alone?"
         );
         let kind = "deploymnet".parse::<EndpointKind>().unwrap_err().to_string();
         assert!(kind.contains("did you mean deployment?"), "{kind}");

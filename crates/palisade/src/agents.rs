@@ -123,7 +123,7 @@ impl AgentsArguments {
             idle_timeout,
         };
         PodCommands::start(&access, command).map_err(|error| match error {
-            PodCommandError::Access(AccessError::NoCluster) => {
+            PodCommandError::Access(AccessError::NoCluster { .. }) => {
                 anyhow!("no agent runs on this machine, and there is {error}")
             }
             error => error.into(),

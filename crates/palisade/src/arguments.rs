@@ -49,7 +49,7 @@ pub(crate) enum Verb {
     #[cfg(not(all(target_os = "linux", feature = "agent")))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Agent(left_out::Words),
-    /// Hold the start of a pod until it is isolated: the CNI plugin that the agent installs with --cni-chain
+    /// Delay the start of a pod until it is isolated: the CNI plugin that the agent installs with --cni-chain
     #[cfg(all(target_os = "linux", feature = "agent"))]
     #[command(after_help = crate::cni::HELP)]
     Cni,
@@ -78,7 +78,7 @@ pub(crate) enum Verb {
     /// Explain a verdict, policy by policy, and how to change the result
     #[command(after_help = explain::HELP)]
     Explain(Explain),
-    /// Show what policies dropped, on this node or on those of a cluster, and why
+    /// Show what policies dropped and why, on this node or on all nodes of a cluster
     #[cfg(feature = "live")]
     #[command(after_help = crate::flows::HELP)]
     Flows(crate::flows::Flows),
@@ -98,7 +98,7 @@ pub(crate) enum Verb {
     /// Show the cluster at a glance: isolation, DNS and the internet for each namespace
     #[command(after_help = overview::HELP)]
     Overview(OverviewArguments),
-    /// Try recorded connections against policies: what would newly be dropped or allowed
+    /// Evaluate recorded connections with other policies: what would be dropped or allowed
     #[command(after_help = replay::HELP)]
     Replay(Replay),
     /// Write an HTML page about a cluster's policies, with what decides each connection
@@ -107,14 +107,14 @@ pub(crate) enum Verb {
     /// Review a range of git revisions: connections opened and closed, new likely mistakes, assertions that change
     #[command(after_help = review::HELP)]
     Review(Review),
-    /// Write the cluster's objects that policies depend on to a directory for -f
+    /// Write the objects of a cluster that policies depend on to a directory, to be read with -f
     #[cfg(feature = "live")]
     #[command(after_help = crate::snapshot::HELP)]
     Snapshot(crate::snapshot::Snapshot),
     #[cfg(not(feature = "live"))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Snapshot(left_out::Words),
-    /// Write NetworkPolicies that allow recorded connections, or those that manifests show
+    /// Write NetworkPolicies from recorded connections, or from manifests
     #[command(after_help = suggest::HELP)]
     Suggest(Suggest),
     /// Show the agents of a cluster: whether they are ready, their policies, errors and drops
@@ -124,7 +124,7 @@ pub(crate) enum Verb {
     #[cfg(not(feature = "live"))]
     #[command(hide = true, disable_help_flag = true, disable_version_flag = true)]
     Status(left_out::Words),
-    /// Check assertions about connections, for pods that exist and for those that may
+    /// Check assertions about connections, for pods that exist and pods that may be created
     #[command(after_help = assertions::HELP)]
     Test(Test),
     /// Browse policies and connections in a web browser on this machine
@@ -197,7 +197,7 @@ Exit codes: 0 allowed (also once resolved), 1 denied, 2 error or undecided.";
 
 #[cfg(all(target_os = "linux", feature = "lab"))]
 const LAB_HELP: &str = "\
-The lab needs neither root (if user namespaces are allowed) nor a container runtime nor other programs. It leaves nothing behind, however it ends.
+The lab needs neither root (if user namespaces are allowed) nor a container runtime nor other programs. Everything is removed when it ends, for any reason.
 
 Examples:
   palisade lab run examples/shop            build it, probe every pair, compare with the engine

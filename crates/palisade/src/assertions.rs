@@ -82,7 +82,7 @@ pub(crate) struct Test {
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: TestFormat,
-    /// Try every connection that an assertion is about with packets, too, in a lab of the manifests
+    /// Also try the connections of each assertion with packets, in a lab of the manifests
     #[arg(long, conflicts_with_all = ["live", "watch", "init", "schema"])]
     lab: bool,
     #[command(flatten)]
@@ -90,7 +90,7 @@ pub(crate) struct Test {
     /// Check again whenever a file changes, until interrupted
     #[arg(long, conflicts_with_all = ["init", "schema"])]
     watch: bool,
-    /// Print assertions that hold today, to begin a file with
+    /// Print assertions that hold today, as the start of a file
     #[arg(long, conflicts_with_all = ["paths", "schema"])]
     init: bool,
     /// Print the JSON schema of assertion files

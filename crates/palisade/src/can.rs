@@ -11,6 +11,7 @@ mod json_end;
 pub(crate) mod lookup;
 pub(crate) mod made_up;
 mod names;
+mod not_found;
 pub(crate) mod note;
 pub(crate) mod notes;
 mod pairs;

@@ -21,7 +21,10 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::{ArgMatches, Args, Command, parser::ValueSource};
 
-use crate::output::{self, Style, styled};
+use crate::{
+    output::{self, Style, styled},
+    tips,
+};
 use settings::Setting;
 
 /// The name in clap of the option that selects the file, which marks the verbs that have settings. The agent has an option
@@ -31,7 +34,7 @@ const FILE_ID: &str = "palisade_toml";
 /// The options that select the file.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ConfigArguments {
-    /// Settings for options that are not given [default: the next palisade.toml upwards from the first input]
+    /// File with settings for options that are not given [default: palisade.toml in the directory of the first input, or in the nearest directory above it]
     #[arg(id = FILE_ID, long = "config", value_name = "FILE", conflicts_with = "no_config")]
     config: Option<PathBuf>,
     /// Ignore palisade.toml
@@ -45,17 +48,20 @@ pub(crate) struct ConfigArguments {
 /// When the file can't be read, or has a setting that does not exist, is wrong or is not allowed, and when help can't be
 /// written.
 pub(crate) fn matches(command: &mut Command) -> Result<ArgMatches> {
+    let mut named = Vec::new();
     // Help and versions are left to the real parse.
     if let Ok(lenient) = command.clone().ignore_errors(true).try_get_matches() {
         let (verbs, leaf) = verbs(&lenient);
+        named.clone_from(&verbs);
         if let Some(file) = search::file(leaf)? {
             let settings = file::read(&file)?;
             let settings = settings::of_verb(command, &verbs, settings, &file)?;
             apply(command, &verbs, leaf, &settings);
         }
     }
-    command.try_get_matches_from_mut(std::env::args_os()).or_else(|error| {
+    command.try_get_matches_from_mut(std::env::args_os()).or_else(|mut error| {
         if error.use_stderr() {
+            tips::add(&mut error, command, &named);
             error.exit();
         }
         // clap ignores that help can't be written.

@@ -43,11 +43,11 @@ WHAT is one of:
   a policy    [NAMESPACE/]netpol/NAME, cnp/NAME, anp/NAME or banp/NAME
   a namespace ns/NAME
 
-Of a workload it shows for each direction the policies that apply, with what each allows and for which peers; the peers that remain when the policies of the other side are evaluated too; and the exposure: to the public internet, to any pod of the cluster regardless of its labels, and to each set of pods that rules can tell apart, whether such pods exist or not. A pod gets what all rows say that fit it.
+For a workload, it shows in each direction the policies that apply, with what each allows and for which peers; the peers that remain when the policies of the other side are evaluated too; and the exposure: to the public internet, to any pod of the cluster regardless of its labels, and to each set of pods that rules can tell apart, whether such pods exist or not. A pod gets the sum of all rows that match it.
 
-Of a policy it shows in one sentence what it does, which pods it selects, which parts of it do nothing and why, and what would change without it.
+For a policy, it shows in one sentence what it does, which pods it selects, which parts of it do nothing and why, and what would change without it.
 
-Of a namespace it shows its workloads, the policies that apply to them, and the connections that cross its border.
+For a namespace, it shows its workloads, the policies that apply to them, and the connections that cross its border.
 
 Examples:
   palisade describe shop/backend -f examples/shop

@@ -20,7 +20,7 @@ use crate::{
 pub(crate) const HELP: &str = "\
 Run it as root on the node, in the node's network namespace. It changes nothing there: kernel features are tried in temporary network namespaces, which are removed when it exits. The self-test connects two of them to the node as pods are connected, and checks whether their packets pass the hook where policies are enforced.
 
-Each check has a stable id; docs/doctor.md lists the ids and the cures. API access is checked with your own credentials; the agent uses those of its service account.
+Each check has a stable id; docs/doctor.md lists the ids and how to fix each. API access is checked with your own credentials; the agent uses those of its service account.
 
 Examples:
   palisade doctor

@@ -22,7 +22,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-On a machine with an agent, that agent is queried over its socket, which accepts root and the agent's own user only. Elsewhere, and with --node, --namespace-of-agents, --context or --kubeconfig, the agents of a cluster are: `palisade flows` runs in their pods through the API server, as with `kubectl exec`, and the records are merged by time. This requires what the Role palisade-flow-reader grants.
+On a machine with an agent, that agent is queried over its socket, which accepts root and the agent's own user only. Elsewhere, and with --node, --namespace-of-agents, --context or --kubeconfig, all agents of a cluster are queried: `palisade flows` runs in their pods through the API server, as with `kubectl exec`, and the records are merged by time. This requires what the Role palisade-flow-reader grants.
 
 An agent keeps the latest flows, as many as fit into the setting flow-buffer; a flow that is dropped all the time has one record each second, with the number of its packets. Connections that policies allow are recorded if the agent's setting flows is new or all.
 
@@ -42,7 +42,7 @@ Exit codes: 0 shown, also if there is nothing, 2 error, also if an agent could n
 /// Arguments of `flows`.
 #[derive(Debug, Args)]
 pub(crate) struct Flows {
-    /// Wait for more, until Ctrl-C
+    /// Follow new flows, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
     /// Only the latest N flows
@@ -66,7 +66,7 @@ pub(crate) struct Flows {
     /// Only with this verdict
     #[arg(long, value_enum, value_name = "VERDICT")]
     verdict: Vec<Decided>,
-    /// Only what this policy decided
+    /// Only flows that this policy decided
     #[arg(long, value_name = "[NAMESPACE/]NAME")]
     policy: Vec<PolicyName>,
     /// Only to this destination port

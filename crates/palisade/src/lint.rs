@@ -34,11 +34,11 @@ pub(crate) use introduced::{Introduced, introduced};
 pub(crate) use text::finding as finding_text;
 
 pub(crate) const HELP: &str = "\
-Rules have a code and a name: PAL017 and ports-in-own-rule. --select and --ignore take either, or the beginning of either. `palisade lint --explain RULE` says what a rule finds and what happens in the cluster.
+Rules have a code and a name: PAL017 and ports-in-own-rule. --select and --ignore take either, or a prefix of either. `palisade lint --explain RULE` says what a rule finds and what happens in the cluster.
 
 A comment on the line, or above it, suppresses a rule there: # palisade: ignore[PAL017] reason. The annotation palisade.dev/lint-ignore with codes or names suppresses rules for an object.
 
-Notes are worth knowing, but depend on what files need not contain, such as pods that operators make; --severity note shows them. With --strict, warnings and unknown fields are errors.
+Notes depend on things that files need not contain, such as pods that operators create; --severity note shows them. With --strict, warnings and unknown fields are errors.
 
 Examples:
   palisade lint -f examples/shop-two-rules
@@ -67,16 +67,16 @@ pub(crate) struct Lint {
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: LintFormat,
-    /// Only these rules: codes, names, or beginnings of them
+    /// Only these rules: codes, names, or prefixes of them
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     select: Vec<String>,
-    /// Without these rules
+    /// All rules except these
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     ignore: Vec<String>,
     /// The network plugin of the cluster, whose gaps rule unsupported-by-plugin finds
     #[arg(long, value_enum, value_name = "NAME")]
     plugin: Option<PluginArgument>,
-    /// The least that is shown
+    /// The lowest severity that is shown
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
     severity: LevelArgument,
     /// Correct the files, where the correction is clear
@@ -93,10 +93,10 @@ pub(crate) struct Lint {
         conflicts_with_all = ["fix", "diff", "baseline", "write_baseline", "live", "context", "kubeconfig"]
     )]
     git: Option<String>,
-    /// Show only what this file doesn't have
+    /// Show only findings that are not in this file
     #[arg(long, value_name = "FILE")]
     baseline: Option<PathBuf>,
-    /// Write what is found to a file for --baseline
+    /// Write the findings to a file for --baseline
     #[arg(long, value_name = "FILE", conflicts_with_all = ["baseline", "fix", "diff"])]
     write_baseline: Option<PathBuf>,
 }
@@ -327,7 +327,10 @@ fn unknown(word: &str) -> String {
     let near: Vec<String> = suggestions(RULES, word).into_iter().map(|name| format!("`{name}`")).collect();
     let word = palisade_manifest::printable(word);
     match &*near {
-        [] => format!("there is no rule `{word}`"),
+        [] => {
+            let (first, last) = (RULES.first().map_or("", |r| r.code), RULES.last().map_or("", |r| r.code));
+            format!("there is no rule `{word}`; rules have codes, from {first} to {last}, and names")
+        }
         near => format!("there is no rule `{word}`; did you mean {}?", near.join(" or ")),
     }
 }

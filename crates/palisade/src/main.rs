@@ -65,6 +65,7 @@ mod snapshot;
 #[cfg(feature = "live")]
 mod status;
 mod suggest;
+mod tips;
 mod traffic;
 #[cfg(feature = "ui")]
 mod ui;

@@ -19,7 +19,7 @@ pub(crate) use json::{JsonWorkload, workload as json_workload};
 pub(crate) use text::workload_cells;
 
 pub(crate) const HELP: &str = "\
-For each namespace: how many of its workloads policies isolate, whether they reach DNS, and whether the public internet may reach them and they it. Below it, the workloads that no policy protects, those that can't ask DNS, and the policies that select no pod.
+For each namespace: how many of its workloads are isolated, whether they reach DNS, whether the public internet may reach them, and whether they may reach the internet. Below the table: the workloads that no policy protects, those that can't reach DNS, and the policies that select no pod.
 
   isolated    NetworkPolicies select it: only what they allow is allowed
   restricted  only rules of cluster-wide policies apply to it

@@ -28,12 +28,12 @@ FILE has one record a line: the JSON of `palisade flows -o json`, that of `hubbl
 
 Without --with, each record is compared with today's policies: those of the cluster, or of the manifests of -f. With --with, today's policies are compared with those after CANDIDATE is applied: its objects replace those with the same name, and all others stay.
 
-A recorded pod is judged by the pod of that name, else by a pod of its workload, else by the labels in the record. What can't be judged is undecided, with its reason: an address of a pod that is gone, a namespace whose labels are not known.
+A recorded pod is looked up by its name, else by its workload, else by the labels in the record. What can't be evaluated is undecided, with the reason: an address of a pod that is gone, a namespace whose labels are not known.
 
 Examples:
   palisade replay --flows flows.json                   compare with the cluster's policies
   palisade replay --flows flows.json --with policies/  compare these with policies/ applied
-  palisade replay --flows hubble.json -f manifests/    may Cilium be replaced?
+  palisade replay --flows hubble.json -f manifests/    before Cilium is replaced
   hubble observe -o jsonpb | palisade replay --flows - -f manifests/ --with new.yaml
 
 Exit codes: 0 nothing would newly be dropped, 1 something would be, 2 error or undecided.";

@@ -30,7 +30,7 @@ use crate::{
 use range::Range;
 
 pub(crate) const HELP: &str = "\
-One page for whoever reviews a change of policies: the connections that it opens and closes, as `palisade diff` finds them; the likely mistakes that it introduces, as `palisade lint --git` finds them; and the assertions of `palisade test` with another result than before. An assertion that is removed or edited is also checked as it was before.
+Writes one page about a change of policies, for reviewers: the connections that it opens and closes, as `palisade diff` finds them; the likely mistakes that it introduces, as `palisade lint --git` finds them; and the assertions of `palisade test` with another result than before. An assertion that is removed or edited is also checked as it was before.
 
 Manifests are read in both revisions with the `git` program: REV..REV compares two revisions, REV...REV compares their merge base with the second, and REV compares a revision with the files as they are now. Files below PATH with the schema palisade.test/v1 are assertions; --tests names others.
 
@@ -52,7 +52,7 @@ pub(crate) struct Review {
     /// Manifests: a file or a directory (recursively); may be repeated [default: the current directory]
     #[arg(short = 'f', long = "file", value_name = "PATH")]
     files: Vec<String>,
-    /// Assertions: a file or a directory (recursively); may be repeated. Those below the paths of -f are found without
+    /// Assertions: a file or a directory (recursively); may be repeated. Those below the paths of -f are found automatically
     #[arg(short, long, value_name = "PATH")]
     tests: Vec<String>,
     #[command(flatten)]
@@ -73,16 +73,16 @@ pub(crate) struct Review {
     /// comment; else none]
     #[arg(long, value_name = "CHARACTERS", value_parser = clap::value_parser!(u32).range(2_000..))]
     max_size: Option<u32>,
-    /// What gives exit code 1
+    /// What makes the exit code 1
     #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
     fail_on: FailOn,
-    /// Only these lint rules: codes, names, or beginnings of them
+    /// Only these lint rules: codes, names, or prefixes of them
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     select: Vec<String>,
-    /// Without these lint rules
+    /// All lint rules except these
     #[arg(long, value_name = "RULE", value_delimiter = ',')]
     ignore: Vec<String>,
-    /// The least findings of lint that are shown
+    /// The lowest severity of lint findings that is shown
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t)]
     severity: LevelArgument,
 }
@@ -108,7 +108,7 @@ enum FailOn {
     /// New findings, and assertions that fail now
     #[default]
     Findings,
-    /// Also connections that open, for pods that exist, are new or may be made
+    /// Also connections that open, for pods that exist, are new or may be created
     Opened,
     /// Also connections that close, and workloads that are new or gone
     Changes,

@@ -17,9 +17,9 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-On a machine with an agent, that agent is queried over its socket, which accepts root and the agent's own user only. Elsewhere, and with --node, --namespace-of-agents, --context or --kubeconfig, the agents of a cluster are: `palisade node status` runs in their pods through the API server, as with `kubectl exec`. This requires what the Role palisade-flow-reader grants.
+On a machine with an agent, that agent is queried over its socket, which accepts root and the agent's own user only. Elsewhere, and with --node, --namespace-of-agents, --context or --kubeconfig, all agents of a cluster are queried: `palisade node status` runs in their pods through the API server, as with `kubectl exec`. This requires what the Role palisade-flow-reader grants.
 
-ERRORS are those of the last hour, DROPS the packets that policies dropped in the last minute, and AUDITED the connections that policies in audit mode would have denied in it. PODS WAIT tells what holds pods until they are isolated.
+ERRORS are those of the last hour, DROPS the packets that policies dropped in the last minute, and AUDITED the connections of the last minute that policies in audit mode would have denied. PODS WAIT is what delays the start of pods until they are isolated.
 
 Examples:
   palisade status

@@ -36,13 +36,13 @@ use crate::{
 use basis::Basis;
 
 pub(crate) const HELP: &str = "\
-FILE has one record a line, in the formats of `palisade replay`: the JSON of `palisade flows -o json`, that of `hubble observe -o jsonpb`, or CSV whose first line names its columns. Connections that were dropped are left out, unless --include-dropped is given.
+FILE has one record per line, in the formats of `palisade replay`: the JSON of `palisade flows -o json`, that of `hubble observe -o jsonpb`, or CSV whose first line names its columns. Connections that were dropped are left out, unless --include-dropped is given.
 
-With --from-services, nothing is recorded: the manifests show who connects to whom, by the Services that environment variables, arguments and ConfigMaps name, by Ingresses and routes, and by monitors. Comments have file and line of what shows it. What is not known is listed, and denied.
+With --from-services, no records are needed: the manifests show which workloads connect to which, by the Services that environment variables, arguments and ConfigMaps name, by Ingresses and routes, and by monitors. Comments have the file and line that shows it. What the manifests don't show is listed, and denied.
 
-Each namespace gets a policy that denies everything, one that allows DNS, and one for each workload (or for all its pods) that allows what was recorded: by the labels of pods and the names of namespaces, by the names of ports where the pods have them, and by CIDRs for other addresses. Comments say which connections each rule stands for. With --domains, destinations outside the cluster of which the records have names (`destination.names` of Palisade, `destination_names` of Hubble, the column `destination_name`) are allowed by a ClusterNetworkPolicy for each workload, which agents enforce with --domain-names=on. Namespaces of the system get policies only with -n.
+Each namespace gets a policy that denies everything, one that allows DNS, and one for each workload (or for all its pods) that allows what was recorded: by the labels of pods and the names of namespaces, by the names of ports where the pods have them, and by CIDRs for other addresses. Comments say which connections each rule stands for. With --domains, destinations outside the cluster of which the records have names (`destination.names` of Palisade, `destination_names` of Hubble, the column `destination_name`) are allowed by a ClusterNetworkPolicy for each workload, which agents enforce with --domain-names=on. System namespaces get policies only with -n.
 
-Whatever is in the records is allowed, whoever caused it: review the comments. What is printed was read again, and every recorded connection was decided by it; what else it allows is counted on standard error.
+Everything in the records is allowed, including the connections of an attacker: review the comments. Before the policies are printed, every recorded connection is evaluated with them; what else they allow is counted on standard error.
 
 Examples:
   palisade suggest --flows flows.json                    for the cluster's pods
@@ -61,17 +61,17 @@ pub(crate) struct Suggest {
     /// Recorded connections, or - for standard input
     #[arg(long, value_name = "FILE", required_unless_present = "from_services")]
     flows: Option<String>,
-    /// Allow what manifests show to be needed: Services that environment variables, arguments and ConfigMaps name, routes,
-    /// monitors
+    /// Use manifests instead of records: the Services that environment variables, arguments and ConfigMaps name, routes,
+    /// and monitors
     #[arg(long, conflicts_with_all = ["flows", "include_dropped", "domains"])]
     from_services: bool,
     /// What a policy selects
     #[arg(long, value_enum, value_name = "STYLE", default_value_t)]
     style: Style,
-    /// Allow also what was dropped
+    /// Also allow connections that were dropped
     #[arg(long)]
     include_dropped: bool,
-    /// Allow destinations outside the cluster by the names that the records have of them, with ClusterNetworkPolicies
+    /// Allow destinations outside the cluster by their host names in the records, with ClusterNetworkPolicies
     #[arg(long)]
     domains: bool,
     #[command(flatten)]

@@ -40,13 +40,13 @@ use token::Token;
 use world::Source;
 
 pub(crate) const HELP: &str = "\
-The pages are served on 127.0.0.1 only, and answer only to the address that is printed: it holds a token that is new each time. Nothing is written to files or to a cluster.
+The pages are served on 127.0.0.1 only. The printed address contains a token, which is new each time; without it, requests are rejected. Nothing is written to files or to a cluster.
 
-Files are followed: pages show what changes. If a file is broken, or the cluster can't be reached, the pages say so and go on showing what was read last. A cluster is read again every 60 seconds (--interval) while a page is open. From standard input and from a rendered chart it is read once.
+Files are read again when they change. If a file is invalid, or the cluster can't be reached, the pages say so and continue to show what was read before. A cluster is read again every 60 seconds (--interval) while a page is open. Standard input and rendered charts are read once.
 
-The page Flows shows what agents saw: of a file (--flows), or of the agents of the cluster, which are queried as by `palisade flows` while the page is open.
+The page Flows shows the flows that agents recorded: from a file (--flows), or from the agents of the cluster, which are queried as `palisade flows` does while the page is open.
 
-For more than 2,000 workloads the pages show namespaces instead of workloads.
+With more than 2,000 workloads, the pages show namespaces instead of workloads.
 
 Examples:
   palisade ui -f examples/shop

@@ -352,6 +352,34 @@ fn misspelt_names_come_with_what_there_is() {
     refused(&run("can ns/shpo shop/db", dir.path()), &["no namespace `shpo`", "did you mean shop"]);
 }
 
+/// A wrong end comes with its cause, and with what to write instead.
+#[test]
+fn wrong_ends_come_with_a_cure() {
+    let dir = manifest(SHOP);
+    for (source, destination, says) in [
+        ("10.0.0.300", "shop/db", "`10.0.0.300` is not an IP address"),
+        ("clinet", "shop/db", "there is no pod or workload `clinet`; did you mean staging/pod/client?"),
+        ("quarterly-report", "shop/db", "there is no pod or workload `quarterly-report`; there are "),
+        ("shop", "shop/db", "did you mean ns/shop?"),
+        ("quarterly/report", "shop/db", "there is no namespace `quarterly`; there are "),
+        ("shop/db", "netpol/web", "`netpol` is not a kind with network endpoints"),
+        ("shop/db", "secret/web", "`secret` is not a kind with network endpoints"),
+        ("shop/db", "web/8080", "did you mean web:8080?"),
+        ("shop/db", "shop/web:", "no port after the colon"),
+        ("shop/db", "shop/web:80-90", "give one port. `palisade connections --port` takes ranges"),
+        ("shop/db", "shop/web:80,90", "give one port"),
+        ("shop/db", "fd00::7:80", "give the port: [fd00::7:80]:PORT"),
+        ("shop/db", "shop/web 8080/TCP", "the port is part of the destination: DST:8080/TCP"),
+        ("shop/db", "shop/web examples", "manifests are given with -f: '-f examples'"),
+    ] {
+        refused(&run(&format!("can {source} {destination}"), dir.path()), &[says]);
+    }
+    refused(&run("describe shop", dir.path()), &["did you mean ns/shop?"]);
+    refused(&run("lint examples", dir.path()), &["manifests are given with -f: '-f examples'"]);
+    refused(&run("suggest", dir.path()), &["--from-services needs no records"]);
+    refused(&run("lint --select PAL999", dir.path()), &["rules have codes, from PAL001 to PAL0"]);
+}
+
 #[test]
 fn namespaces_and_everything_are_ends() {
     let dir = manifest(SHOP);

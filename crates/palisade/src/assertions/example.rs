@@ -24,7 +24,7 @@ const MOST_WORKLOADS: usize = 200;
 pub(super) fn file(cluster: &Cluster) -> Result<String> {
     let connections = Connections::new(cluster, &ConnectionsOptions::default());
     let mut out = format!(
-        "# What is so today. Keep what must stay so, and add what must not be possible.\nschema: {}\nassertions:\n",
+        "# The connections that are possible today. Keep those that must stay possible, and add those that must not be possible.\nschema: {}\nassertions:\n",
         file::SCHEMA
     );
     let mut written = BTreeSet::new();

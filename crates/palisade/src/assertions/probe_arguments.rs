@@ -11,7 +11,7 @@ const HEADING: &str = "Probe options";
 /// The options of `--probe`.
 #[derive(Debug, Args)]
 pub(super) struct ProbeArguments {
-    /// Try connections between pods of the cluster, too, by a container that is added to one pod of each kind and ends by
+    /// Also try the connections between pods of the cluster, by a container that is added to one pod of each kind and ends by
     /// itself; its record stays until the pod is replaced
     #[arg(long, conflicts_with_all = ["lab", "watch", "init", "schema"], help_heading = HEADING)]
     pub(super) probe: bool,

@@ -1,10 +1,10 @@
 //! Resolves names as people write them: with and without namespace and kind, DNS names, and names of the outside.
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 use palisade_names::{DnsName, EndpointKind, LookupError, Named};
 use palisade_policy::{Cluster, DomainName, Endpoint};
 
-use super::note::Note;
+use super::{not_found, note::Note};
 
 /// What a name refers to.
 pub(super) enum Found<'a> {
@@ -35,7 +35,7 @@ pub(super) fn find<'a>(
         Err(error) => error,
     };
     if namespace.is_some() {
-        return Err(with_other_kind(cluster, error, kind, here, name));
+        return Err(not_found::error(cluster, error, kind, namespace, default, name));
     }
     if kind.is_none()
         && name.contains('.')
@@ -66,7 +66,7 @@ pub(super) fn find<'a>(
         };
         return Ok(Found::Host(host.to_string()));
     }
-    Err(with_other_kind(cluster, error, kind, here, name))
+    Err(not_found::error(cluster, error, kind, namespace, default, name))
 }
 
 /// Resolves the target of an alias in DNS, of a service in `namespace`. No search path completes it, so the short forms of the
@@ -173,23 +173,4 @@ fn is_host(name: &str) -> bool {
     let last = labels.next().unwrap_or_default();
     let letters = last.len() > 1 && last.bytes().all(|b| b.is_ascii_lowercase());
     (letters || last.starts_with("xn--")) && labels.next().is_some()
-}
-
-/// Adds a hint if only a service or node has this name, which must be given with its kind.
-fn with_other_kind(
-    cluster: &Cluster,
-    error: LookupError,
-    kind: Option<EndpointKind>,
-    namespace: &str,
-    name: &str,
-) -> anyhow::Error {
-    let hint = [EndpointKind::Service, EndpointKind::Node]
-        .into_iter()
-        .find_map(|k| palisade_names::find(cluster, Some(k), namespace, name).ok());
-    match (hint, kind) {
-        (Some(found), None) => {
-            anyhow!("there is no pod or workload `{name}` in namespace {namespace}; did you mean {found}?")
-        }
-        _ => error.into(),
-    }
 }

@@ -103,6 +103,10 @@ pub(crate) enum SpecError {
     AfterBracket(String),
     #[error("port `{0}` is neither a number from 1 to 65535 nor a port name")]
     Port(String),
+    #[error("no port after the colon; use DST:PORT, or DST alone for the ports that it declares")]
+    NoPort,
+    #[error("`{0}`: give one port. `palisade connections --port` takes ranges, such as 8000-8100")]
+    Ports(String),
     #[error("unknown protocol `{0}`; supported are TCP, UDP, SCTP and ICMP")]
     Protocol(String),
     #[error("ICMP has no ports; use NAME/ICMP")]
@@ -264,9 +268,16 @@ fn port_of(text: &str) -> Result<PortSpec, SpecError> {
             _ => Err(wrong()),
         };
     }
-    // SEMANTICS A.3 (6): 1 to 15 letters, digits and hyphens. The API rejects other names, so no pod declares one.
+    if text.is_empty() {
+        return Err(SpecError::NoPort);
+    }
+    if text.bytes().all(|b| b.is_ascii_digit() || b == b'-' || b == b',') {
+        return Err(SpecError::Ports(text.to_owned()));
+    }
+    // SEMANTICS A.3 (6): 1 to 15 letters, digits and hyphens, at least one of them a letter. The API rejects other names, so no
+    // pod declares one.
     let letters = text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if letters && (1..=15).contains(&text.len()) { Ok(PortSpec::Name(text.into())) } else { Err(wrong()) }
+    if letters && text.len() <= 15 { Ok(PortSpec::Name(text.into())) } else { Err(wrong()) }
 }
 
 fn protocol_of(text: &str) -> Result<ProtocolSpec, SpecError> {

@@ -1,6 +1,6 @@
 //! The destinations of a question, each with the protocol and port that are asked about.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use palisade_names::{PortSpec, ServiceTarget};
@@ -9,7 +9,7 @@ use palisade_policy::{Cluster, Endpoint, Family, Flow, Name, ObjectKey, Pod, Pro
 use super::{
     ends::{End, Outside, ServiceEnd},
     note::Note,
-    spec::{ProtocolSpec, Spec},
+    spec::{EndpointSpec, ProtocolSpec, Spec},
 };
 
 /// A destination and its port.
@@ -129,6 +129,10 @@ fn given_port(spec: &Spec, what: &str) -> Result<TargetPort> {
         }
         (Some(PortSpec::Name(name)), _) => {
             bail!("{what} has no named ports; give the number of port `{name}`")
+        }
+        // `fd00::7:80` is an address of its own.
+        _ if matches!(spec.endpoint, EndpointSpec::Address(IpAddr::V6(_))) => {
+            bail!("{what} declares no ports; give the port: [{what}]:PORT[/PROTO]")
         }
         _ => bail!("{what} declares no ports; give the port: DST:PORT[/PROTO]"),
     }

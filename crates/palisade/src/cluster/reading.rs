@@ -34,7 +34,7 @@ pub(super) fn read(
     let read = read_blocking(&access, ReadOptions { namespace, progress });
     line.clear();
     let live = read.map_err(|error| match error {
-        ReadError::Access(AccessError::NoCluster) => anyhow::anyhow!("{error}; {or}"),
+        ReadError::Access(AccessError::NoCluster { .. }) => anyhow::anyhow!("{error}; {or}"),
         error => error.into(),
     })?;
     if live.objects.is_empty() {

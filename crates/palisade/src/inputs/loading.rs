@@ -71,8 +71,10 @@ pub(crate) fn load_later(
             _ => "in the cluster and the manifests",
         };
         bail!(
-            "{errors} {} {place}; use --keep-going to answer without what they hold",
-            plural(errors, "error")
+            "{errors} {} {place}; correct {}, or use --keep-going for an incomplete answer without {}",
+            plural(errors, "error"),
+            if errors == 1 { "it" } else { "them" },
+            if errors == 1 { "that object" } else { "those objects" },
         );
     }
     refused::report_new(&loaded, before);

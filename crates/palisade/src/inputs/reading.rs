@@ -8,7 +8,7 @@ use crate::configuration::ConfigArguments;
 /// The options for reading manifests.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ReadingArguments {
-    /// Answer in spite of documents with errors. Their policies isolate what they select; the exit code is 2
+    /// Answer even if some documents are invalid. Invalid policies isolate the pods that they select; the exit code is 2
     #[arg(long)]
     pub(crate) keep_going: bool,
     /// Read the files of kustomizations and Helm charts as they are, without patches and values

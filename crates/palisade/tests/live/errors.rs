@@ -237,7 +237,10 @@ fn kubeconfigs_that_do_not_work() {
     refused(
         "/nonexistent/kubeconfig".as_ref(),
         "can web db",
-        &["no cluster: there is no kubeconfig and no service account", "-f PATH"],
+        &[
+            "no cluster: there is no kubeconfig and no service account: /nonexistent/kubeconfig does not exist",
+            "-f PATH",
+        ],
     );
     refused(
         "/dev/null".as_ref(),

@@ -55,7 +55,7 @@ fn answers_are_those_of_the_verbs() {
 fn questions_that_can_not_be_answered_have_a_reason() {
     let server = Server::start(&["-f", "examples/shop"]);
     for (path, status, reason) in [
-        ("explain?from=a&to=shop%2Fbackend", 422, "no namespace `default`"),
+        ("explain?from=a&to=shop%2Fbackend", 422, "no pod or workload `a`"),
         ("explain?from=pod%3Aapp%3Da&to=shop%2Fbackend", 422, "that don't exist"),
         ("explain?to=shop%2Fbackend", 400, "`from` is missing"),
         ("explain?from=a&from=b&to=c", 400, "given twice"),

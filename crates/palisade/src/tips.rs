@@ -1,0 +1,35 @@
+//! What to type instead of a wrong command line, where clap can't know it.
+
+use clap::{
+    Command, Error,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+/// Adds a tip to the error of a command line, if there is one. `verbs` are the verb and its inner verb.
+pub(crate) fn add(error: &mut Error, command: &Command, verbs: &[String]) {
+    let tip = match error.kind() {
+        ErrorKind::UnknownArgument => unexpected_word(error, command, verbs),
+        ErrorKind::MissingRequiredArgument if verbs == ["suggest"] => {
+            Some("--from-services needs no records: it reads what manifests show".to_owned())
+        }
+        _ => None,
+    };
+    if let Some(tip) = tip {
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+}
+
+/// A word that is no option, after all words that the verb takes.
+fn unexpected_word(error: &Error, command: &Command, verbs: &[String]) -> Option<String> {
+    let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    if word.starts_with('-') {
+        return None;
+    }
+    let verb = verbs.iter().try_fold(command, |command, verb| command.find_subcommand(verb))?;
+    let takes = |name: &str| verb.get_arguments().any(|argument| argument.get_long() == Some(name));
+    let is_port = word.split('/').next().is_some_and(|port| port.parse::<u16>().is_ok());
+    if is_port && verb.get_positionals().count() == 2 {
+        return Some(format!("the port is part of the destination: DST:{word}"));
+    }
+    takes("file").then(|| format!("manifests are given with -f: '-f {word}'"))
+}
