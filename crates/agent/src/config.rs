@@ -111,7 +111,7 @@ settings! {
         health_listen: Listen, "PALISADE_HEALTH_LISTEN", "ADDRESS|off" [default_value = "127.0.0.1:9644"];
         /// Socket for `palisade node`. The agent's lock file is in the same directory
         socket: PathBuf, "PALISADE_SOCKET", "FILE" [default_value = DEFAULT_SOCKET];
-        /// Directory for what outlives a restart of the node, after which its pods are closed until their policies are programmed [default: none]
+        /// Directory for state that is kept when the node restarts. Its pods are then closed until their policies are programmed [default: none]
         #[serde(skip_serializing_if = "Option::is_none")]
         state_dir: Option<PathBuf>, "PALISADE_STATE_DIR", "DIR" [];
         /// How long to wait for another agent on this node to stop, in seconds
@@ -120,9 +120,9 @@ settings! {
         log_format: LogFormat, "PALISADE_LOG_FORMAT", "FORMAT" [value_enum, default_value_t];
         /// Least severe level that is logged
         log_level: LogLevel, "PALISADE_LOG_LEVEL", "LEVEL" [value_enum, default_value_t];
-        /// Whether policies are enforced, or only recorded what they would deny, unless an annotation or the label of their namespace says so
+        /// Whether policies are enforced, or what they would deny is only recorded. The annotation palisade.dev/mode of a policy and the label of its namespace take precedence
         mode: PolicyMode, "PALISADE_MODE", "MODE" [value_enum, default_value_t];
-        /// What happens to packets that policies deny, unless the annotation palisade.dev/deny of the pod's namespace says so
+        /// What happens to packets that policies deny. The annotation palisade.dev/deny of the pod's namespace takes precedence
         deny: DenyBy, "PALISADE_DENY", "MODE" [value_enum, default_value_t];
         /// Whether egress policies apply to traffic from a pod to its own node
         egress_to_own_node: EgressToOwnNode, "PALISADE_EGRESS_TO_OWN_NODE", "MODE" [value_enum, default_value_t];
@@ -170,7 +170,7 @@ settings! {
         dns_allow: List<IpNet>, "PALISADE_DNS_ALLOW", "CIDR,…" [default_value = ""];
         /// How a pod starts whose policies are not programmed in time
         pod_start: PodStart, "PALISADE_POD_START", "MODE" [value_enum, default_value_t];
-        /// How long a pod's start waits for its policies, in milliseconds. At most a little less than the runtime waits
+        /// How long the start of a pod waits for its policies, in milliseconds. The agent lowers it if the container runtime waits for less
         pod_start_timeout: u64, "PALISADE_POD_START_TIMEOUT", "MILLISECONDS" [default_value_t = 1750];
     }
     switches {

@@ -127,21 +127,21 @@ metrics! {
     review_duration: Histogram, "palisade_review_duration_seconds",
         "Time of a review of established connections, from its beginning to its end. Changes don't wait for it";
     unreviewed: Seconds, "palisade_connections_unreviewed_seconds",
-        "How long ago the oldest change was programmed since which established connections are not all re-evaluated; 0 if all are";
+        "Age of the oldest programmed change for which established connections are not all re-evaluated yet; 0 if all are";
     commits: Family<ResultLabel, Counter>, "palisade_commits", "Changes sent to the kernel, by result";
     connections_revoked: Counter, "palisade_connections_revoked",
         "Established connections that were revoked because a change denies them";
     connections_restored: Counter, "palisade_connections_restored", "Revoked connections that are allowed again";
     runtime_connected: Gauge, "palisade_runtime_connected",
-        "Whether the container runtime announces pods before they start. 0 too if the agent is not to follow it";
+        "Whether the container runtime announces pods before they start. Also 0 if the setting nri is off";
     cni_chained: Gauge, "palisade_cni_chained",
-        "Whether the node's CNI configuration has the plugin that holds pods until they are isolated. 0 too if the agent is not to install it";
+        "Whether the node's CNI configuration has the plugin that holds pods until they are isolated. Also 0 if the setting cni-chain is off";
     pod_starts: Family<ResultLabel, Counter>, "palisade_pod_starts",
         "Pods that were announced before their start, by NRI or by the CNI plugin, by how they started";
     pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
         "Time that pods waited for their policies to be programmed before their start";
     pods_opened_unreviewed: Counter, "palisade_pods_opened_unreviewed",
-        "Pods that had started closed and were opened although older connections could not be re-evaluated";
+        "Pods that started closed and were opened although older connections could not be re-evaluated";
     dns_messages: Family<ResultLabel, Counter>, "palisade_dns_messages",
         "DNS messages of pods with rules by name: passed at once, held until learned addresses were in the kernel, dropped, turned into a reset of their TCP connection, or over the share of their pod and not read";
     learned_names: Gauge, "palisade_learned_names", "Names of which addresses were learned from DNS";
@@ -149,7 +149,7 @@ metrics! {
     unbound_ports: Gauge, "palisade_unbound_ports",
         "Bridge ports that lead to pods which are not known, and whose source addresses are checked less strictly";
     refused_source_pods: Gauge, "palisade_refused_source_pods",
-        "Pods of this node that may not use a source which they ask for by annotation";
+        "Pods of this node that request a source by annotation which they are not allowed to use";
     drops: Family<DropLabels, Counter>, "palisade_drops",
         "Dropped packets, by direction and by the policy that denies or isolates. An empty kind means that no policy was determined";
     audited: Family<DropLabels, Counter>, "palisade_audited_packets",
@@ -157,7 +157,7 @@ metrics! {
     workload_drops: Family<WorkloadLabels, Counter>, "palisade_workload_drops",
         "Dropped packets, by direction and by the workloads of sender and receiver. The workload `other` stands for pairs without series of their own, and for packets that were not logged";
     workload_audited: Family<WorkloadLabels, Counter>, "palisade_workload_audited_packets",
-        "Packets that passed because of audit mode, by direction and by the workloads of sender and receiver, likewise";
+        "Packets that passed because of audit mode, by direction and by the workloads of sender and receiver. The workload `other` stands for pairs without series of their own, and for packets that were not logged";
     workload_pairs: Gauge, "palisade_workload_pairs",
         "Pairs of workloads with series of their own. There are at most 500, 100 of them with one namespace";
     audited_pods: Family<DirectionLabel, Gauge>, "palisade_audited_pods",
@@ -174,11 +174,11 @@ metrics! {
     flow_connection_overruns: Counter, "palisade_flow_connection_overruns",
         "How often announcements of connections were lost because the kernel made them faster than they were read. Each time, at least one connection has no record";
     connection_events: Gauge, "palisade_connection_events",
-        "Whether the kernel's announcements of connections are read. 0 too if the agent is to record denied packets only";
+        "Whether the kernel's announcements of connections are read. Also 0 if the setting flows is drops";
     flow_file_records_lost: Counter, "palisade_flow_file_records_lost",
-        "Records of flows that were not written to the flow file, because it could not be written or not fast enough";
+        "Records of flows that were not written to the flow file, because writing failed or was too slow";
     otlp_records_lost: Counter, "palisade_otlp_records_lost",
-        "Records of flows that the OTLP endpoint did not get, because it refused them or was not fast enough";
+        "Records of flows that the OTLP endpoint did not receive, because it refused them or was too slow";
     otlp_requests: Family<ResultLabel, Counter>, "palisade_otlp_requests",
         "Requests to the OTLP endpoint, of records of flows and of metrics: ok, or failed";
     errors: Family<StageLabel, Counter>, "palisade_errors", "Errors, by stage";

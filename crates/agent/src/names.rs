@@ -130,7 +130,7 @@ impl Names {
             Some(Ok(learned)) => learned,
             Some(Err(error)) => {
                 let err = error_chain::with_causes(&error);
-                tracing::warn!(err, "learned names unusable, pods have to ask again");
+                tracing::warn!(err, "saved learned names unusable, pods have to resolve names again");
                 LearnedNames::new(Core::limits())
             }
             None => LearnedNames::new(Core::limits()),
@@ -240,7 +240,7 @@ impl Names {
             for packet in answers.iter().filter_map(|answer| answer.packet) {
                 if let Err(error) = open.verdicts.decide(packet, accept) {
                     let err = error_chain::with_causes(&error);
-                    tracing::warn!(err, "cannot release a DNS answer, its pod has to ask again");
+                    tracing::warn!(err, "cannot release a DNS answer, its pod has to resolve the name again");
                 }
             }
         }

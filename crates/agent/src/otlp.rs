@@ -70,9 +70,7 @@ impl Otlp {
             let mut logged = self.logged.lock().unwrap_or_else(PoisonError::into_inner);
             if logged.is_none_or(|at| at.elapsed() >= LOG_INTERVAL) {
                 *logged = Some(Instant::now());
-                tracing::warn!(
-                    "records of flows are not sent to the OTLP endpoint fast enough, and are lost"
-                );
+                tracing::warn!("lost records of flows, the OTLP endpoint is too slow");
             }
         }
     }

@@ -31,7 +31,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(10);
 /// Answers for a pod whose network is set up.
 pub(super) async fn attached(gate: &PodGate, attachment: Attachment) -> Response {
     if let Err(error) = attachment.check() {
-        tracing::warn!(err = error, "the CNI plugin describes a pod that no pod can be, refused it");
+        tracing::warn!(err = error, "refused an invalid pod from the CNI plugin");
         gate.count("invalid");
         return Response::Error(error);
     }

@@ -38,11 +38,14 @@ impl RefusedSources {
         let new = sources.refused.iter().filter(|(pod, why)| self.pods.get(pod) != Some(why));
         let new: Vec<(&ObjectKey, &String)> = new.collect();
         for (pod, why) in new.iter().take(LOGGED) {
-            tracing::warn!(%pod, why, "pod may not use a source that it asks for");
+            tracing::warn!(%pod, why, "pod is not allowed to use a source that it requests");
             errors.record("allow-source", format!("{pod}: {why}"));
         }
         if new.len() > LOGGED {
-            tracing::warn!(pods = new.len() - LOGGED, "further pods may not use sources that they ask for");
+            tracing::warn!(
+                pods = new.len() - LOGGED,
+                "further pods are not allowed to use sources that they request"
+            );
         }
         self.pods.clone_from(&sources.refused);
         if let Some(reporter) = reporter {

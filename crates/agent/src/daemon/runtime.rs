@@ -78,7 +78,7 @@ impl RuntimeFollower {
                     let err = error_chain::with_causes(&error);
                     tracing::warn!(
                         err,
-                        "lost the container runtime, reconnecting; pods may start before they are isolated"
+                        "lost the connection to the container runtime, reconnecting; pods may start before they are isolated"
                     );
                     if connected.elapsed() > MAX_RETRY {
                         pause = FIRST_RETRY;
@@ -100,16 +100,13 @@ impl RuntimeFollower {
     fn log_failure(&self, error: &NriError, err: &str) {
         match (self.mode, error) {
             (Nri::Auto, NriError::NoSocket { .. }) => {
-                tracing::info!(
-                    err,
-                    "no container runtime to follow, pods may start before they are isolated"
-                );
+                tracing::info!(err, "no container runtime with NRI, pods may start before they are isolated");
             }
             _ => {
                 self.gate.metrics.errors.get_or_create(&StageLabel { stage: "runtime" }).inc();
                 tracing::warn!(
                     err,
-                    "cannot follow the container runtime, retrying; pods may start before they are isolated"
+                    "cannot connect to the container runtime, retrying; pods may start before they are isolated"
                 );
             }
         }
@@ -168,7 +165,7 @@ impl RuntimeFollower {
     }
 
     fn log_invalid(&self, invalid: &InvalidSandbox) {
-        tracing::warn!(err = %invalid, "the container runtime describes a pod that no pod can be, refused it");
+        tracing::warn!(err = %invalid, "refused an invalid pod from the container runtime");
     }
 
     /// The addresses of a pod that the runtime names without any.
@@ -182,7 +179,7 @@ impl RuntimeFollower {
             tracing::warn!(
                 pod,
                 err,
-                "the container runtime names no address of the pod, it is isolated once the API server does"
+                "the container runtime reports no address of the pod, it is isolated once the API server does"
             );
         }
         found

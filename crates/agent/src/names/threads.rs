@@ -97,7 +97,7 @@ fn in_use(kernel: &mut Kernel, addresses: &BTreeSet<IpAddr>) -> Option<BTreeSet<
         Ok(entries) => entries,
         Err(error) => {
             let err = error_chain::with_causes(&error);
-            tracing::warn!(err, "cannot list connections, addresses of names stay allowed");
+            tracing::warn!(err, "cannot list connections, expired addresses of names stay allowed");
             return None;
         }
     };

@@ -43,7 +43,7 @@ impl Warnings {
             tracing::warn!(answers, "too many names or addresses, not all of these DNS answers were learned");
         }
         if messages > 0 {
-            tracing::warn!(messages, "pods exceeded their share of DNS messages, these were not read");
+            tracing::warn!(messages, "pods exceeded their share of DNS messages, the excess was not read");
         }
         if let Some((address, reason)) = refused {
             tracing::warn!(%address, %reason, "DNS answers contained addresses that are not learned");

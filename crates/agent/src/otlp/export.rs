@@ -182,13 +182,13 @@ impl ErrorLog {
             self.logged = Some(Instant::now());
             // What an endpoint answers may be long.
             let why: String = why.chars().take(200).collect();
-            tracing::warn!(what = self.what, err = %why, "the OTLP endpoint does not accept what is sent");
+            tracing::warn!(what = self.what, err = %why, "sending to the OTLP endpoint failed");
         }
     }
 
     fn works(&mut self) {
         if self.logged.take().is_some() {
-            tracing::info!(what = self.what, "the OTLP endpoint accepts what is sent again");
+            tracing::info!(what = self.what, "sending to the OTLP endpoint works again");
         }
     }
 }

@@ -277,7 +277,7 @@ fn what_no_runtime_should_send_is_refused_with_a_code_and_changes_nothing() {
     }}});
     let stream = stage.connect();
     (&stream).write_all(format!("{forged}\n").as_bytes()).unwrap();
-    agent.until("describes a pod that no pod can be");
+    agent.until("refused an invalid pod from");
     assert!(stage.answers("other", "db:5432"));
     agent.stop();
 }

@@ -75,9 +75,9 @@ fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
     let forged = [field(1, "x"), field(2, "../x"), field(4, "shop")].concat();
     let error = connected.call("RunPodSandbox", &field(1, forged)).unwrap().unwrap_err();
     assert!(error.contains("name of the sandbox"), "{error}");
-    agent.until("describes a pod that no pod can be");
+    agent.until("refused an invalid pod from");
     connected.start(&sandbox_without_addresses("y", "/run/netns/y")).unwrap();
-    assert!(agent.until("names no address of the pod").contains("in the network namespace /run/netns/y"));
+    assert!(agent.until("reports no address of the pod").contains("in the network namespace /run/netns/y"));
 
     connected.call("StopPodSandbox", &field(1, sandbox("db", DB))).unwrap().unwrap();
     stage.until_answers("other", "db:5432", true);
@@ -218,7 +218,7 @@ fn pods_of_a_lost_runtime_stay_isolated_and_its_list_is_taken_when_it_is_back() 
     agent.until("agent is ready");
     connected.start(&sandbox("db", DB)).unwrap();
     drop(connected);
-    agent.until("lost the container runtime");
+    agent.until("lost the connection to the container runtime");
     assert!(!stage.answers("other", "db:5432"));
 
     let connected = accept(&runtime, &[sandbox("db", DB)]);

@@ -67,7 +67,7 @@ impl Worker {
         let started = kernel_events::read_connections(events, Arc::clone(connections.seen()), inbox, metrics);
         if let Err(error) = started {
             let err = error_chain::with_causes(&error);
-            tracing::warn!(err, "cannot read connections, they are not recorded");
+            tracing::warn!(err, "cannot start reading connections, they are not recorded");
             self.errors.record("drops", err);
         }
     }

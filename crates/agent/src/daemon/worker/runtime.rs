@@ -409,7 +409,7 @@ impl Worker {
         tracing::warn!(
             pod = %pod.key,
             err,
-            "opened a pod that started closed, connections that are older than its policies may go on"
+            "opened a pod that started closed, connections that are older than its policies may continue"
         );
         self.metrics.pods_opened_unreviewed.inc();
         let what = "the pod started closed, and is opened: its policies are in force for new connections, but connections \
