@@ -192,12 +192,7 @@ fn follow_file(path: &Path, flows: &Flows, mut read: Stamp) {
         let new = FlowLog::new();
         // What was read last stays if the file is broken.
         match file::read(path, &new) {
-            Ok(()) => {
-                flows.log.clear();
-                if let Err(error) = file::read(path, &flows.log) {
-                    flows.log.fail(Some(format!("{error:#}")));
-                }
-            }
+            Ok(()) => flows.log.replace(new),
             Err(error) => flows.log.fail(Some(format!("{error:#}"))),
         }
     }

@@ -133,10 +133,18 @@ impl FlowLog {
         }
     }
 
-    /// Forgets everything: the file is another one.
-    pub(crate) fn clear(&self) {
-        *self.held() = Held::default();
-        self.number.send_modify(|number| *number += 1);
+    /// Has what another log has, in place of everything: the file is another one.
+    pub(crate) fn replace(&self, other: Self) {
+        let mut new = other.held.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held();
+        self.number.send_modify(|number| {
+            *number += 1;
+            for kept in &mut new.records {
+                *number += 1;
+                kept.number = *number;
+            }
+            *held = new;
+        });
     }
 
     /// Waits until there is something new since an answer, but no longer than `most`.
@@ -215,6 +223,21 @@ mod tests {
         assert_eq!((next.records.len(), next.records[0].id), (1, 3));
         let none = Filter { ports: vec!["80".parse().unwrap()], ..Filter::default() };
         assert!(log.answer(&none, 0).records.is_empty());
+    }
+
+    #[test]
+    fn what_replaces_everything_is_new() {
+        let log = FlowLog::new();
+        log.add([record(1, ""), record(2, "")]);
+        let before = log.answer(&Filter::default(), 0).number;
+        let other = FlowLog::new();
+        other.add([record(7, "")]);
+        other.fail(Some("1 line is no record".to_owned()));
+        log.replace(other);
+        let after = log.answer(&Filter::default(), before);
+        assert_eq!((after.records.len(), after.records[0].id), (1, 7));
+        assert!(after.number > before && after.problem.is_some());
+        assert_eq!(log.all().records.len(), 1);
     }
 
     #[test]
