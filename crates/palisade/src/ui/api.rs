@@ -86,7 +86,7 @@ impl Api {
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
         let (head, body) = request.into_parts();
-        if let Err(refusal) = self.gate.check(&head.headers) {
+        if let Err(refusal) = self.gate.check(&head.uri, &head.headers) {
             return refused(refusal);
         }
         let Some(name) = head.uri.path().strip_prefix(ROOT) else {

@@ -99,6 +99,12 @@ fn other_hosts_origins_tokens_and_methods_are_refused() {
         assert_eq!(server.request("GET", "/", &[("Host", other)]).status, 421, "{other}");
     }
     assert_eq!(get(&[("Authorization", &bearer)]), 421);
+    // A target that names a server, as those to a proxy do.
+    for (server_name, status) in [(&*host, 200), ("evil.example", 421)] {
+        let target = format!("http://{server_name}{path}");
+        let answer = server.request("GET", &target, &[("Host", &host), ("Authorization", &bearer)]);
+        assert_eq!(answer.status, status, "{target}");
+    }
     // Origins.
     for other in ["http://evil.example", "null", &format!("https://{host}"), &format!("http://{localhost}")] {
         assert_eq!(with(&[("Origin", other)]), 403, "{other}");
