@@ -3,7 +3,7 @@
 mod namespace;
 mod policy;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use palisade_policy::{
     Action, Cluster, Direction, Family, ObjectKey, Origin, PolicyKey, Tier, Traffic,
@@ -23,7 +23,7 @@ use crate::{
 
 pub use namespace::{Crossing, NamespaceDescription, NamespacePolicy, UndecidedPairs, describe_namespace};
 pub use policy::{
-    CoveredWhat, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy, idle_parts,
+    CoveredWhat, IdleFinder, IdlePart, IdleReason, PodAddress, PolicyDescription, describe_policy,
     workloads_of,
 };
 
@@ -235,6 +235,7 @@ impl Describer<'_> {
         answer: &Connections,
     ) -> Vec<PolicyEffect> {
         let mut found: Vec<PolicyEffect> = Vec::new();
+        let mut places: HashMap<PolicyKey, usize> = HashMap::new();
         for (other, peer) in answer.ends().enumerate() {
             let (from, to) = if direction == Direction::Egress { (at, other) } else { (other, at) };
             if matches!(peer, ConnectionEnd::OwnNode(_) | ConnectionEnd::IngressController(_))
@@ -251,14 +252,15 @@ impl Describer<'_> {
                 });
                 let walks: Vec<Walk> = walks.collect();
                 let Some(whole) = walks.first() else { continue };
+                let mut matched = matched_in_all(&walks);
                 for step in &whole.policies {
-                    let place = found.iter().position(|p| p.policy == step.policy).unwrap_or_else(|| {
+                    let place = *places.entry(step.policy.clone()).or_insert_with(|| {
                         let (policy, origin) = (step.policy.clone(), step.origin.clone());
                         found.push(PolicyEffect { policy, tier: step.tier, origin, effects: Vec::new() });
                         found.len() - 1
                     });
-                    for action in [Action::Accept, Action::Deny, Action::Pass] {
-                        if let Some((matches, alone)) = certain_effect(&walks, &step.policy, action) {
+                    for action in ACTIONS {
+                        if let Some((matches, alone)) = matched.remove(&(&step.policy, action)) {
                             let families = Families { v4: family == Family::V4, v6: family == Family::V6 };
                             let end = peer.clone();
                             add_effect(
@@ -311,29 +313,55 @@ fn internet(answer: &Connections, at: usize, direction: Direction) -> Vec<Intern
     Family::BOTH.into_iter().filter_map(of_family).collect()
 }
 
-/// As [`effect`], for what is the same in all walks.
-fn certain_effect(walks: &[Walk], policy: &PolicyKey, action: Action) -> Option<(Traffic, Traffic)> {
-    let effects = walks.iter().map(|walk| {
-        let step = walk.policies.iter().find(|step| step.policy == *policy)?;
-        effect(walk, step, action)
-    });
-    let both =
-        |(a, b): (Traffic, Traffic), (c, d): (Traffic, Traffic)| (a.intersection(&c), b.intersection(&d));
-    let certain = effects.reduce(|a, b| Some(both(a?, b?))).flatten()?;
-    (!certain.0.is_none()).then_some(certain)
+/// What the rules of each policy with each action match, and the part of it that no other policy of its tier matches
+/// with the same action. Policies whose rules match nothing are left out.
+type Matched<'w> = HashMap<(&'w PolicyKey, Action), (Traffic, Traffic)>;
+
+/// The actions, in the order of the effects of a policy.
+const ACTIONS: [Action; 3] = [Action::Accept, Action::Deny, Action::Pass];
+
+/// Returns what is matched in all walks.
+fn matched_in_all(walks: &[Walk]) -> Matched<'_> {
+    let mut walks = walks.iter().map(matched);
+    let Some(mut certain) = walks.next() else { return Matched::new() };
+    for other in walks {
+        certain.retain(|key, (matches, alone)| {
+            let Some((other_matches, other_alone)) = other.get(key) else { return false };
+            (*matches, *alone) = (matches.intersection(other_matches), alone.intersection(other_alone));
+            !matches.is_none()
+        });
+    }
+    certain
 }
 
-/// Returns the traffic that a policy's rules with this action match, and the part of it that no other policy of its
-/// tier matches with the same action; `None` if they match nothing.
-fn effect(whole: &Walk, policy: &PolicyStep, action: Action) -> Option<(Traffic, Traffic)> {
-    let acting = |policy: &PolicyStep| {
-        let rules = policy.rules.iter().filter(|r| r.action == action && r.peer_matches);
+/// Returns what is matched in a walk. `O(rules)`: hundreds of policies may select a pod.
+fn matched(walk: &Walk) -> Matched<'_> {
+    let acting = |step: &PolicyStep, action: Action| {
+        let rules = step.rules.iter().filter(|rule| rule.action == action && rule.peer_matches);
         rules.fold(Traffic::none(), |sum, rule| sum.union(&rule.holds))
     };
-    let matches = acting(policy);
-    let others = whole.policies.iter().filter(|o| o.policy != policy.policy && o.tier == policy.tier);
-    let alone = others.fold(matches.clone(), |left, other| left.difference(&acting(other)));
-    (!matches.is_none()).then_some((matches, alone))
+    let mut out = Matched::new();
+    for tier in [Tier::Admin, Tier::Developer, Tier::Baseline] {
+        for action in ACTIONS {
+            let steps = walk.policies.iter().filter(|step| step.tier == tier);
+            let policies: Vec<(&PolicyKey, Traffic)> = steps
+                .map(|step| (&step.policy, acting(step, action)))
+                .filter(|(_, matches)| !matches.is_none())
+                .collect();
+            // What the policies after each one match.
+            let mut after = vec![Traffic::none()];
+            for (_, matches) in policies.iter().rev() {
+                after.push(after[after.len() - 1].union(matches));
+            }
+            let mut before = Traffic::none();
+            for ((policy, matches), after) in policies.into_iter().zip(after.iter().rev().skip(1)) {
+                let alone = matches.difference(&before).difference(after);
+                before = before.union(&matches);
+                out.insert((policy, action), (matches, alone));
+            }
+        }
+    }
+    out
 }
 
 /// Adds an effect, or its family to that of an equal one.
@@ -349,4 +377,47 @@ fn add_effect(effects: &mut Vec<Effect>, new: Effect) {
 fn is_on_internet(end: &ConnectionEnd, family: Family) -> bool {
     let ConnectionEnd::External(external) = end else { return false };
     external.family == family && external.ranges.iter().any(crate::public::has_public_address)
+}
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::walk::walk;
+    use palisade_testkit::{Rng, Shape, cluster, endpoints, seeds};
+
+    use super::*;
+
+    /// What a policy's rules with an action match, and what no other policy of its tier does: each compared with each.
+    fn compared(walk: &Walk, policy: &PolicyStep, action: Action) -> (Traffic, Traffic) {
+        let acting = |policy: &PolicyStep| {
+            let rules = policy.rules.iter().filter(|r| r.action == action && r.peer_matches);
+            rules.fold(Traffic::none(), |sum, rule| sum.union(&rule.holds))
+        };
+        let matches = acting(policy);
+        let others = walk.policies.iter().filter(|o| o.policy != policy.policy && o.tier == policy.tier);
+        let alone = others.fold(matches.clone(), |left, other| left.difference(&acting(other)));
+        (matches, alone)
+    }
+
+    #[test]
+    fn what_policies_match_alone_is_what_no_other_matches() {
+        let mut shared = 0;
+        for seed in seeds(0..60) {
+            let cluster = cluster(&mut Rng::with_seed(seed), &Shape::tiered());
+            let ends: Vec<_> = endpoints(&cluster).into_iter().take(6).collect();
+            for (source, target) in ends.iter().flat_map(|a| ends.iter().map(move |b| (a, b))) {
+                for direction in Direction::BOTH {
+                    let walk = walk(&cluster, source, target, false, direction, &Traffic::all());
+                    let found = matched(&walk);
+                    for (step, action) in walk.policies.iter().flat_map(|s| ACTIONS.map(|a| (s, a))) {
+                        let (matches, alone) = compared(&walk, step, action);
+                        shared += usize::from(matches != alone);
+                        let expected = (!matches.is_none()).then_some((matches, alone));
+                        let given = found.get(&(&step.policy, action)).cloned();
+                        assert_eq!(given, expected, "seed {seed}: {} {action:?}", step.policy);
+                    }
+                }
+            }
+        }
+        assert!(shared > 100, "{shared}");
+    }
 }

@@ -23,7 +23,7 @@ pub(crate) mod symbolic;
 
 use palisade_policy::{Cluster, Direction, IpRange, Policy, Rule};
 
-pub(crate) use self::coverage::covered;
+pub(crate) use self::coverage::Coverage;
 use self::{
     cover::Cover,
     pod_set::{Overflow, World},

@@ -1,7 +1,8 @@
 //! Describes a policy: what it selects, which parts of it do nothing, and what would change without it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
 };
 
@@ -14,7 +15,7 @@ use crate::{
     diff::{Diff, diff},
     end::WorkloadPods,
     exposure::{
-        CoveredPart, ExposureChange, ExposureOptions, PodSet, RuleAt, RulePart, Subject, covered,
+        Coverage, CoveredPart, ExposureChange, ExposureOptions, PodSet, RuleAt, RulePart, Subject,
         exposure_change,
     },
 };
@@ -137,7 +138,7 @@ pub fn describe_policy(cluster: &Cluster, key: &PolicyKey) -> Option<PolicyDescr
     Some(PolicyDescription {
         selects: selected_workloads(cluster, policy),
         host_network: host_network.map(|pod| pod.key.clone()).collect(),
-        idle: idle_parts(cluster, policy),
+        idle: IdleFinder::new(cluster).of(policy),
         pod_addresses: pod_addresses(cluster, policy),
         without: diff(cluster, &without),
         exposure_without,
@@ -145,10 +146,26 @@ pub fn describe_policy(cluster: &Cluster, key: &PolicyKey) -> Option<PolicyDescr
     })
 }
 
-/// Returns the parts of a policy of the cluster that do nothing: ingress first, by rule.
-#[must_use]
-pub fn idle_parts(cluster: &Cluster, policy: &Policy) -> Vec<IdlePart> {
-    IdleParts { cluster, policy }.find()
+/// Finds the parts of policies that do nothing. What it needs of the cluster is found once for all policies.
+pub struct IdleFinder<'c> {
+    cluster: &'c Cluster,
+    coverage: Coverage<'c>,
+    /// Peers of several policies are often equal, and each may cost a look at all pods.
+    unmatched: RefCell<HashMap<PodMatch, Option<IdleReason>>>,
+}
+
+impl<'c> IdleFinder<'c> {
+    /// Makes a finder for the policies of a cluster. `O(namespaces)`; the first policy costs `O(policies)` more.
+    #[must_use]
+    pub fn new(cluster: &'c Cluster) -> Self {
+        Self { cluster, coverage: Coverage::new(cluster), unmatched: RefCell::default() }
+    }
+
+    /// Returns the parts of a policy of the cluster that do nothing: ingress first, by rule.
+    #[must_use]
+    pub fn of(&self, policy: &Policy) -> Vec<IdlePart> {
+        IdleParts { cluster: self.cluster, policy, finder: self }.find()
+    }
 }
 
 fn matches(cluster: &Cluster, choice: &PodMatch, pod: &Pod) -> bool {
@@ -209,12 +226,13 @@ fn pod_addresses(cluster: &Cluster, policy: &Policy) -> Vec<PodAddress> {
     peers.filter_map(of).collect()
 }
 
-struct IdleParts<'c> {
-    cluster: &'c Cluster,
-    policy: &'c Policy,
+struct IdleParts<'a, 'c> {
+    cluster: &'a Cluster,
+    policy: &'a Policy,
+    finder: &'a IdleFinder<'c>,
 }
 
-impl<'c> IdleParts<'c> {
+impl<'a> IdleParts<'a, '_> {
     fn find(&self) -> Vec<IdlePart> {
         let part = |reason| IdlePart { rule: None, origin: self.policy.origin.clone(), reason };
         if PodSet::of(&self.policy.subject).is_none() {
@@ -226,7 +244,7 @@ impl<'c> IdleParts<'c> {
         }
         for direction in [Direction::Ingress, Direction::Egress] {
             let rules = self.policy.rules(direction).unwrap_or_default();
-            let covered = covered(self.cluster, self.policy, direction);
+            let covered = self.finder.coverage.of(self.policy, direction);
             for (index, rule) in rules.iter().enumerate() {
                 let own = covered.iter().filter(|part| part.rule == index);
                 out.extend(own.map(|part| covered_part(rule, part)));
@@ -236,7 +254,7 @@ impl<'c> IdleParts<'c> {
         out
     }
 
-    fn selected(&self) -> impl Iterator<Item = &'c Pod> {
+    fn selected(&self) -> impl Iterator<Item = &'a Pod> {
         let (cluster, subject) = (self.cluster, &self.policy.subject);
         candidates(cluster, subject).filter(move |pod| pod.is_running() && matches(cluster, subject, pod))
     }
@@ -262,7 +280,10 @@ impl<'c> IdleParts<'c> {
 
     fn unmatched_peer(&self, peer: &Peer) -> Option<IdleReason> {
         match peer {
-            Peer::Pods(choice) => self.unmatched_pods(choice),
+            Peer::Pods(choice) => {
+                let mut known = self.finder.unmatched.borrow_mut();
+                known.entry(choice.clone()).or_insert_with(|| self.unmatched_pods(choice)).clone()
+            }
             Peer::Nodes(selector) => {
                 let found = self.cluster.nodes.values().any(|node| selector.matches(&node.labels));
                 // Without Node objects nothing is known about nodes.

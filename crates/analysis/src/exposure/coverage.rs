@@ -1,10 +1,13 @@
 //! Parts of rules that other rules make superfluous.
 
-use std::collections::BTreeSet;
+use std::{
+    cell::OnceCell,
+    collections::{BTreeSet, HashMap},
+};
 
 use palisade_policy::{
-    Cluster, Deciding, Direction, LabelSet, LabelValues, NamespaceMatch, Origin, Peer, Policy, PolicyKey,
-    PortEntry, Rule, Tier,
+    Cluster, Deciding, Direction, LabelSet, LabelValues, Name, NamespaceMatch, Origin, Peer, Policy,
+    PolicyKey, PortEntry, Rule, Tier,
 };
 
 use super::{
@@ -59,13 +62,126 @@ struct Region<'c> {
     pieces: Vec<Piece>,
 }
 
-/// Returns the parts of a policy's rules that do nothing because of other rules: of the same policy, or of policies that
-/// apply to all pods that the policy can select. In a cluster-wide tier only rules count that come before. If two
-/// rules are equal, the later one does nothing. `O(rules²)`.
-pub(crate) fn covered(cluster: &Cluster, policy: &Policy, direction: Direction) -> Vec<CoveredPart> {
-    let world = World::new(&[cluster], None);
-    let Some(own) = policy.rules(direction) else { return Vec::new() };
-    let others = others(cluster, policy, direction, &world);
+/// The policies of a cluster, and what each selects: found once for all policies whose coverage is asked for.
+pub(crate) struct Coverage<'c> {
+    cluster: &'c Cluster,
+    world: World,
+    subjects: OnceCell<Subjects<'c>>,
+}
+
+/// Policies by what they select, so that a policy is compared only with those that may select all of its pods.
+#[derive(Default)]
+struct Subjects<'c> {
+    /// In the order of their keys. Policies that can't select any pod are left out.
+    all: Vec<(&'c Policy, PodSet)>,
+    /// Places in `all`, by the namespace that a policy selects pods of (`None`: several) and one of the values of the first
+    /// label that it requires to have one of some values (`None`: it requires none).
+    places: HashMap<SubjectKey, Vec<usize>>,
+}
+
+type SubjectKey = (Option<Name>, Option<(Name, Name)>);
+
+impl<'c> Subjects<'c> {
+    fn new(cluster: &'c Cluster, world: &World) -> Self {
+        let mut out = Self::default();
+        for policy in cluster.deciding(Deciding::Enforced) {
+            let Some(set) = PodSet::of(&policy.subject).and_then(|set| world.normal(set)) else { continue };
+            let namespace = match &policy.subject.namespaces {
+                NamespaceMatch::Named(name) => Some(name.clone()),
+                NamespaceMatch::Selected(_) => None,
+            };
+            let mut add = |label| {
+                out.places.entry((namespace.clone(), label)).or_default().push(out.all.len());
+            };
+            match required(&set).next() {
+                Some((key, values)) => {
+                    values.iter().for_each(|value| add(Some((key.clone(), value.clone()))));
+                }
+                None => add(None),
+            }
+            out.all.push((policy, set));
+        }
+        out
+    }
+
+    /// Returns the policies among which are all that select every pod that `policy` can select, which is `own`, in the
+    /// order of their keys.
+    fn candidates(&self, policy: &Policy, own: &PodSet) -> Vec<&(&'c Policy, PodSet)> {
+        // What requires a label to have one of some values contains only sets that require one of these.
+        let labels = required(own).filter_map(|(key, values)| Some((key.clone(), values.first()?.clone())));
+        let labels: Vec<_> = labels.map(Some).chain([None]).collect();
+        let namespace = match &policy.subject.namespaces {
+            NamespaceMatch::Named(name) => Some(name),
+            NamespaceMatch::Selected(_) => None,
+        };
+        let mut found: Vec<usize> = Vec::new();
+        match namespace {
+            Some(name) => {
+                for namespace in [Some(name.clone()), None] {
+                    for label in &labels {
+                        found.extend(
+                            self.places.get(&(namespace.clone(), label.clone())).into_iter().flatten(),
+                        );
+                    }
+                }
+            }
+            // A selector may select a single namespace, too.
+            None => found.extend(0..self.all.len()),
+        }
+        found.sort_unstable();
+        found.into_iter().map(|at| &self.all[at]).collect()
+    }
+}
+
+/// Iterates over the labels of pods that a set requires to have one of some values.
+fn required(set: &PodSet) -> impl Iterator<Item = (&Name, &BTreeSet<Name>)> {
+    set.pods.iter().filter_map(|(key, values)| match values {
+        LabelValues::OneOf(values) => Some((key, values)),
+        _ => None,
+    })
+}
+
+impl<'c> Coverage<'c> {
+    /// Prepares for questions about policies of a cluster. `O(namespaces)`; the first question costs `O(policies)` more.
+    pub(crate) fn new(cluster: &'c Cluster) -> Self {
+        Self { cluster, world: World::new(&[cluster], None), subjects: OnceCell::new() }
+    }
+
+    /// Returns the policies whose rules count before or beside those of a policy, for all pods that it can select.
+    pub(super) fn others(&self, policy: &Policy, direction: Direction) -> Vec<&'c Policy> {
+        let Some(own) = PodSet::of(&policy.subject).and_then(|set| self.world.normal(set)) else {
+            return Vec::new();
+        };
+        let counts = |(other, set): &&(&Policy, PodSet)| {
+            other.key != policy.key
+                && other.tier == policy.tier
+                && other.rules(direction).is_some()
+                && (policy.tier == Tier::Developer || Policy::precedence(other, policy).is_lt())
+                && self.world.is_subset(&own, set)
+        };
+        let subjects = self.subjects.get_or_init(|| Subjects::new(self.cluster, &self.world));
+        let candidates = subjects.candidates(policy, &own).into_iter();
+        candidates.filter(counts).map(|(other, _)| *other).collect()
+    }
+
+    /// Returns the parts of a policy's rules that do nothing because of other rules: of the same policy, or of policies that
+    /// apply to all pods that the policy can select. In a cluster-wide tier only rules count that come before. If two
+    /// rules are equal, the later one does nothing. `O(rules²)`.
+    pub(crate) fn of(&self, policy: &Policy, direction: Direction) -> Vec<CoveredPart> {
+        match policy.rules(direction) {
+            Some(own) => covered(policy, own, &self.others(policy, direction), direction, &self.world),
+            None => Vec::new(),
+        }
+    }
+}
+
+fn covered(
+    policy: &Policy,
+    own: &[Rule],
+    others: &[&Policy],
+    direction: Direction,
+    world: &World,
+) -> Vec<CoveredPart> {
     let all_rules = own.iter().chain(others.iter().filter_map(|p| p.rules(direction)).flatten());
     let ports = Ports::new(None, all_rules);
     let of = |policy: &Policy, rules: &'_ [Rule]| -> Vec<RuleAt> {
@@ -76,7 +192,7 @@ pub(crate) fn covered(cluster: &Cluster, policy: &Policy, direction: Direction) 
         };
         rules.iter().enumerate().map(at).collect()
     };
-    let region = |(at, rule)| Region { at, rule, pieces: pieces(rule, &ports, &world) };
+    let region = |(at, rule)| Region { at, rule, pieces: pieces(rule, &ports, world) };
     let foreign: Vec<Region<'_>> = others
         .iter()
         .flat_map(|other| {
@@ -92,7 +208,7 @@ pub(crate) fn covered(cluster: &Cluster, policy: &Policy, direction: Direction) 
         let subject = left.remove(index);
         let before = if policy.tier == Tier::Developer { left.len() } else { index };
         let covering: Vec<&Region<'_>> = foreign.iter().chain(&left[..before]).collect();
-        let checker = Checker { ports: &ports, world: &world, covering: &covering };
+        let checker = Checker { ports: &ports, world, covering: &covering };
         match checker.covering(&subject.pieces) {
             Some(by) => found.push(CoveredPart { direction, rule: index, part: RulePart::Whole, by }),
             None => {
@@ -103,29 +219,6 @@ pub(crate) fn covered(cluster: &Cluster, policy: &Policy, direction: Direction) 
     }
     found.reverse();
     found
-}
-
-/// Returns the policies whose rules count before or beside those of a policy, for all pods that it can select.
-fn others<'c>(cluster: &'c Cluster, policy: &Policy, direction: Direction, world: &World) -> Vec<&'c Policy> {
-    let subject = |p: &Policy| PodSet::of(&p.subject).and_then(|set| world.normal(set));
-    let Some(own) = subject(policy) else { return Vec::new() };
-    let counts = |other: &&Policy| {
-        other.key != policy.key
-            && other.tier == policy.tier
-            && other.rules(direction).is_some()
-            && may_select_all(&other.subject.namespaces, &policy.subject.namespaces)
-            && (policy.tier == Tier::Developer || Policy::precedence(other, policy).is_lt())
-            && subject(other).is_some_and(|set| world.is_subset(&own, &set))
-    };
-    cluster.deciding(Deciding::Enforced).map(|p| &**p).filter(counts).collect()
-}
-
-/// Returns whether namespaces may contain others. It is quickly seen that one does not contain another.
-fn may_select_all(all: &NamespaceMatch, own: &NamespaceMatch) -> bool {
-    match (all, own) {
-        (NamespaceMatch::Named(a), NamespaceMatch::Named(b)) => a == b,
-        _ => true,
-    }
 }
 
 fn pieces(rule: &Rule, ports: &Ports<'_>, world: &World) -> Vec<Piece> {

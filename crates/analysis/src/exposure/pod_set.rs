@@ -263,9 +263,11 @@ impl World {
         out
     }
 
-    /// Returns whether every pod of `set` is in `other`.
+    /// Returns whether every pod of `set`, which is a [normal](Self::normal) set, is in `other`.
     pub(crate) fn is_subset(&self, set: &PodSet, other: &PodSet) -> bool {
-        set.is_within(other) || self.disjoint_outside(set, other).is_empty()
+        // A pod may have any labels, whatever namespaces exist. Most pairs of sets differ in these, which is cheap to see.
+        set.pods.is_subset(&other.pods)
+            && (set.is_within(other) || self.disjoint_outside(set, other).is_empty())
     }
 
     /// Returns the complement of a set with one constraint, as disjoint sets.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use palisade_analysis::describe::{idle_parts, workloads_of};
+use palisade_analysis::describe::{IdleFinder, workloads_of};
 use palisade_manifest::Loaded;
 use palisade_policy::{Direction, Origin};
 use serde::Serialize;
@@ -46,10 +46,11 @@ pub(super) fn policies(
 ) -> Vec<JsonPolicy> {
     let cluster = &loaded.cluster;
     let counts = counts(links, allowed);
+    let finder = IdleFinder::new(cluster);
     let mut one = |policy: &palisade_policy::Policy| {
         let name = escape::plain(&policy.key.to_string()).into_owned();
         let [connections, alone] = counts.get(&*name).copied().unwrap_or_default();
-        let idle = idle_parts(cluster, policy);
+        let idle = finder.of(policy);
         let does_nothing = idle.iter().map(|part| {
             let at = part.origin.as_ref().map(|at| format!("{}: ", escape::plain(&at.to_string())));
             format!("{}{}", at.unwrap_or_default(), describe::idle_text(policy, part, cluster).text)
