@@ -5,10 +5,15 @@
 
 mod walks;
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+};
 
 use palisade_policy::{
-    Cluster, Direction, Family, Name, ObjectKey, Policy, PolicyKey, Traffic, Verdict, walk::Decider,
+    Cluster, Direction, Endpoint, Family, Name, ObjectKey, Peer, Policy, PolicyKey, Traffic, Verdict,
+    walk::Decider,
 };
 
 use crate::{
@@ -20,9 +25,10 @@ use crate::{
     numbering::Numbering,
     reach::UnitId,
     representative::Representatives,
+    traffics::TrafficId,
 };
 
-use walks::{DecidedPart, DeciderId, Subject, WalkKey, Walks};
+use walks::{DecidedPart, DeciderId, NodeKey, Subject, WalkId, WalkKey, Walks};
 
 /// What decides the traffic of an edge in each direction, sorted, none twice. For denied traffic, only what denies it.
 /// Both are empty for what the ingress controller forwards.
@@ -34,8 +40,8 @@ pub struct EdgeReasons {
     pub ingress: Vec<Decider>,
 }
 
-/// The deciders of both directions, sorted.
-type ReasonsKey = [Vec<DeciderId>; 2];
+/// The number of a list of deciders of one direction, sorted and each once.
+type ListId = u32;
 /// What distinguishes the labels of an end from those of others with the same traffic.
 type ApartKey = Vec<(Vec<PolicyKey>, [Option<ClassId>; 2])>;
 
@@ -44,12 +50,29 @@ type ApartKey = Vec<(Vec<PolicyKey>, [Option<ClassId>; 2])>;
 const MOST_SAMPLES: usize = 16;
 
 /// A member of an end, for each of the units in it.
-struct Sample {
+struct Sample<'c> {
     unit: UnitId,
     classes: [Option<ClassId>; 2],
     member: ConnectionEnd,
     /// Another member of the unit, for connections within it.
     other: Option<ConnectionEnd>,
+    /// The policies that select it, in both directions.
+    policies: Vec<&'c Policy>,
+    /// An address of it in each family.
+    endpoints: [OnceCell<Option<Endpoint>>; 2],
+    /// What walks depend on if it is the subject, by direction.
+    subjects: [OnceCell<Rc<Subject>>; 2],
+}
+
+/// What reasons need of an end, found once.
+struct EndFacts<'c> {
+    samples: Vec<Sample<'c>>,
+    families: Families,
+    /// Whether policies may apply to it.
+    is_pods: bool,
+    is_own_node: bool,
+    /// Whether no policy selects it, by direction.
+    unselected: [bool; 2],
 }
 
 /// Works out the reasons for the edges of an answer. They are kept, and numbered from 1; 0 stands for no reasons.
@@ -64,12 +87,20 @@ pub struct Reasoner<'c> {
     /// The direction whose deciders are told apart; `None` for both.
     side: Option<Direction>,
     units: HashMap<ObjectKey, UnitId>,
-    samples: RefCell<HashMap<usize, Rc<[Sample]>>>,
+    /// By end.
+    facts: Vec<OnceCell<EndFacts<'c>>>,
     apart: RefCell<Numbering<ApartKey>>,
     apart_of: RefCell<HashMap<(usize, Direction), u32>>,
-    unselected: RefCell<HashMap<(usize, Direction), bool>>,
     walks: Rc<RefCell<Walks>>,
-    known: RefCell<HashMap<ReasonsKey, u32>>,
+    traffics: RefCell<Numbering<Traffic>>,
+    last_traffic: RefCell<Option<(Traffic, TrafficId)>>,
+    lists: RefCell<Numbering<Vec<DeciderId>>>,
+    /// The lists of what decides some traffic of a walk.
+    of_walks: RefCell<HashMap<(WalkId, TrafficId), ListId>>,
+    /// The lists of what decides without a walk: by direction, and whether the subject is a pod.
+    without_walk: [[OnceCell<ListId>; 2]; 2],
+    /// By the lists of both directions.
+    known: RefCell<HashMap<[ListId; 2], u32>>,
     all: RefCell<Vec<Rc<EdgeReasons>>>,
 }
 
@@ -85,11 +116,15 @@ impl<'c> Reasoner<'c> {
             verdict: if denied { Verdict::Deny } else { Verdict::Allow },
             side: None,
             units: answer.reach.units_by_pod(),
-            samples: RefCell::default(),
+            facts: (0..answer.ends().len()).map(|_| OnceCell::new()).collect(),
             apart: RefCell::default(),
             apart_of: RefCell::default(),
-            unselected: RefCell::default(),
             walks: Rc::default(),
+            traffics: RefCell::default(),
+            last_traffic: RefCell::default(),
+            lists: RefCell::default(),
+            of_walks: RefCell::default(),
+            without_walk: Default::default(),
             known: RefCell::default(),
             all: RefCell::new(vec![Rc::default()]),
         }
@@ -125,21 +160,36 @@ impl<'c> Reasoner<'c> {
     /// Returns whether no policy selects an end in a direction.
     #[must_use]
     pub fn is_unselected(&self, end: usize, direction: Direction) -> bool {
-        if let Some(known) = self.unselected.borrow().get(&(end, direction)) {
-            return *known;
-        }
-        let unselected = self.samples(end).iter().all(|sample| self.selecting(sample, direction).is_empty());
-        self.unselected.borrow_mut().insert((end, direction), unselected);
-        unselected
+        self.facts(end).unselected[at(direction)]
+    }
+
+    fn facts(&self, end: usize) -> &EndFacts<'c> {
+        self.facts[end].get_or_init(|| {
+            let samples = self.samples(end);
+            let is_unselected = |direction| {
+                let mut policies = samples.iter().flat_map(|sample| &sample.policies);
+                policies.all(|policy| policy.rules(direction).is_none())
+            };
+            EndFacts {
+                families: self.answer.families(end),
+                is_pods: self.answer.end(end).is_pods(),
+                is_own_node: matches!(self.answer.end(end), ConnectionEnd::OwnNode(_)),
+                unselected: Direction::BOTH.map(is_unselected),
+                samples,
+            }
+        })
     }
 
     /// Returns a member of an end for each unit in it.
-    fn samples(&self, end: usize) -> Rc<[Sample]> {
-        if let Some(known) = self.samples.borrow().get(&end) {
-            return Rc::clone(known);
-        }
+    fn samples(&self, end: usize) -> Vec<Sample<'c>> {
         let reach = &self.answer.reach;
-        let mut samples: Vec<Sample> = Vec::new();
+        let mut samples: Vec<Sample<'c>> = Vec::new();
+        if let ConnectionEnd::External(external) = self.answer.end(end) {
+            // The ranges of an end are merged, so units are found by their own ranges.
+            let members = reach.external_within(external).take(MOST_SAMPLES);
+            samples.extend(members.map(|(unit, member)| self.sample(unit, ConnectionEnd::External(member))));
+            return samples;
+        }
         for member in members(self.answer.end(end)) {
             let unit = match &member {
                 ConnectionEnd::Pod { key, .. } => self.units.get(key).copied(),
@@ -149,54 +199,45 @@ impl<'c> Reasoner<'c> {
             let is_full = samples.len() >= MOST_SAMPLES;
             match samples.iter_mut().find(|sample| sample.unit == unit) {
                 Some(known) => _ = known.other.get_or_insert(member),
-                None if !is_full => {
-                    let classes = reach.units[unit as usize].classes;
-                    samples.push(Sample { unit, classes, member, other: None });
-                }
+                None if !is_full => samples.push(self.sample(unit, member)),
                 None => {}
             }
         }
-        if let ConnectionEnd::External(external) = self.answer.end(end) {
-            // The ranges of an end are merged, so units are found by their own ranges.
-            samples = reach
-                .external_within(external)
-                .take(MOST_SAMPLES)
-                .map(|(unit, member)| Sample {
-                    unit,
-                    classes: reach.units[unit as usize].classes,
-                    member: ConnectionEnd::External(member),
-                    other: None,
-                })
-                .collect();
-        }
-        let samples: Rc<[Sample]> = samples.into();
-        self.samples.borrow_mut().insert(end, Rc::clone(&samples));
         samples
     }
 
-    /// Returns the policies that select a member in a direction.
-    fn selecting(&self, sample: &Sample, direction: Direction) -> Vec<PolicyKey> {
-        let ConnectionEnd::Pod { key, .. } = &sample.member else { return Vec::new() };
-        let Some(pod) = self.cluster.pods.get(key) else { return Vec::new() };
-        let policies = self.representatives.selecting(pod);
-        policies.filter(|policy| policy.rules(direction).is_some()).map(|policy| policy.key.clone()).collect()
+    fn sample(&self, unit: UnitId, member: ConnectionEnd) -> Sample<'c> {
+        let pod = match &member {
+            ConnectionEnd::Pod { key, .. } => self.cluster.pods.get(key),
+            _ => None,
+        };
+        let policies = pod.into_iter().flat_map(|pod| self.representatives.selecting(pod));
+        Sample {
+            unit,
+            classes: self.answer.reach.units[unit as usize].classes,
+            policies: policies.map(|policy| &**policy).collect(),
+            member,
+            other: None,
+            endpoints: Default::default(),
+            subjects: Default::default(),
+        }
     }
 
-    /// Returns all traffic between two members, divided by what decides it; `None` if no pair of addresses can have it.
-    fn parts(
+    /// Returns the walk through all traffic between two members, divided by what decides it; `None` if no pair of
+    /// addresses can have it.
+    fn walk(
         &self,
-        from: &Sample,
-        to: &Sample,
+        from: &Sample<'c>,
+        to: &Sample<'c>,
         direction: Direction,
         family: Family,
-    ) -> Option<Rc<[DecidedPart]>> {
+    ) -> Option<WalkId> {
         // A pod has no connection to itself that policies decide, but the pods of a workload have one to each other.
         let target = match &to.other {
-            Some(other) if from.member == to.member => other,
-            None if from.member == to.member && matches!(to.member, ConnectionEnd::Pod { .. }) => {
-                return None;
-            }
-            _ => &to.member,
+            _ if from.unit != to.unit || from.member != to.member => &to.member,
+            Some(other) => other,
+            None if matches!(to.member, ConnectionEnd::Pod { .. }) => return None,
+            None => &to.member,
         };
         let (subject, peer) = if direction == Direction::Egress { (from, to) } else { (to, from) };
         let key = self.walk_key(subject, peer, direction, family)?;
@@ -205,14 +246,14 @@ impl<'c> Reasoner<'c> {
         }
         let (source, target) = self.representatives.pair(&from.member, target, family)?;
         let walk = self.representatives.walk(&source, &target, direction, &Traffic::all());
-        Some(self.walks.borrow_mut().add(key, walk.parts))
+        Some(self.walks.borrow_mut().add(key, direction, walk.parts))
     }
 
     /// Returns what is equal for members between which policies decide alike; `None` if they don't share the family.
     fn walk_key(
         &self,
-        subject: &Sample,
-        peer: &Sample,
+        subject: &Sample<'c>,
+        peer: &Sample<'c>,
         direction: Direction,
         family: Family,
     ) -> Option<WalkKey> {
@@ -222,27 +263,23 @@ impl<'c> Reasoner<'c> {
             _ => None,
         };
         if let Some(own) = own {
-            return Some(WalkKey::Node {
-                subject: subject.unit,
-                classes: peer.classes,
-                own,
-                direction,
-                family,
-            });
+            let key = NodeKey { subject: subject.unit, classes: peer.classes, own, direction };
+            return Some(WalkKey::Node(key, family));
         }
         subject.classes[index(family)]?;
         let class = peer.classes[index(family)]?;
-        let rules = self.subject(subject, direction);
-        let at = || self.representatives.of(&peer.member, family).next();
-        let peers = self
-            .walks
-            .borrow_mut()
-            .seen_by(&rules, class, |entry| at().is_some_and(|at| self.representatives.is_peer(entry, &at)));
-        Some(WalkKey::Alike { subject: rules.number, peers, direction, family })
+        let rules = subject.subjects[at(direction)].get_or_init(|| self.subject(subject, direction));
+        let endpoint = peer.endpoints[index(family)]
+            .get_or_init(|| self.representatives.of(&peer.member, family).next())
+            .as_ref();
+        let is_match =
+            |entry: &Peer| endpoint.is_some_and(|endpoint| self.representatives.is_peer(entry, endpoint));
+        let seen = self.walks.borrow_mut().seen_by(rules, class, is_match);
+        Some(WalkKey::Alike(seen, family))
     }
 
     /// Returns what walks depend on at the side of a subject.
-    fn subject(&self, sample: &Sample, direction: Direction) -> Rc<Subject> {
+    fn subject(&self, sample: &Sample<'c>, direction: Direction) -> Rc<Subject> {
         if let Some(known) = self.walks.borrow().subject(sample.unit, direction) {
             return known;
         }
@@ -250,53 +287,96 @@ impl<'c> Reasoner<'c> {
             ConnectionEnd::Pod { key, .. } => self.cluster.pods.get(key),
             _ => None,
         };
-        let selecting = pod.into_iter().flat_map(|pod| self.representatives.selecting(pod));
-        let policies: Vec<&Policy> =
-            selecting.filter(|policy| policy.rules(direction).is_some()).map(|policy| &**policy).collect();
+        let selecting = sample.policies.iter().copied();
+        let policies: Vec<&Policy> = selecting.filter(|policy| policy.rules(direction).is_some()).collect();
         let ports = pod.map_or(&[][..], |pod| &pod.ports);
         self.walks.borrow_mut().add_subject(sample.unit, direction, &policies, ports)
     }
 
-    /// Returns what decides `traffic` in a direction, sorted; `None` if no pair of addresses can have it.
+    /// Returns what decides `traffic`, which has this number, in a direction; `None` if no pair of addresses can have it.
     fn deciders(
         &self,
         (from, to): (usize, usize),
         direction: Direction,
         families: Families,
         traffic: &Traffic,
-    ) -> Option<Vec<DeciderId>> {
+        number: TrafficId,
+    ) -> Option<ListId> {
+        let (from, to) = (self.facts(from), self.facts(to));
         let subject = if direction == Direction::Egress { from } else { to };
-        let mut out = Vec::new();
-        let pods = self.answer.end(subject).is_pods();
-        if !pods || self.is_unselected(subject, direction) && !self.meets_own_node(from) {
-            if self.verdict == Verdict::Allow {
-                let decider = if pods { Decider::NotIsolated } else { Decider::NoSubject };
-                out.push(self.walks.borrow_mut().number(direction, &decider));
-            }
-            return Some(out);
+        if !subject.is_pods || subject.unselected[at(direction)] && !from.is_own_node {
+            return Some(self.without_walk(direction, subject.is_pods));
         }
-        let shared = families.and(self.answer.families(from)).and(self.answer.families(to));
-        let mut possible = false;
+        let shared = families.and(from.families).and(to.families);
+        let mut found: Option<ListId> = None;
         for family in Family::BOTH.into_iter().filter(|family| shared.contains(*family)) {
-            for source in &*self.samples(from) {
-                for target in &*self.samples(to) {
-                    let Some(parts) = self.parts(source, target, direction, family) else { continue };
-                    possible = true;
-                    let decides = |part: &&DecidedPart| {
-                        part.verdict == self.verdict && !part.traffic.intersection(traffic).is_none()
-                    };
-                    out.extend(parts.iter().filter(decides).map(|part| part.decider));
+            for source in &from.samples {
+                for target in &to.samples {
+                    let Some(walk) = self.walk(source, target, direction, family) else { continue };
+                    let list = self.of_walk(walk, traffic, number);
+                    found = Some(found.map_or(list, |known| self.joined(known, list)));
                 }
             }
         }
-        out.sort_unstable();
-        out.dedup();
-        possible.then_some(out)
+        found
     }
 
-    fn meets_own_node(&self, from: usize) -> bool {
-        matches!(self.answer.end(from), ConnectionEnd::OwnNode(_))
+    /// Returns a number that is equal for equal traffic. Neighbours mostly have the same, so the last one is kept.
+    fn number(&self, traffic: &Traffic) -> TrafficId {
+        let mut last = self.last_traffic.borrow_mut();
+        match &*last {
+            Some((known, number)) if known == traffic => *number,
+            _ => {
+                let number = self.traffics.borrow_mut().number(traffic.clone());
+                *last = Some((traffic.clone(), number));
+                number
+            }
+        }
     }
+
+    /// Returns what decides everything of a subject that is no pod, or that no policy selects.
+    fn without_walk(&self, direction: Direction, is_pod: bool) -> ListId {
+        *self.without_walk[at(direction)][usize::from(is_pod)].get_or_init(|| {
+            let mut out = Vec::new();
+            if self.verdict == Verdict::Allow {
+                let decider = if is_pod { Decider::NotIsolated } else { Decider::NoSubject };
+                out.push(self.walks.borrow_mut().number(direction, &decider));
+            }
+            self.lists.borrow_mut().number(out)
+        })
+    }
+
+    /// Returns what decides some traffic of a walk with this reasoner's verdict.
+    fn of_walk(&self, walk: WalkId, traffic: &Traffic, number: TrafficId) -> ListId {
+        *self.of_walks.borrow_mut().entry((walk, number)).or_insert_with(|| {
+            let walks = self.walks.borrow();
+            let decides = |part: &&DecidedPart| {
+                part.verdict == self.verdict && !part.traffic.intersection(traffic).is_none()
+            };
+            let mut out: Vec<DeciderId> =
+                walks.parts(walk).iter().filter(decides).map(|part| part.decider).collect();
+            out.sort_unstable();
+            out.dedup();
+            self.lists.borrow_mut().number(out)
+        })
+    }
+
+    /// Returns the list of the deciders in either list.
+    fn joined(&self, a: ListId, b: ListId) -> ListId {
+        if a == b {
+            return a;
+        }
+        let mut lists = self.lists.borrow_mut();
+        let mut out = lists.get(a).clone();
+        out.extend(lists.get(b));
+        out.sort_unstable();
+        out.dedup();
+        lists.number(out)
+    }
+}
+
+fn at(direction: Direction) -> usize {
+    usize::from(direction == Direction::Ingress)
 }
 
 /// Returns the members of an end, each as an end.
@@ -326,13 +406,16 @@ impl EdgeLabels for Reasoner<'_> {
         if let Some(known) = self.apart_of.borrow().get(&(end, direction)) {
             return *known;
         }
-        let samples = self.samples(end);
         // For the deciders of the other side, an end is what their rules match.
-        let selecting = |sample| match self.side {
-            Some(side) if side != direction => Vec::new(),
-            _ => self.selecting(sample, direction),
+        let selecting = |sample: &Sample<'_>| -> Vec<PolicyKey> {
+            if self.side.is_some_and(|side| side != direction) {
+                return Vec::new();
+            }
+            let policies = sample.policies.iter().filter(|policy| policy.rules(direction).is_some());
+            policies.map(|policy| policy.key.clone()).collect()
         };
-        let mut key: ApartKey = samples.iter().map(|sample| (selecting(sample), sample.classes)).collect();
+        let samples = self.facts(end).samples.iter();
+        let mut key: ApartKey = samples.map(|sample| (selecting(sample), sample.classes)).collect();
         key.sort_unstable();
         key.dedup();
         let number = self.apart.borrow_mut().number(key);
@@ -344,19 +427,18 @@ impl EdgeLabels for Reasoner<'_> {
         if !matches!(self.answer.traffic_key(from), TrafficKey::Unit(Some(_))) {
             return Some(0);
         }
+        let number = self.number(traffic);
         let of = |direction| match self.side {
-            Some(side) if side != direction => Some(Vec::new()),
-            _ => self.deciders((from, to), direction, families, traffic),
+            Some(side) if side != direction => Some(self.lists.borrow_mut().number(Vec::new())),
+            _ => self.deciders((from, to), direction, families, traffic, number),
         };
-        let (egress, ingress) = (of(Direction::Egress)?, of(Direction::Ingress)?);
-        let number =
-            *self.known.borrow_mut().entry([egress, ingress]).or_insert_with_key(|[egress, ingress]| {
-                let (walks, mut all) = (self.walks.borrow(), self.all.borrow_mut());
-                let reasons =
-                    EdgeReasons { egress: walks.deciders(egress), ingress: walks.deciders(ingress) };
-                all.push(Rc::new(reasons));
-                all.len() as u32 - 1
-            });
+        let lists = [of(Direction::Egress)?, of(Direction::Ingress)?];
+        let number = *self.known.borrow_mut().entry(lists).or_insert_with(|| {
+            let (walks, known, mut all) = (self.walks.borrow(), self.lists.borrow(), self.all.borrow_mut());
+            let [egress, ingress] = lists.map(|list| walks.deciders(known.get(list)));
+            all.push(Rc::new(EdgeReasons { egress, ingress }));
+            all.len() as u32 - 1
+        });
         Some(number)
     }
 }

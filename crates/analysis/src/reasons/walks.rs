@@ -7,22 +7,36 @@ use palisade_policy::{
     walk::{Decider, Part},
 };
 
-use crate::{classes::ClassId, numbering::Numbering, reach::UnitId};
+use crate::{classes::ClassId, families::index, numbering::Numbering, reach::UnitId};
 
 /// The number of a decider of one direction.
 pub(super) type DeciderId = u32;
-/// A subject with some of its peers, in a family.
+/// The number of a walk.
+pub(super) type WalkId = u32;
+/// The number of a subject with the peers that its rules see alike.
+pub(super) type SeenId = u32;
+
+/// A class of nodes with a subject, in a family. Whether there is such a pair depends on where the subject runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct NodeKey {
+    pub(super) subject: UnitId,
+    pub(super) classes: [Option<ClassId>; 2],
+    pub(super) own: bool,
+    pub(super) direction: Direction,
+}
+
+/// Which pairs one walk decides.
+#[derive(Clone, Copy, Debug)]
 pub(super) enum WalkKey {
     /// Subjects with equal rules, and peers that the rules see alike.
-    Alike { subject: u32, peers: u32, direction: Direction, family: Family },
-    /// A class of nodes: whether there is such a pair depends on where the subject runs.
-    Node { subject: UnitId, classes: [Option<ClassId>; 2], own: bool, direction: Direction, family: Family },
+    Alike(SeenId, Family),
+    /// A class of nodes.
+    Node(NodeKey, Family),
 }
 
 /// What a walk depends on at the side of the subject.
 pub(super) struct Subject {
-    pub(super) number: u32,
+    number: u32,
     /// The numbers of the peers of its rules.
     peers: Vec<u32>,
     /// Whether rules name ports of its peers.
@@ -31,8 +45,9 @@ pub(super) struct Subject {
 
 /// What distinguishes one subject from another: its policies in a direction, and its ports, if rules may name them.
 type SubjectKey = (Direction, Vec<PolicyKey>, Vec<ContainerPort>);
-/// What the rules of a subject see of a class: which of their peers match it, and the class itself if they name its ports.
-type Seen = (u32, Vec<bool>, Option<ClassId>);
+/// What the rules of a subject see of a class: the numbers of their peers that match it, and the class itself if they name
+/// its ports.
+type Seen = (u32, Vec<u32>, Option<ClassId>);
 
 /// What distinguishes one decider from another.
 type DeciderKey = (Direction, u8, Vec<PolicyKey>, usize);
@@ -44,19 +59,49 @@ pub(super) struct DecidedPart {
     pub(super) decider: DeciderId,
 }
 
-/// The walks so far.
+/// The walks so far. What is looked up for each pair of ends is found by number, without a hash.
 #[derive(Default)]
 pub(super) struct Walks {
-    parts: HashMap<WalkKey, Rc<[DecidedPart]>>,
+    parts: Vec<Vec<DecidedPart>>,
+    /// By number of what is seen, and family.
+    alike: Vec<[Option<WalkId>; 2]>,
+    nodes: HashMap<(NodeKey, Family), WalkId>,
     numbers: HashMap<DeciderKey, DeciderId>,
     deciders: Vec<(DeciderKey, Decider)>,
     subjects: HashMap<(UnitId, Direction), Rc<Subject>>,
     subject_numbers: Numbering<SubjectKey>,
     peers: Numbering<Peer>,
-    matches: HashMap<(u32, ClassId), bool>,
+    /// By peer and class.
+    matches: Vec<ByClass<bool>>,
     seen: Numbering<Seen>,
     /// By subject and class.
-    seen_by: HashMap<(u32, ClassId), u32>,
+    seen_by: Vec<ByClass<SeenId>>,
+}
+
+/// Values by class, as far as they are known.
+struct ByClass<T>(Vec<Option<T>>);
+
+impl<T: Copy> ByClass<T> {
+    /// Returns the table with a number, and makes it and those before it if they are missing.
+    fn at(tables: &mut Vec<Self>, number: u32) -> &mut Self {
+        let number = number as usize;
+        if tables.len() <= number {
+            tables.resize_with(number + 1, || Self(Vec::new()));
+        }
+        &mut tables[number]
+    }
+
+    fn get(&self, class: ClassId) -> Option<T> {
+        *self.0.get(class as usize)?
+    }
+
+    fn set(&mut self, class: ClassId, value: T) {
+        let class = class as usize;
+        if self.0.len() <= class {
+            self.0.resize(class + 1, None);
+        }
+        self.0[class] = Some(value);
+    }
 }
 
 impl Walks {
@@ -100,35 +145,62 @@ impl Walks {
         subject: &Subject,
         class: ClassId,
         is_match: impl Fn(&Peer) -> bool,
-    ) -> u32 {
-        if let Some(known) = self.seen_by.get(&(subject.number, class)) {
-            return *known;
+    ) -> SeenId {
+        let seen_by = ByClass::at(&mut self.seen_by, subject.number);
+        if let Some(known) = seen_by.get(class) {
+            return known;
         }
         let (peers, matches) = (&self.peers, &mut self.matches);
-        let mut is_match =
-            |peer: &u32| *matches.entry((*peer, class)).or_insert_with(|| is_match(peers.get(*peer)));
-        let matching = subject.peers.iter().map(&mut is_match).collect();
+        let mut is_match = |peer: &u32| {
+            let of_peer = ByClass::at(matches, *peer);
+            of_peer.get(class).unwrap_or_else(|| {
+                let found = is_match(peers.get(*peer));
+                of_peer.set(class, found);
+                found
+            })
+        };
+        let matching = subject.peers.iter().copied().filter(|peer| is_match(peer)).collect();
         let seen = self.seen.number((subject.number, matching, subject.names_ports.then_some(class)));
-        self.seen_by.insert((subject.number, class), seen);
+        seen_by.set(class, seen);
         seen
     }
 
-    /// Returns the parts of a walk, if it was done.
-    pub(super) fn find(&self, walk: &WalkKey) -> Option<Rc<[DecidedPart]>> {
-        self.parts.get(walk).cloned()
+    /// Returns the walk of some pairs, if it was done.
+    pub(super) fn find(&self, walk: &WalkKey) -> Option<WalkId> {
+        match walk {
+            WalkKey::Alike(seen, family) => self.alike.get(*seen as usize)?[index(*family)],
+            WalkKey::Node(key, family) => self.nodes.get(&(*key, *family)).copied(),
+        }
     }
 
-    /// Keeps the parts of a walk.
-    pub(super) fn add(&mut self, walk: WalkKey, parts: Vec<Part>) -> Rc<[DecidedPart]> {
-        let (WalkKey::Alike { direction, .. } | WalkKey::Node { direction, .. }) = walk;
+    /// Returns the parts of a walk. Panics if there is none with this number.
+    pub(super) fn parts(&self, walk: WalkId) -> &[DecidedPart] {
+        &self.parts[walk as usize]
+    }
+
+    /// Keeps the parts of a walk in a direction.
+    pub(super) fn add(&mut self, walk: WalkKey, direction: Direction, parts: Vec<Part>) -> WalkId {
         let decided = parts.into_iter().map(|Part { traffic, verdict, decider }| DecidedPart {
             traffic,
             verdict,
             decider: self.number(direction, &decider),
         });
-        let decided: Rc<[DecidedPart]> = decided.collect();
-        self.parts.insert(walk, Rc::clone(&decided));
-        decided
+        let decided: Vec<DecidedPart> = decided.collect();
+        let number = self.parts.len() as WalkId;
+        self.parts.push(decided);
+        match walk {
+            WalkKey::Alike(seen, family) => {
+                let seen = seen as usize;
+                if self.alike.len() <= seen {
+                    self.alike.resize(seen + 1, [None; 2]);
+                }
+                self.alike[seen][index(family)] = Some(number);
+            }
+            WalkKey::Node(key, family) => {
+                self.nodes.insert((key, family), number);
+            }
+        }
+        number
     }
 
     /// Returns the number of a decider.
