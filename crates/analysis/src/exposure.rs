@@ -16,6 +16,8 @@ pub(crate) mod cover;
 mod coverage;
 pub(crate) mod pod_set;
 pub(crate) mod pod_traffic;
+#[cfg(test)]
+mod pointwise;
 mod row;
 mod rows;
 mod subject;
