@@ -15,6 +15,7 @@
 mod core;
 mod file;
 mod link;
+mod public;
 mod threads;
 mod warnings;
 
@@ -39,7 +40,7 @@ use palisade_policy::{Change, Cluster, Direction, ObjectKey, Peer, Pod, Policy};
 
 pub use self::core::MessageCounts;
 pub(crate) use self::file::NamesFile;
-use self::{core::Core, link::Link, warnings::Warnings};
+use self::{core::Core, link::Link, public::PublicPods, warnings::Warnings};
 use crate::{Reconciler, error_chain};
 
 /// The port of DNS.
@@ -98,6 +99,7 @@ pub struct Names {
     servers: BTreeSet<SocketAddr>,
     pods: BTreeMap<IpAddr, ObjectKey>,
     addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
+    public: PublicPods,
     warnings: Warnings,
     /// Whether the kernel may hold other pods than these.
     is_dirty: bool,
@@ -127,7 +129,16 @@ impl Names {
         }
         let known = file.as_ref().map(|file| file.read(Core::limits(), threads::moment(started).seconds));
         let learned = match known {
-            Some(Ok(learned)) => learned,
+            Some(Ok(mut learned)) => {
+                // `dns-allow` may have been shorter since. What the cluster has is known only with the first snapshot.
+                learned.retain_learnable(&Learnable::new(
+                    settings.allowed.clone(),
+                    BTreeSet::new(),
+                    BTreeSet::new(),
+                ));
+                _ = learned.take_changes();
+                learned
+            }
             Some(Err(error)) => {
                 let err = error_chain::with_causes(&error);
                 tracing::warn!(err, "saved learned names unusable, pods have to resolve names again");
@@ -155,6 +166,7 @@ impl Names {
             servers: BTreeSet::new(),
             pods: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            public: PublicPods::default(),
             warnings: Warnings::default(),
             is_dirty: true,
             last_error: None,
@@ -176,7 +188,15 @@ impl Names {
             Some(keys) if self.policies.is_empty() || keys.is_empty() => {}
             Some(keys) => {
                 keys.iter().for_each(|key| self.follow_pod(key, reconciler));
-                self.link.core().set_pods(self.pods.clone());
+                let mut core = self.link.core();
+                core.set_pods(self.pods.clone());
+                let mut changes = Vec::new();
+                for key in &keys {
+                    changes.extend(self.public.follow(key, reconciler, &mut core));
+                }
+                if !changes.is_empty() {
+                    self.link.receiver.receive_learned(LearnedAnswer { changes, packet: None });
+                }
             }
             None => self.follow_all(reconciler),
         }
@@ -199,7 +219,8 @@ impl Names {
         }
         self.is_dirty |= before != self.pods || servers != self.servers;
         self.servers = servers;
-        let learnable = learnable(cluster, self.allowed.clone());
+        self.public = PublicPods::of(cluster);
+        let learnable = learnable_beside(cluster, self.allowed.clone(), self.public.addresses());
         let mut core = self.link.core();
         core.set_pods(self.pods.clone());
         let changes = core.set_rules((Patterns::of(cluster), learnable), &self.servers);
@@ -349,29 +370,54 @@ fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Ope
     Ok(Open { kernel, table: DnsTable::new(is_open), verdicts, check: Instant::now() + CHECK, over_share: 0 })
 }
 
-/// The servers that are trusted if none are set: the cluster's, by its Service, and the node's.
+/// The servers that are trusted if none are set: the cluster's, by its Service, and the node's. Not one of the node's if a Service takes the packets to its
+/// address: whoever may create Services could answer for it.
 fn default_servers(cluster: &Cluster) -> BTreeSet<SocketAddr> {
-    let mut servers: BTreeSet<IpAddr> = palisade_names::dns_service_addresses(cluster).collect();
+    let of_cluster: BTreeSet<IpAddr> = palisade_names::dns_service_addresses(cluster).collect();
     // A missing file names no server.
     let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
-    servers.extend(named.filter(|server: &IpAddr| !server.is_loopback() && !server.is_unspecified()));
+    let servers = trusted(cluster, of_cluster, named_servers(&text));
     servers.into_iter().map(|server| SocketAddr::new(server, DNS_PORT)).collect()
 }
 
-/// Returns which addresses agents learn in a cluster: not its own, nor private ones, unless they are allowed. `O(nodes + services)`.
-#[must_use]
-pub fn learnable(cluster: &Cluster, allowed: Vec<IpNet>) -> Learnable {
-    Learnable::new(allowed, ranges(cluster))
+/// The nameservers of a `resolv.conf` that pods can ask too.
+fn named_servers(text: &str) -> impl Iterator<Item = IpAddr> {
+    let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
+    named.filter(|server: &IpAddr| !server.is_loopback() && !server.is_unspecified())
 }
 
-/// The ranges of the cluster that aren't private anyway.
-fn ranges(cluster: &Cluster) -> Vec<IpNet> {
+fn trusted(
+    cluster: &Cluster,
+    of_cluster: BTreeSet<IpAddr>,
+    of_node: impl Iterator<Item = IpAddr>,
+) -> BTreeSet<IpAddr> {
+    let services = cluster.services.values();
+    let taken: BTreeSet<IpAddr> = services
+        .flat_map(|service| service.addresses.iter().copied().chain(service.access.addresses()))
+        .collect();
+    let of_node: Vec<IpAddr> = of_node.filter(|server| !taken.contains(server)).collect();
+    of_cluster.into_iter().chain(of_node).collect()
+}
+
+/// Returns which addresses agents learn in a cluster: not its own, nor private ones, unless they are allowed. `O(pods + nodes + services)`.
+#[must_use]
+pub fn learnable(cluster: &Cluster, allowed: Vec<IpNet>) -> Learnable {
+    learnable_beside(cluster, allowed, PublicPods::of(cluster).addresses())
+}
+
+/// As [`learnable`], with the addresses of pods.
+fn learnable_beside(cluster: &Cluster, allowed: Vec<IpNet>, of_pods: BTreeSet<IpAddr>) -> Learnable {
     let public = Learnable::default();
     let nodes = cluster.nodes.values();
-    let pods = nodes.clone().flat_map(|node| node.pod_cidrs.iter().copied());
+    let ranges = nodes.clone().flat_map(|node| node.pod_cidrs.iter().copied());
     let nodes = nodes.flat_map(|node| node.addresses.iter().copied());
     let services = cluster.services.values().flat_map(|service| service.addresses.iter().copied());
-    let single = nodes.chain(services).map(IpNet::from);
-    pods.chain(single).filter(|range| public.check(range.addr()).is_ok()).collect()
+    let mut addresses = of_pods;
+    addresses.extend(nodes.chain(services).filter(|address| public.check(*address).is_ok()));
+    // Private ones are not learned anyway.
+    let ranges = ranges.filter(|range| public.check(range.addr()).is_ok()).collect();
+    Learnable::new(allowed, ranges, addresses)
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,10 @@
 //! The owner of a zone decides what its names resolve to. If the zone of an allowed name could name addresses of the
 //! cluster or of its network, its owner could open them to the pods that may use the name (DNS rebinding).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use ipnet::IpNet;
 
@@ -11,7 +14,8 @@ use ipnet::IpNet;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Learnable {
     allowed: Vec<IpNet>,
-    cluster: Vec<IpNet>,
+    ranges: BTreeSet<IpNet>,
+    addresses: BTreeSet<IpAddr>,
 }
 
 /// Why an address is not learned.
@@ -29,51 +33,78 @@ pub enum NotLearnable {
     /// A private network.
     #[error("a private address")]
     Private,
+    /// A service of the cloud for the node, at an address that is not private.
+    #[error("an address of the cloud platform")]
+    Platform,
     /// A pod, node or Service of the cluster.
     #[error("an address of the cluster")]
     Cluster,
 }
 
 impl Learnable {
-    /// Makes the decision for a cluster: `cluster` are the ranges of its pods, nodes and Services, `allowed` the ranges that
+    /// Makes the decision for a cluster: `ranges` and `addresses` are those of its pods, nodes and Services, `allowed` the ranges that
     /// an administrator allows to be learned, whatever they are.
     #[must_use]
-    pub fn new(allowed: Vec<IpNet>, cluster: Vec<IpNet>) -> Self {
-        Self { allowed, cluster }
+    pub fn new(allowed: Vec<IpNet>, ranges: BTreeSet<IpNet>, addresses: BTreeSet<IpAddr>) -> Self {
+        Self { allowed, ranges, addresses }
     }
 
-    /// Checks an address.
+    /// Adds or removes an address of the cluster. Returns whether it is another decision than before.
+    pub fn set(&mut self, address: IpAddr, is_of_cluster: bool) -> bool {
+        if is_of_cluster { self.addresses.insert(address) } else { self.addresses.remove(&address) }
+    }
+
+    /// Checks an address. `O(ranges + log addresses)`.
     ///
     /// # Errors
     /// [`NotLearnable`] with the first reason not to learn it.
     pub fn check(&self, address: IpAddr) -> Result<(), NotLearnable> {
-        let is_in = |ranges: &[IpNet]| ranges.iter().any(|range| range.contains(&address));
-        if is_in(&self.allowed) {
+        if self.allowed.iter().any(|range| range.contains(&address)) {
             return Ok(());
         }
-        if is_in(&self.cluster) {
+        if self.is_of_cluster(address) {
             return Err(NotLearnable::Cluster);
         }
         match address {
             IpAddr::V4(v4) => check_v4(v4),
+            IpAddr::V6(v6) if is_local_translation(v6) => self.check_translated(v6),
             // What an IPv6 address embeds is where its packets go.
             IpAddr::V6(v6) => match embedded(v6) {
-                Some(v4) if is_in_any(&self.cluster, v4.into()) => Err(NotLearnable::Cluster),
-                Some(v4) => check_v4(v4),
+                Some(v4) => self.check_embedded(v4),
                 None => check_v6(v6),
             },
         }
     }
-}
 
-fn is_in_any(ranges: &[IpNet], address: IpAddr) -> bool {
-    ranges.iter().any(|range| range.contains(&address))
+    fn is_of_cluster(&self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) || self.ranges.iter().any(|range| range.contains(&address))
+    }
+
+    fn check_embedded(&self, v4: Ipv4Addr) -> Result<(), NotLearnable> {
+        if self.is_of_cluster(v4.into()) { Err(NotLearnable::Cluster) } else { check_v4(v4) }
+    }
+
+    /// Checks an address of a translator within the network. The length of its prefix isn't known here, so the address must be learnable
+    /// with each length. Where a length gives no address of a host, the translator can't have it.
+    fn check_translated(&self, address: Ipv6Addr) -> Result<(), NotLearnable> {
+        let mut found = Err(NotLearnable::Special);
+        for v4 in translated(address) {
+            match self.check_embedded(v4) {
+                Err(NotLearnable::Special) => {}
+                Ok(()) => found = Ok(()),
+                other => return other,
+            }
+        }
+        found
+    }
 }
 
 /// The ranges that RFC 6890 and its successors give a special purpose.
 fn check_v4(address: Ipv4Addr) -> Result<(), NotLearnable> {
-    let [a, b, c, _] = address.octets();
+    let [a, b, c, d] = address.octets();
     match (a, b, c) {
+        // Azure's host: it answers for metadata, DNS and the node's agent.
+        (168, 63, 129) if d == 16 => Err(NotLearnable::Platform),
         (127, ..) => Err(NotLearnable::Loopback),
         (169, 254, _) => Err(NotLearnable::LinkLocal),
         // Shared address space (RFC 6598), the protocol assignments of RFC 6890, and benchmarks (RFC 2544).
@@ -102,15 +133,27 @@ fn check_v6(address: Ipv6Addr) -> Result<(), NotLearnable> {
     }
 }
 
-/// Returns the IPv4 address to which packets for an IPv6 address lead: mapped and compatible addresses, NAT64 (RFC 6052,
-/// RFC 8215) and 6to4 (RFC 3056).
+/// Whether an address is one of NAT64 with a prefix of the network's own (RFC 8215).
+fn is_local_translation(address: Ipv6Addr) -> bool {
+    address.segments()[..3] == [0x64, 0xff9b, 1]
+}
+
+/// Returns the IPv4 addresses that an address of NAT64 embeds, by prefixes of 48, 56, 64 and 96 bits (RFC 6052, section 2.2). The octet 8 is never a
+/// part of it.
+fn translated(address: Ipv6Addr) -> [Ipv4Addr; 4] {
+    let octets = address.octets();
+    [[6, 7, 9, 10], [7, 9, 10, 11], [9, 10, 11, 12], [12, 13, 14, 15]]
+        .map(|at| Ipv4Addr::from(at.map(|i| octets[i])))
+}
+
+/// Returns the IPv4 address to which packets for an IPv6 address lead: mapped and compatible addresses, NAT64 with the prefix for all networks
+/// (RFC 6052) and 6to4 (RFC 3056).
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let s = address.segments();
     let at = |high: u16, low: u16| Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)));
     match s {
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0 | 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] => at(high, low),
-        [0x64, 0xff9b, 1, _, _, _, high, low] => at(high, low),
         [0x2002, high, low, ..] => at(high, low),
         _ => None,
     }
@@ -121,21 +164,37 @@ mod tests {
     use super::*;
 
     fn checked(address: &str) -> Result<(), NotLearnable> {
-        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
-        let cluster = nets(&["203.0.113.0/24", "2001:db8:1::/48"]);
-        Learnable::new(nets(&["10.9.0.0/16", "fd00:9::/32"]), cluster).check(address.parse().unwrap())
+        let nets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<IpNet>>();
+        let ranges = nets(&["203.0.113.0/24", "2001:db8:1::/48"]).into_iter().collect();
+        let addresses = ["192.0.2.7", "2001:db8:2::7"].map(|text| text.parse().unwrap()).into();
+        let learnable = Learnable::new(nets(&["10.9.0.0/16", "fd00:9::/32"]), ranges, addresses);
+        learnable.check(address.parse().unwrap())
     }
 
     #[test]
     fn addresses_of_the_internet_are_learned() {
-        for good in ["198.51.100.1", "8.8.8.8", "2001:db8::1", "2606:4700::1", "64:ff9b::8.8.8.8"] {
+        for good in [
+            "198.51.100.1",
+            "8.8.8.8",
+            "168.63.129.17",
+            "192.0.2.8",
+            "2001:db8::1",
+            "2606:4700::1",
+            "64:ff9b::8.8.8.8",
+            // With prefixes of 96, 64, 56 and 48 bits.
+            "64:ff9b:1::8.8.8.8",
+            "64:ff9b:1:fffe::8.8.8.8",
+            "64:ff9b:1:0:8:808:800::",
+            "64:ff9b:1:8:8:808::",
+            "64:ff9b:1:808:8:800::",
+        ] {
             assert_eq!(checked(good), Ok(()), "{good}");
         }
     }
 
     #[test]
     fn addresses_within_are_not_unless_they_are_allowed() {
-        use NotLearnable::{Cluster, LinkLocal, Loopback, Private, Special};
+        use NotLearnable::{Cluster, LinkLocal, Loopback, Platform, Private, Special};
         for (address, why) in [
             ("127.0.0.1", Loopback),
             ("::1", Loopback),
@@ -151,6 +210,19 @@ mod tests {
             ("::ffff:10.0.0.1", Private),
             ("::10.0.0.1", Private),
             ("64:ff9b::10.0.0.1", Private),
+            ("64:ff9b:1::10.0.0.1", Private),
+            // 10.0.0.1 by prefixes of 64, 56 and 48 bits, and 8.8.8.8 by one of 96.
+            ("64:ff9b:1:0:a:0:108:808", Private),
+            ("64:ff9b:1:a:0:1:808:808", Private),
+            ("64:ff9b:1:a00:0:100:808:808", Private),
+            ("64:ff9b:1::", Special),
+            ("168.63.129.16", Platform),
+            ("::ffff:168.63.129.16", Platform),
+            ("64:ff9b::168.63.129.16", Platform),
+            ("192.0.2.7", Cluster),
+            ("64:ff9b::192.0.2.7", Cluster),
+            ("64:ff9b:1::192.0.2.7", Cluster),
+            ("2001:db8:2::7", Cluster),
             ("2002:a00:1::1", Private),
             ("0.0.0.0", Special),
             ("::", Special),

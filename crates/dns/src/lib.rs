@@ -29,6 +29,7 @@ mod learned;
 mod patterns;
 mod query;
 mod rate;
+mod shares;
 mod state;
 mod stream;
 

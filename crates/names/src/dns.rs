@@ -59,11 +59,14 @@ pub fn dns_servers(cluster: &Cluster) -> Vec<DnsServer<'_>> {
     pods.map(|pod| DnsServer { pod, port: DNS_PORT }).collect()
 }
 
-/// Returns the addresses of the Services through which pods reach DNS.
+/// Returns the addresses of the Services through which pods reach DNS: those in the first namespace that has one. The others exist only in some
+/// clusters, and elsewhere whoever may create namespaces could have one.
 pub fn dns_service_addresses(cluster: &Cluster) -> impl Iterator<Item = std::net::IpAddr> {
     let services = SERVICES
         .iter()
         .filter_map(|(namespace, name)| cluster.services.get(&ObjectKey::new(*namespace, *name)));
+    let namespace = services.clone().next().map(|service| service.key.namespace.clone());
+    let services = services.filter(move |service| Some(&service.key.namespace) == namespace.as_ref());
     services.flat_map(|service| service.addresses.iter().copied())
 }
 

@@ -182,9 +182,26 @@ impl Core {
         if patterns != self.patterns {
             self.learned.retain(&patterns);
         }
+        if learnable != self.learnable {
+            // An address that a node or pod has now, or one from the state file that `dns-allow` no longer has.
+            self.learned.retain_learnable(&learnable);
+        }
         (self.patterns, self.learnable) = (patterns, learnable);
         self.exchanges.trust(servers.iter().copied());
         self.hand_over()
+    }
+
+    /// Notes whether a pod has an address, as far as it isn't private anyway. Returns what is to be committed.
+    pub(super) fn set_pod_address(&mut self, address: IpAddr, is_of_pod: bool) -> Vec<Change> {
+        if self.learnable.set(address, is_of_pod) && is_of_pod && self.learnable.check(address).is_err() {
+            self.learned.remove_address(address);
+        }
+        self.hand_over()
+    }
+
+    #[cfg(test)]
+    pub(super) fn may_learn(&self, address: IpAddr) -> bool {
+        self.learnable.check(address).is_ok()
     }
 
     /// Returns all names, for a worker that knows none.

@@ -1,0 +1,122 @@
+use palisade_dns::LearnLimits;
+use palisade_policy::{DomainName, DomainPattern, Labels, Service};
+
+use super::*;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn a_service_at_the_address_of_a_nameserver_makes_it_untrusted() {
+    let mut cluster = Cluster::default();
+    let mut add = |namespace: &str, name: &str, addresses: &[&str], external: &[&str]| {
+        let mut service = Service::new(ObjectKey::new(namespace, name));
+        service.addresses = addresses.iter().map(|text| ip(text)).collect();
+        service.access.external_ips = external.iter().map(|text| ip(text)).collect();
+        cluster.services.insert(service.key.clone(), service);
+    };
+    add("kube-system", "kube-dns", &["10.96.0.10"], &["198.51.100.10"]);
+    add("openshift-dns", "dns-default", &["10.96.0.66"], &[]);
+    add("tenant", "mine", &["10.96.0.67"], &["198.51.100.53"]);
+    let text = "# nameserver 192.0.2.1\nsearch a.io\n nameserver 198.51.100.53\nnameserver\t198.51.100.54 \n\
+                nameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver 10.96.0.67\noptions ndots:5\n";
+    let of_cluster = palisade_names::dns_service_addresses(&cluster).collect();
+    let servers = trusted(&cluster, of_cluster, named_servers(text));
+    assert_eq!(servers, ["10.96.0.10", "198.51.100.54"].map(ip).into());
+}
+
+#[derive(Debug, Default)]
+struct Received(Mutex<Vec<Change>>);
+
+impl ReceiveLearned for Received {
+    fn receive_learned(&self, answer: LearnedAnswer) {
+        self.0.lock().unwrap().extend(answer.changes);
+    }
+}
+
+impl Received {
+    fn take(&self) -> Vec<Change> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+/// Restores names from a file with three addresses.
+fn restored(allowed: &str) -> (Names, Arc<Received>) {
+    let dir = tempfile::TempDir::new().unwrap();
+    let mut learned = LearnedNames::new(LearnLimits::default());
+    let addresses = ["198.51.100.1", "10.1.2.3", "169.254.169.254"].map(|text| (ip(text), 600));
+    let patterns: Patterns = [DomainPattern::new("a.io")].into_iter().collect();
+    let everything = ["0.0.0.0/0".parse().unwrap()];
+    let learnable = Learnable::new(everything.into(), BTreeSet::new(), BTreeSet::new());
+    let (name, pod) = (DomainName::new("a.io").unwrap(), ObjectKey::new("shop", "web"));
+    learned.learn(&name, &pod, &addresses, (&patterns, &learnable), threads::moment(Instant::now()).seconds);
+    NamesFile::new(dir.path()).write(&palisade_dns::encode(&learned).unwrap()).unwrap();
+    let receiver = Arc::new(Received::default());
+    let settings = NamesSettings {
+        allowed: allowed.split_terminator(',').map(|text| text.parse().unwrap()).collect(),
+        state_dir: Some(dir.path().to_owned()),
+        ..NamesSettings::default()
+    };
+    (Names::new(&settings, Arc::<Received>::clone(&receiver)), receiver)
+}
+
+#[test]
+fn a_file_restores_only_addresses_that_may_be_learned_now() {
+    for (allowed, expected) in [("", 1), ("10.1.0.0/16", 2), ("0.0.0.0/0", 3)] {
+        let changes = restored(allowed).1.take();
+        let [Change::SetLearned(learned)] = &changes[..] else { panic!("{changes:?}") };
+        assert_eq!(learned.addresses.iter().count(), expected, "{allowed:?}");
+    }
+}
+
+#[test]
+fn addresses_of_pods_nodes_and_services_are_not_learned_whatever_they_are() {
+    let mut cluster = Cluster::default();
+    let pod = Pod::new(
+        ObjectKey::new("shop", "web"),
+        Labels::default(),
+        vec![ip("2001:db8:5::7"), ip("10.244.0.7")],
+    );
+    cluster.pods.insert(pod);
+    let learnable = learnable(&cluster, Vec::new());
+    assert!(learnable.check(ip("2001:db8:5::7")).is_err() && learnable.check(ip("2001:db8:5::8")).is_ok());
+}
+
+const MANIFESTS: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: names}
+spec:
+  tier: Admin
+  priority: 1
+  subject: {namespaces: {}}
+  egress: [{action: Accept, to: [{domainNames: [a.io]}]}]
+";
+
+/// The address of a name becomes that of a pod elsewhere, which no policy of this node concerns.
+#[test]
+fn an_address_that_a_pod_gets_is_no_longer_that_of_a_name() {
+    let text = palisade_manifest::Input::Text { name: "m".into(), text: MANIFESTS.into() };
+    let loaded = palisade_manifest::load(&[text], &palisade_manifest::LoadOptions::default());
+    let mut reconciler = Reconciler::new("n1".into());
+    reconciler.handle(crate::Input::Snapshot(loaded.cluster), Duration::ZERO);
+    let (mut names, receiver) = restored("");
+    names.follow(None, &reconciler);
+    let [Change::SetLearned(_)] = &receiver.take()[..] else { panic!("it is kept") };
+    let pod = Pod::new(ObjectKey::new("shop", "new"), Labels::default(), vec![ip("198.51.100.1")]);
+    let mut change = |change: Change| {
+        let changes = vec![change];
+        reconciler.handle(crate::Input::Changes(changes.clone()), Duration::ZERO);
+        names.follow(Some(&changes), &reconciler);
+        let may_be_learned = names.link.core().may_learn(ip("198.51.100.1"));
+        (receiver.take(), may_be_learned)
+    };
+    let name = DomainName::new("a.io").unwrap();
+    assert_eq!(change(Change::SetPod(pod.clone())), (vec![Change::RemoveLearned(name)], false));
+    assert_eq!(change(Change::RemovePod(pod.key)), (Vec::new(), true));
+}
