@@ -173,6 +173,11 @@ impl Names {
         }
     }
 
+    /// Replaces the trusted servers, from the next [`Names::follow`] of a snapshot on. None: those of the cluster and of the node.
+    pub fn set_resolvers(&mut self, resolvers: BTreeSet<SocketAddr>) {
+        self.resolvers = resolvers;
+    }
+
     /// Follows changes that are applied; `None` for a new snapshot. `O(pods of the change)` if only pods change, else
     /// `O(policies + pods of this node)`.
     pub fn follow(&mut self, changes: Option<&[Change]>, reconciler: &Reconciler) {

@@ -1,6 +1,8 @@
 //! The agent as a node's enforcer: its reconcile loop with the kernel's nftables, and egress by name if that is wanted.
 
 use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, mpsc},
     thread,
     time::{Duration, Instant},
@@ -89,6 +91,14 @@ impl Enforce for Agent {
     fn refresh_links(&mut self) -> Result<(), EnforceError> {
         let mut running = lock(self.running.as_ref().ok_or("the agent was not started")?);
         Ok(running.agent.data_plane().refresh_links_now().map(drop)?)
+    }
+
+    fn trust(&mut self, servers: &BTreeSet<SocketAddr>) -> Result<(), EnforceError> {
+        let mut running = lock(self.running.as_ref().ok_or("the agent was not started")?);
+        if let Some(names) = &mut running.names {
+            names.set_resolvers(servers.clone());
+        }
+        running.follow(None)
     }
 }
 

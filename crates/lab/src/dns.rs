@@ -21,15 +21,16 @@ use std::{
 
 use palisade_agent::names::NamesSettings;
 use palisade_names::{DNS_PORT, dns_service_addresses};
-use palisade_policy::{Cluster, Family, Protocol};
+use palisade_policy::{Cluster, DomainName, Family, Protocol};
 
 pub use client::{LookupOutcome, LookupPatience, lookup};
 pub use plan::{ExpectedLookup, Lookup, NamePlan};
-pub use run::{LookupResult, run};
+pub use run::{LookupResult, ask, run};
 pub(crate) use server::DnsServer;
 pub use zones::{Forgery, Records, ZoneName, Zones};
 
 use crate::{
+    lab::Lab,
     layout::{Layout, LayoutError, Place},
     options::LayoutOptions,
     services::frontends,
@@ -76,6 +77,12 @@ impl NameServers {
         }
         out
     }
+
+    /// Returns the server that clients with an address of this family ask.
+    #[must_use]
+    pub fn of_family(&self, family: Family) -> Option<SocketAddr> {
+        self.ask.iter().copied().find(|server| Family::of(server.ip()) == family)
+    }
 }
 
 fn outside<'a>(layout: &'a Layout, zones: &'a Zones) -> impl Iterator<Item = IpAddr> + 'a {
@@ -106,6 +113,21 @@ pub fn layout(
     let layout = Layout::of(cluster, &options)?;
     let servers = NameServers::of(&layout, zones);
     Ok((layout, servers))
+}
+
+/// Returns the cluster of a lab as the engine has it once every name of its zones was asked for; without zones, its cluster.
+#[must_use]
+pub fn learned_by_all(lab: &Lab) -> Cluster {
+    match lab.names() {
+        Some((zones, _)) => plan::learned_by_all(lab.layout(), zones),
+        None => lab.layout().cluster.clone(),
+    }
+}
+
+/// Returns the cluster of a lab as the engine has it once these addresses were answered for a name, and nothing else.
+#[must_use]
+pub fn learned_from(lab: &Lab, name: &DomainName, addresses: &[IpAddr]) -> Cluster {
+    plan::learned_from(lab.layout(), name, addresses)
 }
 
 /// Returns the settings of agents that trust these servers, as the addresses that pods ask.

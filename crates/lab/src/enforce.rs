@@ -1,8 +1,10 @@
 //! The enforcers of the nodes: what a node of the lab runs to enforce policies.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     io,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{self, RecvTimeoutError},
@@ -40,6 +42,14 @@ pub trait Enforce {
         Ok(())
     }
 
+    /// Trusts these DNS servers instead of those before, by the addresses that pods ask.
+    ///
+    /// # Errors
+    /// Fails if the kernel doesn't hand over their answers afterwards.
+    fn trust(&mut self, _: &BTreeSet<SocketAddr>) -> Result<(), EnforceError> {
+        Ok(())
+    }
+
     /// Does what is to be done while there is no other call. Returns when to call it again; `None`: after the next call.
     fn idle(&mut self) -> Option<Duration> {
         None
@@ -67,6 +77,7 @@ enum Command {
     Start(Arc<Cluster>),
     Apply(Arc<[Change]>),
     RefreshLinks,
+    Trust(Arc<BTreeSet<SocketAddr>>),
 }
 
 type Outcome = Result<Duration, EnforceError>;
@@ -115,6 +126,7 @@ impl Enforcer {
                     Command::Start(cluster) => enforcer.start(&cluster),
                     Command::Apply(changes) => enforcer.apply(&changes),
                     Command::RefreshLinks => enforcer.refresh_links(),
+                    Command::Trust(servers) => enforcer.trust(&servers),
                 };
                 if done.send(result.map(|()| began.elapsed())).is_err() {
                     return;
@@ -138,6 +150,11 @@ impl Enforcer {
     /// Starts the command; [`Enforcer::outcome`] waits for its end.
     pub(crate) fn refresh_links(&self) {
         self.send(Command::RefreshLinks);
+    }
+
+    /// Starts the command; [`Enforcer::outcome`] waits for its end.
+    pub(crate) fn trust(&self, servers: &Arc<BTreeSet<SocketAddr>>) {
+        self.send(Command::Trust(servers.clone()));
     }
 
     fn send(&self, command: Command) {

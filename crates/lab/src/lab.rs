@@ -39,7 +39,9 @@ pub struct UpdateSummary {
 pub struct Lab {
     // Fields are dropped in this order: servers and enforcers before the namespaces in which they run.
     servers: Servers,
-    dns: Vec<DnsServer>,
+    dns: BTreeMap<(Place, SocketAddr), DnsServer>,
+    /// What DNS servers answer, if there are any.
+    zones: Option<Arc<Zones>>,
     /// The sockets of DNS servers, which are not for probes.
     of_dns: NameServers,
     enforcers: BTreeMap<Name, Enforcer>,
@@ -65,7 +67,8 @@ impl Lab {
     pub fn build(_: &Sandbox, layout: Layout, make: MakeEnforcer) -> Result<Self, LabError> {
         let mut lab = Self {
             servers: Servers::start()?,
-            dns: Vec::new(),
+            dns: BTreeMap::new(),
+            zones: None,
             of_dns: NameServers::default(),
             enforcers: BTreeMap::new(),
             translations: BTreeMap::new(),
@@ -109,11 +112,15 @@ impl Lab {
             .cloned()
             .collect();
         for key in &removed {
-            self.servers.close(&Place::Pod(key.clone()))?;
+            let place = Place::Pod(key.clone());
+            self.dns.retain(|(of, _), _| *of != place);
+            self.servers.close(&place)?;
         }
         self.network.remove_pods(&self.layout, &removed)?;
         for node in &removed_nodes {
-            self.servers.close(&Place::Node(node.clone()))?;
+            let place = Place::Node(node.clone());
+            self.dns.retain(|(of, _), _| *of != place);
+            self.servers.close(&place)?;
             self.translations.remove(node);
             self.enforcers.remove(node);
         }
@@ -127,25 +134,53 @@ impl Lab {
             self.refresh_links()?;
         }
         self.translate()?;
+        self.move_dns(!new_nodes.is_empty())?;
         self.open_servers()?;
+        self.open_dns()?;
         Ok(UpdateSummary { changes, added, removed, enforced_in })
     }
 
-    /// Starts DNS servers, in place of the servers that answer probes at their addresses and ports. Servers of pods that an update removes
-    /// are not started again.
+    /// Starts DNS servers, in place of the servers that answer probes at their addresses and ports. An update moves them to the pods that are behind the
+    /// cluster's DNS Service then, and tells the nodes if pods ask at other addresses.
     ///
     /// # Errors
     /// Fails if the lab lacks a place of theirs, or if the kernel refuses a socket.
     pub fn serve_names(&mut self, zones: Zones, servers: NameServers) -> Result<(), LabError> {
-        let zones = Arc::new(zones);
         self.dns.clear();
+        self.zones = Some(Arc::new(zones));
         self.of_dns = servers;
         self.open_servers()?;
-        for (place, at) in &self.of_dns.at {
+        self.open_dns()
+    }
+
+    /// Returns what DNS servers answer, and where they are, if there are any.
+    #[must_use]
+    pub fn names(&self) -> Option<(&Zones, &NameServers)> {
+        Some((self.zones.as_deref()?, &self.of_dns))
+    }
+
+    /// Stops the DNS servers whose place the layout no longer has, and lets the nodes trust those that pods ask.
+    fn move_dns(&mut self, has_new_nodes: bool) -> Result<(), LabError> {
+        let Some(zones) = &self.zones else { return Ok(()) };
+        let servers = NameServers::of(&self.layout, zones);
+        self.dns.retain(|of, _| servers.at.contains(of));
+        let before = std::mem::replace(&mut self.of_dns, servers);
+        if before.ask != self.of_dns.ask || has_new_nodes {
+            let servers = Arc::new(self.of_dns.ask.clone());
+            self.enforcers.values().for_each(|enforcer| enforcer.trust(&servers));
+            self.outcomes()?;
+        }
+        Ok(())
+    }
+
+    fn open_dns(&mut self) -> Result<(), LabError> {
+        let Some(zones) = &self.zones else { return Ok(()) };
+        for of in self.of_dns.at.iter().filter(|of| !self.dns.contains_key(of)).cloned().collect::<Vec<_>>() {
+            let (place, at) = &of;
             let namespace = self.namespace(place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
             let failed = |source| LabError::Dns { at: *at, place: place.to_string(), source };
-            let server = DnsServer::start(namespace, *at, &zones).map_err(failed)?;
-            self.dns.push(server);
+            let server = DnsServer::start(namespace, *at, zones).map_err(failed)?;
+            self.dns.insert(of, server);
         }
         Ok(())
     }
@@ -223,6 +258,11 @@ impl Lab {
     /// Makes every enforcer read the links and routes of its node again.
     fn refresh_links(&self) -> Result<(), LabError> {
         self.enforcers.values().for_each(Enforcer::refresh_links);
+        self.outcomes()
+    }
+
+    /// Waits for the outcome of every enforcer.
+    fn outcomes(&self) -> Result<(), LabError> {
         let outcomes: Vec<_> = self.enforcers.iter().map(|(n, e)| (n, e.outcome())).collect();
         outcomes.into_iter().try_for_each(|(node, outcome)| {
             outcome.map(drop).map_err(|source| LabError::Enforce { node: node.clone(), source })

@@ -15,6 +15,7 @@ mod hosts;
 mod layout_arguments;
 mod matrix;
 mod probe;
+mod probe_by_name;
 mod run;
 mod serve;
 mod soak;

@@ -57,16 +57,22 @@ struct Running {
 
 impl Running {
     fn start() -> Self {
+        Self::start_with("shop", &[])
+    }
+
+    /// As [`Running::start`], with another example and more arguments.
+    fn start_with(name: &str, more: &[&Path]) -> Self {
         let dir = TempDir::new().unwrap();
-        copy(&example("shop"), &dir.path().join("shop"));
-        let (child, lines) = Self::spawn(dir.path());
+        copy(&example(name), &dir.path().join("shop"));
+        let (child, lines) = Self::spawn(dir.path(), more);
         Self { dir, child, lines }
     }
 
-    fn spawn(dir: &Path) -> (Child, mpsc::Receiver<String>) {
+    fn spawn(dir: &Path, more: &[&Path]) -> (Child, mpsc::Receiver<String>) {
         let mut child = palisade(dir)
             .args(["lab", "up"])
             .arg(dir.join("shop"))
+            .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -330,6 +336,93 @@ fn a_lab_follows_its_manifests_and_answers() {
     assert!(gone.contains("no lab named `default` is running"), "{gone}");
 }
 
+/// The DNS servers of a lab follow its cluster, programs in its pods ask them, and agents learn what they answer.
+#[test]
+fn a_lab_answers_names_as_long_as_it_is_up() {
+    const NAME: &str = "eu.files.payments.example";
+    let zones = example("egress-by-name.zones.yaml");
+    let lab = Running::start_with("egress-by-name", &[Path::new("--zones"), &zones]);
+    let up = lab.until("waiting for edits");
+    assert!(up.contains("  DNS: ") && up.contains("names"), "{up}");
+    let probe = |to: &str, code| run(&mut lab.command(&["probe", "billing/invoices", to]), code);
+    let servers = || {
+        let out = run(&mut lab.command(&["exec", "billing/invoices", "--", "cat", "/etc/resolv.conf"]), 0);
+        out.lines().filter_map(|line| line.strip_prefix("nameserver ").map(str::to_owned)).collect::<Vec<_>>()
+    };
+
+    let before = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
+    let out = run(&mut lab.command(&["exec", "billing/invoices", "--", "getent", "ahostsv4", NAME]), 0);
+    assert!(out.starts_with("203.0.113.11 "), "{out}");
+    let out = run(
+        &mut lab.command(&[
+            "exec",
+            "billing/invoices",
+            "--",
+            "getent",
+            "ahosts",
+            "gone.files.payments.example",
+        ]),
+        2,
+    );
+    assert!(out.is_empty(), "{out}");
+    assert_eq!(
+        fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        before,
+        "the machine's is as it was"
+    );
+
+    // A port that the rule has, one that it doesn't have, and a name and an address without a rule.
+    let out = probe(&format!("{NAME}:443"), 0);
+    assert!(out.contains("answered 203.0.113.11") && out.contains("egress[1] \"payments\""), "{out}");
+    let out = probe(&format!("{NAME}:80"), 1);
+    assert!(out.contains("timed out") && !out.contains("disagree"), "{out}");
+    let out = probe("payments.example:443", 1);
+    assert!(out.contains("answered 203.0.113.16") && out.contains("expected: denied"), "{out}");
+    let out = probe("203.0.113.11:443", 0);
+    assert!(out.contains("while the address is learned"), "{out}");
+    let out = probe("203.0.113.16:443", 1);
+    assert!(out.contains("expected: denied"), "{out}");
+    let server = servers().first().unwrap().clone();
+    assert!(probe(&format!("{server}:53/UDP"), 2).contains("a DNS server answers there"));
+
+    // The Service gets another address, and then there is none, nor its pods: the server outside remains, and no rule allows it.
+    let (file, spec) = (lab.shop("workloads.yaml"), "spec:\n  selector:\n    k8s-app: kube-dns\n  ports:");
+    let original = fs::read_to_string(&file).unwrap();
+    assert!(original.contains(spec));
+    let moved = spec.replace("spec:", "spec:\n  clusterIP: 10.96.0.77");
+    fs::write(&file, original.replace(spec, &moved)).unwrap();
+    lab.until("service kube-system/kube-dns");
+    assert!(servers().contains(&"10.96.0.77".to_owned()), "{:?}", servers());
+    let out = probe("long.files.payments.example:443", 0);
+    assert!(out.contains("at 10.96.0.77") && out.contains("answered 203.0.113.13"), "{out}");
+    let without =
+        original.find("---\napiVersion: v1\nkind: Namespace\nmetadata:\n  name: kube-system").unwrap();
+    fs::write(&file, &original[..without]).unwrap();
+    lab.until("removed pod kube-system/coredns");
+    assert_eq!(servers().first().unwrap(), "198.51.100.53");
+    let out = probe("slow.files.payments.example:443", 1);
+    assert!(out.contains("not answered") && !out.contains("disagree"), "{out}");
+    fs::write(&file, &original).unwrap();
+    lab.until("new pod kube-system/coredns");
+    probe(&format!("{NAME}:443"), 0);
+
+    run(&mut lab.command(&["down"]), 0);
+    assert_eq!(lab.left(), Vec::<String>::new());
+}
+
+/// Without `--zones` there is no DNS server to ask, and a file that is wrong starts nothing.
+#[test]
+fn names_in_a_lab_need_zones() {
+    let lab = Running::start();
+    lab.until("waiting for edits");
+    let out = run(&mut lab.command(&["probe", "shop/frontend", "a.example:443"]), 2);
+    assert!(out.contains("start it with --zones"), "{out}");
+    let zones = lab.dir.path().join("zones.yaml");
+    fs::write(&zones, "schema: palisade.lab-zones/v1\nnams: {}\n").unwrap();
+    let out = run(lab.command(&["up", "--name", "other"]).arg(lab.shop("")).arg("--zones").arg(&zones), 2);
+    assert!(out.contains("--zones") && out.contains("did you mean `names`?"), "{out}");
+}
+
 #[test]
 fn a_directory_that_vanishes_changes_nothing_until_it_returns() {
     let mut lab = Running::start();
@@ -367,7 +460,7 @@ fn what_a_killed_lab_leaves_the_next_one_takes_away() {
     let none = run(&mut lab.command(&["probe", "shop/frontend", "shop/backend:80"]), 2);
     assert!(none.contains("no lab named"), "{none}");
 
-    let (child, lines) = Running::spawn(lab.dir.path());
+    let (child, lines) = Running::spawn(lab.dir.path(), &[]);
     (lab.child, lab.lines) = (child, lines);
     lab.until("waiting for edits");
     run(&mut lab.command(&["down"]), 0);

@@ -101,24 +101,18 @@ impl NamePlan {
             all: Vec::new(),
         };
         let names = zones.to_ask();
-        for name in &names {
-            let families = layout.options.families.all().iter();
-            let addresses = families.flat_map(|family| zones.resolve(name, *family).addresses);
-            plan.all.push(learned_name(&layout.cluster, name, addresses));
-        }
+        plan.all = names.iter().map(|name| learned_of(layout, zones, name)).collect();
         for (key, place) in &layout.pods {
             for address in &place.addresses {
-                let family = Family::of(*address);
                 let source = Endpoint::Pod { key: key.clone(), address: *address };
-                let of_family = servers.ask.iter().find(|server| Family::of(server.ip()) == family);
-                let Some(server) = of_family else {
+                let Some(server) = servers.of_family(Family::of(*address)) else {
                     plan.not_probed.push(NotProbed {
                         what: format!("names from {source}"),
                         why: "no DNS server has an address of its family".to_owned(),
                     });
                     continue;
                 };
-                let questions = Questions::of(layout, &source, *server);
+                let questions = Questions::of(layout, &source, server);
                 plan.lookups.extend(names.iter().map(|name| questions.lookup(zones, name)));
             }
         }
@@ -137,8 +131,7 @@ impl NamePlan {
         name: &DomainName,
         addresses: &BTreeSet<IpAddr>,
     ) -> Cluster {
-        let learned = learned_name(&layout.cluster, name, addresses.iter().copied());
-        Cluster { learned: [(name.clone(), learned)].into(), ..layout.cluster.clone() }
+        with_learned(layout, [learned_name(&layout.cluster, name, addresses.iter().copied())])
     }
 
     /// Returns the connections after an answer: to each address that the pod has now, on each port, and to forged addresses. `learned` are all
@@ -146,8 +139,7 @@ impl NamePlan {
     #[must_use]
     pub fn connections(&self, layout: &Layout, lookup: &Lookup, learned: &BTreeSet<IpAddr>) -> Vec<Probe> {
         let own = self.learned_by(layout, &lookup.name, learned);
-        let learned_by_all = self.all.iter().map(|learned| (learned.name.clone(), learned.clone())).collect();
-        let all = Cluster { learned: learned_by_all, ..layout.cluster.clone() };
+        let all = with_learned(layout, self.all.iter().cloned());
         let forged = lookup.forged.iter().filter(|a| Family::of(**a) == lookup.family);
         let addresses: BTreeSet<IpAddr> = learned.iter().chain(forged).copied().collect();
         let mut probes = Vec::new();
@@ -171,6 +163,40 @@ impl NamePlan {
         }
         probes
     }
+}
+
+/// Returns the lookup of a name by one pod or node, once. `None`: no DNS server has an address of its family.
+pub(super) fn lookup_of(
+    layout: &Layout,
+    zones: &Zones,
+    servers: &NameServers,
+    source: &Endpoint,
+    name: &DomainName,
+) -> Option<Lookup> {
+    let server = servers.of_family(Family::of(source.address()))?;
+    Some(Lookup { rounds: 1, ..Questions::of(layout, source, server).lookup(zones, name) })
+}
+
+/// Returns the cluster as the engine has it once all names of the zones were asked for.
+pub(super) fn learned_by_all(layout: &Layout, zones: &Zones) -> Cluster {
+    with_learned(layout, zones.to_ask().iter().map(|name| learned_of(layout, zones, name)))
+}
+
+/// Returns the cluster as the engine has it once these addresses were answered for a name, and nothing else.
+pub(super) fn learned_from(layout: &Layout, name: &DomainName, addresses: &[IpAddr]) -> Cluster {
+    with_learned(layout, [learned_name(&layout.cluster, name, addresses.iter().copied())])
+}
+
+fn with_learned(layout: &Layout, learned: impl IntoIterator<Item = LearnedName>) -> Cluster {
+    let learned = learned.into_iter().map(|learned| (learned.name.clone(), learned)).collect();
+    Cluster { learned, ..layout.cluster.clone() }
+}
+
+/// Returns what agents learn of a name if it is asked for.
+fn learned_of(layout: &Layout, zones: &Zones, name: &DomainName) -> LearnedName {
+    let families = layout.options.families.all().iter();
+    let addresses = families.flat_map(|family| zones.resolve(name, *family).addresses);
+    learned_name(&layout.cluster, name, addresses)
 }
 
 /// Returns the probe of a flow: as the engine decides with what the pod has learned, and also with what all others may have, if that

@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-use palisade_policy::{Family, reference};
+use palisade_policy::{DomainName, Endpoint, Family, reference};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{
     client::{LookupOutcome, LookupPatience, lookup},
-    plan::{ExpectedLookup, Lookup, NamePlan},
+    plan::{ExpectedLookup, Lookup, NamePlan, lookup_of},
 };
 use crate::{
     error::LabError,
@@ -136,11 +136,32 @@ pub fn run(
     results.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect()
 }
 
+/// Lets a pod or node of a lab ask for a name once. `None`: the lab has no DNS server that it could ask.
+///
+/// # Errors
+/// Fails if the lab lacks the pod or node, or if no thread can be started in it.
+pub fn ask(
+    lab: &Lab,
+    source: &Endpoint,
+    name: &DomainName,
+) -> Result<Option<(Lookup, LookupOutcome)>, LabError> {
+    let Some((zones, servers)) = lab.names() else { return Ok(None) };
+    let Some(asked) = lookup_of(lab.layout(), zones, servers, source, name) else { return Ok(None) };
+    let patience = patience(&asked);
+    let outcome =
+        lab.run_in(&Place::of(source), || lookup(asked.server, &asked.name, asked.family, patience))?;
+    Ok(Some((asked, outcome)))
+}
+
+fn patience(asked: &Lookup) -> LookupPatience {
+    if asked.expected == ExpectedLookup::NoAnswer { SILENCE } else { PATIENCE }
+}
+
 fn perform(lab: &Lab, plan: &NamePlan, asked: &Lookup) -> Result<LookupResult, LabError> {
     let place = Place::of(&asked.source);
     let namespace = lab.namespace(&place).ok_or_else(|| LabError::NoSuchPlace(place.to_string()))?;
     let namespaces = BTreeMap::from([(place.clone(), namespace)]);
-    let patience = if asked.expected == ExpectedLookup::NoAnswer { SILENCE } else { PATIENCE };
+    let patience = patience(asked);
     let mut result = LookupResult {
         lookup: asked.clone(),
         outcomes: Vec::new(),

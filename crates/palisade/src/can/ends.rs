@@ -327,6 +327,21 @@ pub(crate) fn endpoints(cluster: &Cluster, spec: &EndpointSpec, namespace: &str)
     }
 }
 
+/// Returns the name of the host outside the cluster that the text denotes; `None` if it denotes something else.
+///
+/// # Errors
+/// As [`end`].
+#[cfg_attr(
+    not(all(target_os = "linux", feature = "lab")),
+    expect(dead_code, reason = "the lab asks its own DNS servers")
+)]
+pub(crate) fn host(cluster: &Cluster, spec: &Spec, namespace: &str) -> Result<Option<String>> {
+    Ok(match end(cluster, spec, namespace)?.end {
+        End::Outside(Outside::Host(host)) => Some(host.name),
+        _ => None,
+    })
+}
+
 /// Returns the endpoints behind every port of a service.
 ///
 /// # Errors

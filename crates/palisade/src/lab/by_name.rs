@@ -53,9 +53,14 @@ impl ByName {
         NamePlan::of(layout, &self.zones, &self.servers)
     }
 
+    /// Starts the servers.
+    pub(super) fn serve(&self, lab: &mut Lab) -> Result<()> {
+        Ok(lab.serve_names(self.zones.clone(), self.servers.clone())?)
+    }
+
     /// Starts the servers, and lets every pod ask for every name.
     pub(super) fn run(&self, lab: &mut Lab, plan: &NamePlan) -> Result<Vec<LookupResult>> {
-        lab.serve_names(self.zones.clone(), self.servers.clone())?;
+        self.serve(lab)?;
         let bar = run::progress_bar(plan.lookups.len());
         let results = dns::run(lab, plan, |done| bar.set_position(done as u64));
         bar.finish_and_clear();

@@ -6,6 +6,7 @@
 use std::{
     env, fs,
     io::{self, BufRead as _, BufReader, Write as _},
+    net::IpAddr,
     os::unix::{
         fs::{DirBuilderExt as _, MetadataExt as _},
         net::{UnixListener, UnixStream},
@@ -80,6 +81,8 @@ pub(crate) enum Reply {
         fd: i32,
         /// The pod or node.
         place: String,
+        /// The addresses of the lab's DNS servers.
+        dns: Vec<IpAddr>,
     },
     /// The lab is stopping.
     Ending,

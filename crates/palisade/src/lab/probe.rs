@@ -11,11 +11,12 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
-SRC and DST have the syntax of `palisade can`. External addresses must be among those of the lab.
+SRC and DST have the syntax of `palisade can`. External addresses must be among those of the lab. In a lab with --zones, SRC asks the lab's DNS servers for the name of a host, and connects to each address in the answer.
 
 Examples:
   palisade lab probe -n shop frontend backend:8080
   palisade lab probe shop/backend 198.51.100.7:443/TCP
+  palisade lab probe billing/invoices api.payments.example:443        (with --zones)
 
 Exit codes: 0 answered, 1 not answered or not as the engine expects, 2 error.";
 

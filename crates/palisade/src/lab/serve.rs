@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     os::{
         fd::{AsFd as _, AsRawFd as _},
         unix::net::{UnixListener, UnixStream},
@@ -13,14 +14,15 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use palisade_lab::{
-    Lab, Place,
+    Lab, Place, dns,
     probe::{self, Expected, Outcome as ProbeOutcome, Plan, Probe, ProbeOptions, ProbeResult, Target},
 };
-use palisade_policy::{Direction, Endpoint, Family, reference};
+use palisade_policy::{Cluster, Direction, Endpoint, Family, reference};
 
 use super::{
     control::{self, ProbeAnswer, Reply, Request},
     event::Event,
+    probe_by_name,
     run::{expected_word, passed},
     wording::verdict_lines,
 };
@@ -67,7 +69,8 @@ pub(crate) fn answer(lab: &Lab, request: &Request, stream: &mut UnixStream) {
 fn locate(lab: &Lab, place: &str, namespace: &str) -> Result<Reply> {
     let found = if place == "outside" { Place::Outside } else { place_of(lab, place, namespace)? };
     let fd = lab.namespace(&found).with_context(|| format!("{found} has no network in this lab"))?;
-    Ok(Reply::Located { pid: std::process::id(), fd: fd.as_fd().as_raw_fd(), place: found.to_string() })
+    let dns = lab.names().map_or_else(Vec::new, |(_, servers)| servers.ask.iter().map(|s| s.ip()).collect());
+    Ok(Reply::Located { pid: std::process::id(), fd: fd.as_fd().as_raw_fd(), place: found.to_string(), dns })
 }
 
 fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
@@ -81,34 +84,58 @@ fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
 }
 
 fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<Vec<ProbeAnswer>> {
-    let cluster = &lab.layout().cluster;
     let parse = |text: &str| text.parse::<Spec>().with_context(|| format!("`{text}`"));
     let (source, destination) = (parse(source)?, parse(destination)?);
-    let outside = || lab.layout().outside.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     if source.endpoint == EndpointSpec::Internet || destination.endpoint == EndpointSpec::Internet {
-        bail!("the lab has no internet; use an external address of the lab: {}", outside());
+        bail!("the lab has no internet; use an external address of the lab: {}", outside(lab));
     }
-    let question = question::resolve_each(cluster, &source, &destination, namespace)?;
-    for asked in &question.flows {
+    let cluster = &lab.layout().cluster;
+    match probe_by_name::host(lab, &destination, namespace)? {
+        Some(name) => probe_by_name::probe(lab, &source, (&destination, &name), namespace),
+        None => {
+            let flows = question::resolve_each(cluster, &source, &destination, namespace)?.flows;
+            connect(lab, cluster, flows)
+        }
+    }
+}
+
+fn outside(lab: &Lab) -> String {
+    lab.layout().outside.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// Opens the connections. Expected is what the engine decides about this cluster; with names that nodes may have learned besides, either outcome may be.
+pub(super) fn connect(lab: &Lab, cluster: &Cluster, asked: Vec<QuestionFlow>) -> Result<Vec<ProbeAnswer>> {
+    for asked in &asked {
         for end in [&asked.flow.source, &asked.flow.destination] {
             if let Endpoint::External(address) = end
                 && !lab.layout().outside.contains(address)
             {
                 bail!(
                     "the lab does not have the address {address}; its external addresses are {}",
-                    outside()
+                    outside(lab)
                 );
             }
         }
     }
-    let plan = Plan { probes: probes(lab, question.flows)?, not_probed: Vec::new() };
+    let plan = Plan { probes: probes([cluster, &dns::learned_by_all(lab)], asked)?, not_probed: Vec::new() };
+    let is_query = |probe: &&Probe| {
+        let at = SocketAddr::new(probe.target.address(), probe.port);
+        lab.names().is_some_and(|(_, servers)| {
+            servers.ask.contains(&at) || servers.at.iter().any(|(_, to)| *to == at)
+        })
+    };
+    if let Some(probe) = plan.probes.iter().find(is_query) {
+        bail!(
+            "a DNS server answers there, which answers no probes; probe a name of the zones, such as NAME:{}",
+            probe.port
+        );
+    }
     let report = probe::run(lab, &plan, &ProbeOptions::default(), |_, _| {})?;
-    Ok(report.probes.iter().map(|tried| probe_answer(lab, tried)).collect())
+    Ok(report.probes.iter().map(|tried| probe_answer(cluster, tried)).collect())
 }
 
 /// Returns one probe per flow, or for a service, one per address of the service.
-fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
-    let cluster = &lab.layout().cluster;
+fn probes([cluster, learned]: [&Cluster; 2], asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
     let mut out = Vec::new();
     let mut services: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for a in asked {
@@ -121,7 +148,12 @@ fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
             }
             _ => {
                 let target = Target::Direct(a.flow.destination.clone());
-                let (protocol, port, flows) = (a.flow.protocol, a.flow.port, vec![(a.flow, verdict)]);
+                let (protocol, port, mut flows) =
+                    (a.flow.protocol, a.flow.port, vec![(a.flow.clone(), verdict)]);
+                let once_learned = reference::decide(learned, &a.flow).verdict();
+                if once_learned != verdict {
+                    flows.push((a.flow, once_learned));
+                }
                 let refuses = probe::refuses(cluster, &flows);
                 out.push(Probe { source, target, protocol, port, flows, refuses });
             }
@@ -138,13 +170,15 @@ fn probes(lab: &Lab, asked: Vec<QuestionFlow>) -> Result<Vec<Probe>> {
     Ok(out)
 }
 
-fn probe_answer(lab: &Lab, tried: &ProbeResult) -> ProbeAnswer {
+fn probe_answer(cluster: &Cluster, tried: &ProbeResult) -> ProbeAnswer {
     let probe = &tried.probe;
+    // For a single address, flows differ only in what was learned.
+    let is_direct = matches!(probe.target, Target::Direct(_));
     // If no program listens on the port, the destination refuses the connection: the packet has arrived.
     let refused = tried.outcome == ProbeOutcome::Refused && probe.expected() == Expected::Allowed;
     let mut reasons = Vec::new();
-    for (flow, _) in &probe.flows {
-        let decision = reference::decide(&lab.layout().cluster, flow);
+    for (flow, _) in probe.flows.iter().take(if is_direct { 1 } else { probe.flows.len() }) {
+        let decision = reference::decide(cluster, flow);
         for (direction, side) in
             [(Direction::Egress, &decision.egress), (Direction::Ingress, &decision.ingress)]
         {
@@ -161,7 +195,12 @@ fn probe_answer(lab: &Lab, tried: &ProbeResult) -> ProbeAnswer {
         on: reasons::port_text(probe.protocol, probe.port),
         outcome: tried.outcome.to_string(),
         answered: passed(&tried.outcome) || refused,
-        expected: expected_word(probe.expected()).to_owned(),
+        expected: match probe.expected() {
+            Expected::Either if is_direct => {
+                "denied, or allowed while the address is learned for a name".to_owned()
+            }
+            expected => expected_word(expected).to_owned(),
+        },
         agrees: tried.agrees() || refused,
         reasons,
     }

@@ -13,11 +13,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use nix::sys::signal::{SigSet, Signal};
 use palisade_agent::source::files::{LONGEST, LOOK_AGAIN, QUIET, Watch};
-use palisade_lab::{Lab, Layout, Sandbox, UpdateSummary};
+use palisade_lab::{Lab, Layout, Sandbox, UpdateSummary, dns};
 use palisade_manifest::{Diagnostic, Input};
 use palisade_policy::Change;
 
 use super::{
+    by_name::ByName,
     changes::{self, Verdicts},
     control::{ControlSocket, LabName, Request},
     event::Event,
@@ -36,6 +37,7 @@ Edits are enforced when they are saved. While the manifests are invalid or missi
 Examples:
   palisade lab up examples/shop
   palisade lab up examples/shop --name shop --nodes 3
+  palisade lab up examples/egress-by-name --zones examples/egress-by-name.zones.yaml
   palisade lab exec -n shop frontend -- sh        (from another terminal)
   palisade lab probe -n shop frontend backend:8080
 
@@ -53,6 +55,9 @@ pub(crate) struct Up {
     reading: ReadingArguments,
     #[command(flatten)]
     lab: LabName,
+    /// What the lab's DNS servers answer (YAML, read once): nodes learn the addresses, for domainNames of policies
+    #[arg(long, value_name = "FILE")]
+    zones: Option<String>,
 }
 
 /// Runs the lab until it is stopped.
@@ -61,7 +66,16 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
         bail!("standard input can't be watched; use files or directories, or `palisade lab run -`");
     }
     let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
-    let layout = Layout::of(&loaded.cluster, &arguments.layout.options())?;
+    let mut options = arguments.layout.options();
+    let (by_name, layout) = match &arguments.zones {
+        Some(path) => {
+            // An edit may remove the cluster's DNS Service.
+            options.outside.extend(dns::OUTSIDE);
+            let (by_name, layout) = ByName::read(path, &loaded.cluster, &options)?;
+            (Some(by_name), layout)
+        }
+        None => (None, Layout::of(&loaded.cluster, &options)?),
+    };
     // Opened before the sandbox is entered, while this process still has the identity of the user who owns the directory.
     let control = ControlSocket::open(&arguments.lab.name)?;
     let sandbox = Sandbox::enter()?;
@@ -73,7 +87,11 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     let watch = Watch::begin(&arguments.paths, on_change)?;
 
     let began = Instant::now();
-    let lab = Lab::build(&sandbox, layout, palisade_lab::agent::palisade())?;
+    let agents = by_name.as_ref().map_or_else(palisade_lab::agent::palisade, ByName::agents);
+    let mut lab = Lab::build(&sandbox, layout, agents)?;
+    if let Some(by_name) = &by_name {
+        by_name.serve(&mut lab)?;
+    }
     output::print(&greeting(&lab, &arguments.lab.name, began.elapsed())).context("can't write")?;
     serve::listen(control.listener()?, events)?;
     let verdicts = Verdicts::of(lab.layout());
@@ -135,6 +153,11 @@ fn greeting(lab: &Lab, name: &str, took: Duration) -> String {
     }
     let outside: Vec<String> = layout.outside.iter().map(ToString::to_string).collect();
     _ = writeln!(out, "  outside: {}", outside.join("  "));
+    if let Some((zones, servers)) = lab.names() {
+        let ask: Vec<String> = servers.ask.iter().map(|server| server.ip().to_string()).collect();
+        let names = zones.to_ask().len();
+        _ = writeln!(out, "  DNS: {}  {names} {}", ask.join("  "), inputs::plural(names, "name"));
+    }
     for note in &layout.notes {
         _ = writeln!(out, "  note: {note}");
     }
