@@ -8,8 +8,8 @@ use std::{
 
 use palisade_manifest::Loaded;
 use palisade_policy::{
-    Direction, Labels, Mode, Name, NamespaceMatch, Origin, Peer, Pod, PodMatch, Policy, PolicyKey, Rule,
-    Selector, Service,
+    Action, Direction, Labels, Mode, Name, NamespaceMatch, Origin, Peer, Pod, PodMatch, Policy, PolicyKey,
+    Rule, Selector, Service,
 };
 
 use crate::{
@@ -151,6 +151,11 @@ impl<'a> Context<'a> {
             };
             Direction::BOTH.into_iter().flat_map(rules)
         })
+    }
+
+    /// Iterates over the rules that allow something: not those of cluster-wide policies that deny or pass.
+    pub(crate) fn allowing(&self) -> impl Iterator<Item = (&'a Policy, Direction, &'a Rule)> {
+        self.rules().filter(|(_, _, rule)| rule.action == Action::Accept)
     }
 
     /// Iterates over the selectors of peers.
@@ -330,21 +335,27 @@ impl<'a> Context<'a> {
         if let Some(known) = self.affected.borrow().get(&policy.subject) {
             return known.clone();
         }
-        let mut affected = Affected::default();
-        for class in self.selected(policy) {
-            affected.pods += class.pods.len();
-            if affected.sample.len() < SAMPLE {
-                let pod = class.pods[0];
-                let name = pod.workload.as_ref().map_or(&pod.key.name, |w| &w.name);
-                let shown = format!("{}/{name}", class.namespace);
-                if !affected.sample.contains(&shown) {
-                    affected.sample.push(shown);
-                }
-            }
-        }
+        let affected = affected(self.selected(policy));
         self.affected.borrow_mut().insert(&policy.subject, affected.clone());
         affected
     }
+}
+
+/// Returns how many pods classes have, with the first workloads.
+pub(crate) fn affected<'c, 'a: 'c>(classes: impl Iterator<Item = &'c Class<'a>>) -> Affected {
+    let mut affected = Affected::default();
+    for class in classes {
+        affected.pods += class.pods.len();
+        if affected.sample.len() < SAMPLE {
+            let pod = class.pods[0];
+            let name = pod.workload.as_ref().map_or(&pod.key.name, |w| &w.name);
+            let shown = format!("{}/{name}", class.namespace);
+            if !affected.sample.contains(&shown) {
+                affected.sample.push(shown);
+            }
+        }
+    }
+    affected
 }
 
 /// How many pods of a match are kept for the next rule that asks.

@@ -24,6 +24,15 @@ pub(crate) fn about(
     fitting.map(|d| found(d, consequence(d))).collect()
 }
 
+/// What comes of a policy that the API server refuses, or of a part that it admits and that can't be used.
+pub(crate) fn refused_or_unusable(d: &Diagnostic) -> &'static str {
+    match (d.code, d.path.as_deref()) {
+        (Code::Unusable, Some(path)) if path.starts_with("spec.subject") => "the policy has no effect",
+        (Code::Unusable, _) => "the rule has no effect as it is written",
+        _ => "the API server rejects the policy, and what it should isolate stays open",
+    }
+}
+
 /// Makes a finding of what the loader found.
 pub(crate) fn found(d: &Diagnostic, consequence: &str) -> Found {
     let field = d.path.as_ref().map_or_else(String::new, |path| format!("{path}: "));
@@ -40,9 +49,17 @@ pub(crate) fn is_about_policy(d: &Diagnostic) -> bool {
     d.object.as_ref().is_some_and(|o| o.split(' ').next().is_some_and(|kind| kind.ends_with("Policy")))
 }
 
+/// Returns whether a finding is about one peer of a cluster-wide policy: `spec.ingress[0].from[1]`.
+pub(crate) fn is_cluster_wide_peer(d: &Diagnostic) -> bool {
+    let path = d.path.as_deref().unwrap_or_default();
+    let of_network_policy = d.object.as_ref().is_some_and(|object| object.starts_with("NetworkPolicy"));
+    path.ends_with(']') && ["from", "to"].contains(&last(d)) && !of_network_policy
+}
+
 /// Returns whether a finding is an invalid value of a field with this name.
 pub(crate) fn is_invalid(d: &Diagnostic, field: &str) -> bool {
-    matches!(d.code, Code::Invalid | Code::Required | Code::Ambiguous | Code::WrongType) && last(d) == field
+    matches!(d.code, Code::Invalid | Code::Required | Code::Ambiguous | Code::WrongType | Code::Unusable)
+        && last(d) == field
 }
 
 /// Returns the last field of the path, without an index.

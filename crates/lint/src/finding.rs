@@ -42,6 +42,8 @@ pub(crate) struct Found {
     pub(crate) origin: Option<Origin>,
     pub(crate) policy: Option<PolicyKey>,
     pub(crate) object: Option<String>,
+    /// The pods of what is no policy. Those of a policy are the ones that it selects.
+    pub(crate) affected: Affected,
     pub(crate) message: String,
     pub(crate) fix: Option<Fix>,
 }

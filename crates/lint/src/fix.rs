@@ -3,8 +3,9 @@
 use crate::{
     context::Context,
     finding::{Fix, TextEdit},
+    written::Blank,
 };
-use palisade_policy::Origin;
+use palisade_policy::{Name, Origin};
 
 /// Makes the edits of fixes in a text, the first of those that overlap. Returns the text and how many fixes were made.
 #[must_use]
@@ -41,6 +42,19 @@ pub(crate) fn joined(cx: &Context<'_>, item: &Origin, text: &str) -> Option<Fix>
         text: text.to_owned(),
         edits: vec![TextEdit { file: item.file.clone(), range: start..start + 1, text: " ".to_owned() }],
     })
+}
+
+/// Returns the edit that writes a value for a field that has none, or one that doesn't count.
+pub(crate) fn value_of(cx: &Context<'_>, file: &Name, blank: &Blank, value: &str, text: &str) -> Option<Fix> {
+    let source = cx.lines.get(&**file)?.text;
+    let old = source.get(blank.value.clone())?;
+    let edit = if old.trim().is_empty() {
+        let colon = blank.key_end + source.get(blank.key_end..)?.find(':')? + 1;
+        TextEdit { file: file.clone(), range: colon..colon, text: format!(" {value}") }
+    } else {
+        TextEdit { file: file.clone(), range: blank.value.clone(), text: value.to_owned() }
+    };
+    Some(Fix { text: text.to_owned(), edits: vec![edit] })
 }
 
 /// Returns the edit that writes a field before the first one of a block mapping.

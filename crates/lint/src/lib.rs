@@ -32,6 +32,7 @@ mod rule;
 mod rules;
 mod suppress;
 mod text;
+mod wide;
 mod written;
 
 pub use finding::{Affected, Fix, TextEdit};

@@ -6,7 +6,7 @@ use palisade_manifest::{Diagnostic, Loaded, Severity};
 
 use crate::{
     context::Context,
-    finding::{Affected, Found},
+    finding::Found,
     plugin::Plugin,
     report::Finding,
     rule::LintRule,
@@ -85,14 +85,14 @@ impl LintReport {
 const AUDITED: &str = " (the policy is in audit mode: this is how it would be if it were enforced)";
 
 fn finding(cx: &Context<'_>, rule: &'static LintRule, found: Found) -> Finding {
-    let Found { level, origin, policy, object, message, fix } = found;
+    let Found { level, origin, policy, object, affected, message, fix } = found;
     let lines = origin.as_ref().and_then(|o| Some((cx.lines.get(&*o.file)?, o.line)));
     Finding {
         rule,
         level: level.unwrap_or(rule.level),
         line: lines.and_then(|(lines, line)| lines.line(line)).map(shortened),
         object: object.or_else(|| policy.as_ref().map(ToString::to_string)),
-        affected: policy.as_ref().map_or_else(Affected::default, |key| cx.affected(key)),
+        affected: policy.as_ref().map_or(affected, |key| cx.affected(key)),
         origin: origin.filter(|o| o.line > 0),
         message: if policy.as_ref().is_some_and(|key| cx.is_audited(key)) {
             message + AUDITED

@@ -48,6 +48,12 @@ fn only_unmet<'s>(selector: &'s Selector, labels: &Labels) -> Option<(usize, &'s
     unmet.next().filter(|_| unmet.next().is_none())
 }
 
+/// The labels by which people guess that a namespace has its name.
+const NAME_KEYS: [&str; 4] = ["name", "namespace", "ns", "kubernetes.io/name"];
+
+/// The namespaces that every cluster has.
+const SYSTEM: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
 fn of_namespaces(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
     let NamespaceMatch::Selected(selector) = &choice.namespaces else { return None };
     let namespaces = &cx.loaded.cluster.namespaces;
@@ -60,11 +66,18 @@ fn of_namespaces(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
         if let Some(named) = named
             && &*requirement.key != NAMESPACE_NAME_LABEL
             && named.labels.get(&requirement.key).is_none()
-            && ["name", "namespace", "ns", "kubernetes.io/name"].contains(&&*requirement.key)
+            && NAME_KEYS.contains(&&*requirement.key)
         {
             let key = ObjectKey { namespace: "".into(), name: named.name.clone() };
             let declared = cx.loaded.origins.contains_key(&("Namespace".into(), key));
             return Some(Miss::NamespaceName(requirement.clone(), named.name.clone(), declared));
+        }
+    }
+    // Every cluster has these, and none of them has such a label unless it was given one.
+    for requirement in selector.requirements().iter().filter(|r| NAME_KEYS.contains(&&*r.key)) {
+        let Test::In(values) = &requirement.test else { continue };
+        if let Some(name) = values.first().filter(|name| values.len() == 1 && SYSTEM.contains(&&***name)) {
+            return Some(Miss::NamespaceName(requirement.clone(), name.clone(), false));
         }
     }
     namespaces.values().find_map(|namespace| {
@@ -77,11 +90,21 @@ fn template(cx: &Context<'_>, choice: &PodMatch) -> Option<Miss> {
     if choice.pods.is_everything() {
         return None;
     }
-    let NamespaceMatch::Named(namespace) = &choice.namespaces else { return None };
+    match &choice.namespaces {
+        NamespaceMatch::Named(namespace) => template_in(cx, namespace, &choice.pods),
+        NamespaceMatch::Selected(selector) => {
+            let namespaces = cx.loaded.cluster.namespaces.iter();
+            let selected = namespaces.filter(|(_, namespace)| selector.matches(&namespace.labels));
+            selected.into_iter().find_map(|(name, _)| template_in(cx, name, &choice.pods))
+        }
+    }
+}
+
+fn template_in(cx: &Context<'_>, namespace: &Name, pods: &Selector) -> Option<Miss> {
     let first = (namespace.clone(), Workload { kind: "".into(), name: "".into() });
     let all = cx.loaded.workload_labels.range(first..).take_while(|((own, _), _)| own == namespace);
     all.into_iter().find_map(|((_, workload), labels)| {
-        let only_there = choice.pods.matches(&labels.object) && !choice.pods.matches(&labels.template);
+        let only_there = pods.matches(&labels.object) && !pods.matches(&labels.template);
         only_there.then(|| Miss::Template(format!("{} {namespace}/{}", workload.kind, workload.name)))
     })
 }

@@ -30,3 +30,12 @@ pub struct Finding {
     /// Stays the same when lines are inserted above: 16 hexadecimal digits.
     pub fingerprint: String,
 }
+
+impl Finding {
+    /// Makes an error of a warning, and of whatever a rule about exposure finds.
+    pub fn make_strict(&mut self) {
+        if self.level == Level::Warning || self.rule.is_exposure() {
+            self.level = Level::Error;
+        }
+    }
+}

@@ -26,6 +26,13 @@ pub struct LintRule {
 }
 
 impl LintRule {
+    /// Returns whether the rule is about exposure: what is open, rather than what is a mistake.
+    #[must_use]
+    pub fn is_exposure(&self) -> bool {
+        // PAL049 is left out: isolation in one direction is a choice.
+        ("PAL039"..="PAL050").contains(&self.code) && self.code != "PAL049"
+    }
+
     /// Returns whether a word selects the rule: its code or name, or the beginning of either.
     #[must_use]
     pub fn is_selected_by(&self, word: &str) -> bool {

@@ -201,7 +201,7 @@ pub fn rule(word: &str) -> Option<&'static LintRule> {
 type Fits = fn(&Diagnostic) -> bool;
 
 /// The rules that name what the loader found about policies.
-const ABOUT_POLICIES: [(&LintRule, Fits); 11] = [
+const ABOUT_POLICIES: [(&LintRule, Fits); 12] = [
     (&duplicate_name::RULE, duplicate_name::fits),
     (&peer_empty::RULE, peer_empty::fits),
     (&ipblock_with_selector::RULE, ipblock_with_selector::fits),
@@ -210,6 +210,7 @@ const ABOUT_POLICIES: [(&LintRule, Fits); 11] = [
     (&endport_invalid::RULE, endport_invalid::fits),
     (&bad_port::RULE, bad_port::fits),
     (&bad_selector::RULE, bad_selector::fits),
+    (&named_port_with_ipblock::RULE, named_port_with_ipblock::fits),
     (&unknown_field::RULE, unknown_field::fits),
     (&wrong_direction_key::RULE, wrong_direction_key::fits),
     (&conflicting_priority::RULE, conflicting_priority::fits),

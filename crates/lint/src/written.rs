@@ -24,9 +24,14 @@ pub(crate) struct Written {
     pub(crate) spec: Option<usize>,
     pub(crate) has_policy_types: bool,
     pub(crate) has_pod_selector: bool,
+    /// The fields, if they are written and count as absent.
+    pub(crate) blank_policy_types: Option<Blank>,
+    pub(crate) blank_pod_selector: Option<Blank>,
     /// The number of egress rules; `None` if the field is absent.
     pub(crate) egress: Option<usize>,
     pub(crate) rules: Vec<WrittenRule>,
+    /// The exceptions of each block that has several.
+    pub(crate) excepts: Vec<Vec<WrittenExcept>>,
     /// The `matchLabels` of all selectors.
     pub(crate) labels: Vec<WrittenLabel>,
     /// The annotation that suppresses rules.
@@ -35,12 +40,30 @@ pub(crate) struct Written {
     pub(crate) name: (String, Option<String>, String),
 }
 
+/// An exception of a block as it is written.
+#[derive(Debug)]
+pub(crate) struct WrittenExcept {
+    pub(crate) start: usize,
+    pub(crate) text: String,
+}
+
+/// A field that is written without a value that counts: `null`, or an empty list.
+#[derive(Clone, Debug)]
+pub(crate) struct Blank {
+    /// The value; empty if nothing is written.
+    pub(crate) value: Range<usize>,
+    /// Where the key ends.
+    pub(crate) key_end: usize,
+}
+
 /// A rule as it is written.
 #[derive(Debug)]
 pub(crate) struct WrittenRule {
     pub(crate) direction: Direction,
     /// Where an empty list of peers is, such as `from: []`.
     pub(crate) empty_peers: Option<usize>,
+    /// Where `ports: []` is.
+    pub(crate) empty_ports: Option<usize>,
     pub(crate) ports: Vec<WrittenPort>,
 }
 
@@ -116,15 +139,21 @@ fn policy(file: &Name, at: &At<'_>, kind: String) -> Written {
     let of_metadata = |key| metadata.as_ref().and_then(|m| string(m, key));
     let annotations = metadata.as_ref().and_then(|m| m.get("annotations"));
     let ignored = annotations.as_ref().and_then(|a| string(a, ANNOTATION));
-    let name = (kind, of_metadata("namespace"), of_metadata("name").unwrap_or_default());
+    let kind_is_other = kind != "NetworkPolicy";
+    // An empty namespace is as good as none.
+    let namespace = of_metadata("namespace").filter(|namespace| !namespace.is_empty());
+    let name = (kind, namespace, of_metadata("name").unwrap_or_default());
     let mut written = Written {
         file: file.clone(),
         start: start(at),
         spec: None,
-        has_policy_types: true,
-        has_pod_selector: true,
+        has_policy_types: kind_is_other,
+        has_pod_selector: kind_is_other,
         egress: None,
         rules: Vec::new(),
+        excepts: Vec::new(),
+        blank_policy_types: None,
+        blank_pod_selector: None,
         labels: Vec::new(),
         ignored,
         name,
@@ -133,8 +162,18 @@ fn policy(file: &Name, at: &At<'_>, kind: String) -> Written {
     let Some(spec) = spec else { return written };
     let field = |key: &str| spec.get(key).filter(|at| !at.is_null());
     written.spec = spec.entries().next().map(|(_, key, _)| start(&key));
-    written.has_policy_types = field("policyTypes").is_some();
+    // An empty list gets the same default as an absent one.
+    written.has_policy_types = field("policyTypes").is_some_and(|at| at.items().next().is_some());
+
     written.has_pod_selector = field("podSelector").is_some();
+    for (key, key_at, value) in spec.entries() {
+        let blank = || Some(Blank { value: range(&value), key_end: range(&key_at).end });
+        match key {
+            "policyTypes" if !written.has_policy_types => written.blank_policy_types = blank(),
+            "podSelector" if !written.has_pod_selector => written.blank_pod_selector = blank(),
+            _ => {}
+        }
+    }
     written.egress = field("egress").map(|at| at.items().count());
     if let Some(selector) = field("podSelector") {
         labels(&selector, None, &mut written.labels);
@@ -151,8 +190,11 @@ fn policy(file: &Name, at: &At<'_>, kind: String) -> Written {
 }
 
 fn rule(at: &At<'_>, direction: Direction, peers: &str, written: &mut Written) {
-    let mut empty_peers = None;
+    let (mut empty_peers, mut empty_ports) = (None, None);
     for (key, key_at, value) in at.entries() {
+        if key == "ports" && matches!(value.value(), Value::Sequence(0)) {
+            empty_ports = Some(start(&key_at));
+        }
         if key != peers {
             continue;
         }
@@ -160,6 +202,14 @@ fn rule(at: &At<'_>, direction: Direction, peers: &str, written: &mut Written) {
             empty_peers = Some(start(&key_at));
         }
         for peer in value.items() {
+            let block = peer.get("ipBlock");
+            let list = block.as_ref().and_then(|block| block.get("except"));
+            let items = list.iter().flat_map(At::items);
+            let excepts: Vec<_> =
+                items.filter_map(|at| Some(WrittenExcept { start: start(&at), text: text(&at)? })).collect();
+            if excepts.len() > 1 {
+                written.excepts.push(excepts);
+            }
             for selector in ["podSelector", "namespaceSelector"] {
                 if let Some(selector) = peer.get(selector) {
                     labels(&selector, Some(start(&peer)), &mut written.labels);
@@ -178,7 +228,7 @@ fn rule(at: &At<'_>, direction: Direction, peers: &str, written: &mut Written) {
             ports.push(WrittenPort { start: start(&port), has_protocol, number });
         }
     }
-    written.rules.push(WrittenRule { direction, empty_peers, ports });
+    written.rules.push(WrittenRule { direction, empty_peers, empty_ports, ports });
 }
 
 fn labels(selector: &At<'_>, peer: Option<usize>, out: &mut Vec<WrittenLabel>) {
@@ -197,7 +247,11 @@ fn labels(selector: &At<'_>, peer: Option<usize>, out: &mut Vec<WrittenLabel>) {
 }
 
 fn string(at: &At<'_>, key: &str) -> Option<String> {
-    match at.get(key)?.value() {
+    text(&at.get(key)?)
+}
+
+fn text(at: &At<'_>) -> Option<String> {
+    match at.value() {
         Value::Scalar(Scalar::Str(text)) => Some(text.to_string()),
         _ => None,
     }

@@ -101,6 +101,7 @@ pub use diagnostic::{Code, Diagnostic, Severity};
 pub use input::{DirectoryFile, Input, files, is_read};
 pub use load::load;
 pub use loaded::{Counts, Loaded, WorkloadLabels};
+pub use network_policy::OTHER_FAMILY;
 pub use note::Note;
 pub use options::{Admission, Channel, LoadOptions};
 pub use pod_makers::PodMakers;

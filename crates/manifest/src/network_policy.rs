@@ -12,12 +12,15 @@ use crate::{
     cidr::{Cidr, NOT_A_CIDR},
     declared::Declaration,
     decode::{Context, Fields, IntOrString, quoted},
-    diagnostic::Code,
+    diagnostic::{Code, Diagnostic, Severity},
     meta::Object,
     mode, names,
     selector::label_selector,
     tree::At,
 };
+
+/// What helps if a block and its exception are of different IP families. Programs recognize it.
+pub const OTHER_FAMILY: &str = "`cidr` and `except` must be of the same IP family";
 
 /// Decodes a NetworkPolicy. The value is meaningless if an error was reported.
 pub(crate) fn network_policy(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declaration> {
@@ -173,6 +176,12 @@ fn ip_block(cx: &mut Context<'_>, at: &At<'_>) -> Option<IpBlock> {
             let Some(entry) = self::cidr(cx, &at) else { continue };
             if entry.is_strictly_inside(&cidr) {
                 except.push(entry.canonical());
+            } else if entry.canonical().addr().is_ipv4() != cidr.canonical().addr().is_ipv4() {
+                let message = format!("Invalid value: {}: must be a strict subset of `cidr`", quoted(&at));
+                cx.report(
+                    &at,
+                    Diagnostic::new(Severity::Error, Code::Invalid, message).with_help(OTHER_FAMILY),
+                );
             } else {
                 cx.invalid(&at, ["must be a strict subset of `cidr`"]);
             }

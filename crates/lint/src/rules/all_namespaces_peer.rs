@@ -1,13 +1,14 @@
 //! `all-namespaces-peer`: finds data stores that every pod of every namespace may reach.
 
+use crate::{admits::ports, wide::is_every_namespace};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, NamespaceMatch, Peer};
+use palisade_policy::{Direction, Peer, Pod, Policy, PortMatch, PortSet, Protocol, Rule, Traffic};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL045",
     name: "all-namespaces-peer",
-    level: Level::Note,
+    level: Level::Warning,
     what: "Finds data stores that every pod of every namespace may reach.",
     why: "An empty namespaceSelector selects all namespaces, also those that will be made. For pods with the port of a data store that is rarely meant.",
     fix: None,
@@ -91,16 +92,13 @@ const DATA: [u16; 9] = [5432, 3306, 6379, 27_017, 9200, 9042, 2379, 11_211, 9092
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
-    for (policy, direction, rule) in cx.rules() {
-        let pods = cx.destinations(policy, direction, rule);
-        let holds_data = pods.iter().flat_map(|pod| pod.ports.iter()).any(|port| DATA.contains(&port.port));
-        if direction != Direction::Ingress || !holds_data {
+    for (policy, direction, rule) in cx.allowing() {
+        if direction != Direction::Ingress || !opens_data(cx, policy, rule) {
             continue;
         }
         for entry in rule.peers.iter().flatten() {
             let Peer::Pods(choice) = &entry.peer else { continue };
-            let everywhere = matches!(&choice.namespaces, NamespaceMatch::Selected(s) if s.is_everything());
-            if everywhere && choice.pods.is_everything() {
+            if is_every_namespace(choice) && choice.pods.is_everything() {
                 let message =
                     "every pod of every namespace may connect to these pods, which hold data".to_owned();
                 out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
@@ -108,4 +106,22 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         }
     }
     out
+}
+
+/// Whether an ingress rule opens the port of a data store: one that a pod declares, or one that it names.
+fn opens_data(cx: &Context<'_>, policy: &Policy, rule: &Rule) -> bool {
+    let data = Traffic::of(Protocol::Tcp, PortSet::of_ranges(DATA.map(|port| (port, port))));
+    let mut selected = cx.selected(policy).flat_map(|class| class.by_ports.iter()).peekable();
+    let declares = |pod: &Pod| {
+        let declared =
+            pod.ports.iter().map(|port| Traffic::of(port.protocol, PortSet::range(port.port, port.port)));
+        let declared = declared.fold(Traffic::none(), |sum, one| sum.union(&one));
+        // Of a pod that declares no ports, only those are known that the rule names.
+        if declared.is_none() && rule.ports.is_some() { data.clone() } else { declared.intersection(&data) }
+    };
+    let named = rule.ports.iter().flatten().any(|entry| {
+        matches!(entry.port, PortMatch::Numbers { first, last, .. } if first == last && DATA.contains(&first))
+    });
+    (selected.peek().is_none() && named)
+        || selected.any(|pod| !ports(rule, Some(pod)).intersection(&declares(pod)).is_none())
 }

@@ -87,32 +87,55 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let peers = cx.rules().filter_map(|(policy, _, rule)| Some((policy, rule.peers.as_ref()?)));
-    let pairs = peers.flat_map(|(policy, peers)| peers.windows(2).map(move |pair| (policy, pair)));
-    pairs.filter_map(|(policy, pair)| found(cx, policy, &pair[0], &pair[1])).collect()
+    let mut out = Vec::new();
+    for (policy, _, rule) in cx.rules() {
+        let Some(peers) = &rule.peers else { continue };
+        let is = |fits: fn(&PodMatch) -> bool| move |(_, entry): &(usize, &PeerEntry)| matches!(&entry.peer, Peer::Pods(choice) if fits(choice));
+        let namespaces: Vec<(usize, &PeerEntry)> =
+            peers.iter().enumerate().filter(is(is_namespaces_only)).take(MOST_NAMESPACES).collect();
+        for (at, pods) in peers.iter().enumerate().filter(is(is_pods_only)) {
+            // The item before it, then the one behind it, then the others.
+            let mut by_distance = namespaces.clone();
+            by_distance.sort_by_key(|(other, _)| (at.abs_diff(*other), *other > at));
+            out.extend(
+                by_distance
+                    .into_iter()
+                    .find_map(|(other, namespaces)| found(cx, policy, (other, namespaces), (at, pods))),
+            );
+        }
+    }
+    out
 }
 
-/// Looks at two peers of a rule that follow each other.
-fn found(cx: &Context<'_>, policy: &Policy, first: &PeerEntry, second: &PeerEntry) -> Option<Found> {
+/// With how many peers that are namespaces a peer that is pods is compared.
+const MOST_NAMESPACES: usize = 20;
+
+/// Looks at two peers of a rule, with their places.
+fn found(
+    cx: &Context<'_>,
+    policy: &Policy,
+    (first_at, first): (usize, &PeerEntry),
+    (second_at, second): (usize, &PeerEntry),
+) -> Option<Found> {
     let (Peer::Pods(namespaces), Peer::Pods(pods)) = (&first.peer, &second.peer) else { return None };
-    if !is_namespaces_only(namespaces) || !is_pods_only(pods) {
-        return None;
-    }
     let both = PodMatch { namespaces: namespaces.namespaces.clone(), pods: pods.pods.clone() };
     if miss(cx, pods).is_none() || miss(cx, &both).is_some() {
         return None;
     }
     let (one, other) = (describe_peer(&first.peer), describe_peer(&second.peer));
     let message = format!(
-        "the two list items are alternatives: the first allows {one}, and the second {other}, which don't exist"
+        "the two list items are alternatives: one allows {one}, and the other {other}, which don't exist"
     );
     let origin = second.origin.as_ref();
-    let fix = origin.and_then(|origin| joined(cx, origin, "make the two items one peer"));
+    let later = if first_at < second_at { second } else { first };
+    // Only items that follow each other become one by a change of one line.
+    let fix = later.origin.as_ref().filter(|_| first_at.abs_diff(second_at) == 1);
+    let fix = fix.and_then(|origin| joined(cx, origin, "make the two items one peer"));
     Some(Found::of(&policy.key, origin, message).with_fix(fix))
 }
 
 fn is_namespaces_only(choice: &PodMatch) -> bool {
-    let selected = matches!(&choice.namespaces, NamespaceMatch::Selected(s) if !s.is_everything());
+    let selected = matches!(&choice.namespaces, NamespaceMatch::Selected(_));
     selected && choice.pods.is_everything()
 }
 

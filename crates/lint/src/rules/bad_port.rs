@@ -1,6 +1,6 @@
 //! `bad-port`: finds ports that are no port number and no port name.
 
-use crate::diagnostics::{about_policies, is_invalid};
+use crate::diagnostics::{about_policies, is_invalid, refused_or_unusable};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::Diagnostic;
 
@@ -9,8 +9,8 @@ pub(crate) const RULE: LintRule = LintRule {
     code: "PAL011",
     name: "bad-port",
     level: Level::Error,
-    what: "Finds ports that are neither a port number nor a port name.",
-    why: "Ports are numbers from 1 to 65535, or names of container ports. A number in quotes is a name, and names need a letter. The API server rejects the policy, so its pods are not isolated.",
+    what: "Finds ports that are neither a port number nor a port name, and protocols other than TCP, UDP and SCTP.",
+    why: "Ports are numbers from 1 to 65535, or names of container ports. A number in quotes is a name, and names need a letter. Protocols are written in capital letters. The API server rejects the policy, so its pods are not isolated.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -53,9 +53,11 @@ spec:
 
 /// Returns whether this is what the loader found.
 pub(crate) fn fits(d: &Diagnostic) -> bool {
-    is_invalid(d, "port")
+    ["port", "number", "start", "end", "protocol"].iter().any(|field| is_invalid(d, field))
 }
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+    let found = about_policies(cx, fits, refused_or_unusable);
+    // What the API server admits and can't be used is as wrong as what it refuses.
+    found.into_iter().map(|found| found.at_level(Level::Error)).collect()
 }

@@ -1,6 +1,6 @@
 //! `bad-selector`: finds selectors that the API server rejects.
 
-use crate::diagnostics::about_policies;
+use crate::diagnostics::{about_policies, refused_or_unusable};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
@@ -61,5 +61,7 @@ pub(crate) fn fits(d: &Diagnostic) -> bool {
 }
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+    let found = about_policies(cx, fits, refused_or_unusable);
+    // What the API server admits and can't be used is as wrong as what it refuses.
+    found.into_iter().map(|found| found.at_level(Level::Error)).collect()
 }

@@ -7,7 +7,7 @@ use palisade_policy::{Direction, Peer, Service};
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL061",
     name: "client-address-lost",
-    level: Level::Note,
+    level: Level::Warning,
     what: "Finds blocks of clients behind a Service that hides their addresses.",
     why: "With externalTrafficPolicy: Cluster, a connection from outside may reach the pod with the address of a node, so a block of client addresses does not match it. externalTrafficPolicy: Local keeps the address.",
     fix: None,
@@ -70,7 +70,10 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let hides = |service: &Service| service.access.exposed && !service.access.external_local;
+    let hides = |service: &Service| {
+        let access = &service.access;
+        (access.exposed || !access.external_ips.is_empty()) && !access.external_local
+    };
     let hidden = cx.behind(hides);
     let mut out = Vec::new();
     for (policy, direction, rule) in cx.rules() {

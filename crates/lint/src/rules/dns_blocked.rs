@@ -6,7 +6,9 @@ use crate::admits::isolating;
 use crate::resolvers::{Resolvers, names_dns, shown_at};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_names::DNS_PORT;
-use palisade_policy::{Direction, PortSet, Protocol, Rule, Traffic};
+use palisade_policy::{
+    Direction, NamespaceMatch, Peer, PodMatch, Policy, PortSet, Protocol, Rule, Tier, Traffic,
+};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -77,6 +79,9 @@ spec:
 "#
 );
 
+/// The namespace of the DNS of the cluster, if it is not among the manifests.
+const SYSTEM: &str = "kube-system";
+
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let resolvers = Resolvers::new(cx);
     let mut out = Vec::new();
@@ -95,8 +100,10 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
 
 fn problem(cx: &Context<'_>, resolvers: &Resolvers<'_>, profile: &[u32]) -> Option<(Level, &'static str)> {
     let policies = isolating(cx, profile, Direction::Egress);
-    let mut rules =
-        policies.flat_map(|policy| policy.rules(Direction::Egress).unwrap_or_default()).peekable();
+    let rules_of = |policy| move |rule| (policy, rule);
+    let mut rules = policies
+        .flat_map(|policy| policy.rules(Direction::Egress).unwrap_or_default().iter().map(rules_of(policy)))
+        .peekable();
     if rules.peek().is_none() {
         return Some((Level::Note, "pods that may connect to nothing can't reach DNS either"));
     }
@@ -121,8 +128,15 @@ fn problem(cx: &Context<'_>, resolvers: &Resolvers<'_>, profile: &[u32]) -> Opti
     }
 }
 
-/// Whether a rule allows UDP 53 to anything.
-fn may_allow_dns(rule: &Rule) -> bool {
+/// Whether a rule allows UDP 53 to something that may be a DNS server.
+fn may_allow_dns((policy, rule): (&Policy, &Rule)) -> bool {
+    // A selector for pods of the policy's own namespace that doesn't mention DNS is for something else, unless the DNS of the
+    // cluster is there.
+    let own = |peer: &Peer| matches!(peer, Peer::Pods(PodMatch { namespaces: NamespaceMatch::Named(name), .. }) if **name != *SYSTEM);
+    let elsewhere = rule.peers.as_ref().is_none_or(|peers| peers.iter().any(|entry| !own(&entry.peer)));
+    if !elsewhere && policy.tier == Tier::Developer && !names_dns(rule) {
+        return false;
+    }
     let dns = Traffic::of(Protocol::Udp, PortSet::range(DNS_PORT, DNS_PORT));
     names_dns(rule) || !crate::admits::ports(rule, None).intersection(&dns).is_none()
 }

@@ -8,7 +8,7 @@ use palisade_manifest::{Code, Diagnostic};
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL004",
     name: "duplicate-name",
-    level: Level::Warning,
+    level: Level::Error,
     what: "Finds policies that are defined twice.",
     why: "Two documents with one kind, namespace and name are one object: the one that is applied last replaces the other, whose rules are gone.",
     fix: None,
@@ -85,5 +85,7 @@ pub(crate) fn fits(d: &Diagnostic) -> bool {
 }
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    about_policies(cx, fits, |_| "only the last one that is applied is in the cluster")
+    let found = about_policies(cx, fits, |_| "only the last one that is applied is in the cluster");
+    // Rules are lost, or one of the two is superfluous.
+    found.into_iter().map(|found| found.at_level(Level::Error)).collect()
 }

@@ -1,13 +1,14 @@
 //! `egress-anywhere`: finds egress rules to every address on every port.
 
+use crate::wide::{Exceptions, is_every_port, whole_families};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Peer, Tier};
+use palisade_policy::Direction;
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL042",
     name: "egress-anywhere",
-    level: Level::Note,
+    level: Level::Warning,
     what: "Finds egress rules to every address on every port.",
     why: "Such a rule lets the pods reach every pod, node, cloud service and host of the internet. The isolation for egress then denies nothing, or only one IP family.",
     fix: None,
@@ -53,20 +54,17 @@ spec:
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
-    for (policy, direction, rule) in cx.rules() {
-        if direction != Direction::Egress || rule.ports.is_some() || policy.tier != Tier::Developer {
+    for (policy, direction, rule) in cx.allowing() {
+        if direction != Direction::Egress || !is_every_port(rule) {
             continue;
         }
-        let message = "the rule allows connections to every address on every port".to_owned();
-        match &rule.peers {
-            None => out.push(Found::of(&policy.key, rule.origin.as_ref(), message)),
-            Some(peers) => {
-                let whole = peers.iter().filter(|entry| match &entry.peer {
-                    Peer::Block(block) => block.cidr.prefix_len() == 0 && block.except.is_empty(),
-                    _ => false,
-                });
-                out.extend(whole.map(|entry| Found::of(&policy.key, entry.origin.as_ref(), message.clone())));
-            }
+        if rule.peers.is_none() {
+            let message = "the rule allows connections to every address on every port".to_owned();
+            out.push(Found::of(&policy.key, rule.origin.as_ref(), message));
+        }
+        for (family, entry) in whole_families(rule, Exceptions::Narrow) {
+            let message = format!("the rule allows connections to every {family} address on every port");
+            out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
         }
     }
     out

@@ -8,8 +8,8 @@ pub(crate) const RULE: LintRule = LintRule {
     code: "PAL019",
     name: "empty-vs-absent",
     level: Level::Warning,
-    what: "Finds empty lists of peers.",
-    why: "An empty list of peers means the same as an absent one: every peer. It looks as if it meant no peer; to allow nothing, the list of rules must be empty.",
+    what: "Finds empty lists of peers and ports.",
+    why: "An empty list of peers means the same as an absent one, every peer, and an empty list of ports every port. It looks as if it meant none; to allow nothing, the list of rules must be empty.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -55,6 +55,11 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
     for (written, key) in cx.written() {
         for rule in &written.rules {
+            if let Some(at) = rule.empty_ports {
+                let message =
+                    "an empty `ports` allows every port; to allow none, leave the rule out".to_owned();
+                out.push(Found::of(key, cx.origin(&written.file, at).as_ref(), message));
+            }
             let Some(at) = rule.empty_peers else { continue };
             let (field, list, end) = match rule.direction {
                 Direction::Ingress => ("from", "ingress", "source"),

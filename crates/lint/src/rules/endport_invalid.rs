@@ -1,6 +1,6 @@
 //! `endport-invalid`: finds ranges of ports that end before they begin, or have no beginning.
 
-use crate::diagnostics::{about_policies, is_invalid};
+use crate::diagnostics::{about_policies, is_invalid, refused_or_unusable};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::Diagnostic;
 
@@ -55,9 +55,12 @@ spec:
 
 /// Returns whether this is what the loader found.
 pub(crate) fn fits(d: &Diagnostic) -> bool {
-    is_invalid(d, "endPort")
+    // A range of a cluster-wide policy has `start` and `end`; these alone are ports.
+    ["endPort", "portRange", "range"].iter().any(|field| is_invalid(d, field))
 }
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+    let found = about_policies(cx, fits, refused_or_unusable);
+    // What the API server admits and can't be used is as wrong as what it refuses.
+    found.into_iter().map(|found| found.at_level(Level::Error)).collect()
 }

@@ -1,8 +1,9 @@
 //! `explicit-allow-all`: finds rules that allow everything beside policies that restrict the same pods.
 
+use crate::cover::PodCover;
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Policy, PolicyKey, Rule, Tier};
-use std::collections::HashMap;
+use palisade_policy::{Direction, Name, Policy, PolicyKey, Rule, Tier};
+use std::collections::{HashMap, hash_map::Entry};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -72,7 +73,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         for (policy, rule) in rules {
             let Some(other) = voided.get(&policy.key) else { continue };
             let message = format!(
-                "the rule allows every {direction} connection of its pods, so the rules of {} change nothing for them",
+                "the rule allows every {direction} connection of its pods, so {} changes nothing for them",
                 other.key
             );
             out.push(Found::of(&policy.key, rule.origin.as_ref(), message));
@@ -87,7 +88,8 @@ fn open_rules(policy: &Policy, direction: Direction) -> impl Iterator<Item = &Ru
     rules.filter(move |rule| of_namespaces && rule.peers.is_none() && rule.ports.is_none())
 }
 
-/// Returns the policies that allow everything to pods that another one restricts, each with the first such policy.
+/// Returns the policies that allow everything to pods that another one restricts, or to all that another one denies everything,
+/// each with the first such policy.
 fn voided<'a>(cx: &Context<'a>, direction: Direction) -> HashMap<&'a PolicyKey, &'a Policy> {
     let mut out = HashMap::new();
     for profile in cx.profiles() {
@@ -98,6 +100,32 @@ fn voided<'a>(cx: &Context<'a>, direction: Direction) -> HashMap<&'a PolicyKey, 
             let known = out.entry(&policy.key).or_insert(other);
             if other.key < known.key {
                 *known = other;
+            }
+        }
+    }
+    let denying = denying(cx, direction);
+    for policy in cx.policies().filter(|p| open_rules(p, direction).next().is_some()) {
+        let Entry::Vacant(entry) = out.entry(&policy.key) else { continue };
+        let open = PodCover::new(&policy.subject);
+        let mut others = denying.get(&policy.key.namespace).into_iter().flatten();
+        if let Some((other, _)) = others.find(|(_, denied)| denied.is_within(&open)) {
+            entry.insert(*other);
+        }
+    }
+    out
+}
+
+/// How many policies of a namespace that deny everything are looked at.
+const MOST_DENYING: usize = 100;
+
+/// Returns the policies that deny everything in a direction, by namespace, with the pods that they select.
+fn denying<'a>(cx: &Context<'a>, direction: Direction) -> HashMap<&'a Name, Vec<(&'a Policy, PodCover)>> {
+    let mut out: HashMap<&Name, Vec<(&Policy, PodCover)>> = HashMap::new();
+    for policy in cx.policies().filter(|policy| policy.tier == Tier::Developer) {
+        if policy.rules(direction).is_some_and(<[_]>::is_empty) {
+            let of_namespace = out.entry(&policy.key.namespace).or_default();
+            if of_namespace.len() < MOST_DENYING {
+                of_namespace.push((policy, PodCover::new(&policy.subject)));
             }
         }
     }

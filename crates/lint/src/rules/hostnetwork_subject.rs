@@ -68,5 +68,19 @@ spec:
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let all = misses(cx).filter(|(s, m)| matches!((s, m), (Selecting::Subject(_), Miss::HostNetwork)));
     let message = "the policy selects only pods in the host network, on which no policy is enforced";
-    all.map(|(selecting, _)| selecting.found(cx, None, message.to_owned())).collect()
+    let mut out: Vec<Found> =
+        all.map(|(selecting, _)| selecting.found(cx, None, message.to_owned())).collect();
+    // A policy for all pods means the others.
+    for policy in cx.policies().filter(|policy| !policy.subject.pods.is_everything()) {
+        let on_nodes = cx.matching(&policy.subject).find(|class| class.host_network);
+        if let Some(class) = on_nodes.filter(|_| cx.selected(policy).next().is_some()) {
+            let message = format!(
+                "the policy also selects pods in the host network, such as {}, on which no policy is enforced",
+                class.pods[0].key
+            );
+            let found = Selecting::Subject(policy).found(cx, None, message);
+            out.push(found.at_level(Level::Note));
+        }
+    }
+    out
 }

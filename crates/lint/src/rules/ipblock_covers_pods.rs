@@ -77,8 +77,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         for entry in rule.peers.iter().flatten() {
             let Peer::Block(block) = &entry.peer else { continue };
             let Some(what) = known.within(block) else { continue };
-            let message =
-                format!("{} contains {what}: plugins differ in whether it matches pods", block.cidr);
+            let message = format!("{} {what}: plugins differ in whether it matches pods", block.cidr);
             out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
         }
     }
@@ -110,6 +109,17 @@ impl<'a> Known<'a> {
         Self { pods, ranges: ranges.collect() }
     }
 
+    /// Returns a node's range of pods within which a block lies, if it is not a single address: that may be of something else.
+    fn around(&self, block: &IpBlock) -> Option<String> {
+        if block.cidr.prefix_len() == block.cidr.max_prefix_len() {
+            return None;
+        }
+        let whole = IpRange::of_net(&block.cidr);
+        let inside = |range: &IpRange| range.contains(whole.first) && range.contains(whole.last);
+        let (_, node) = self.ranges.iter().find(|(range, _)| inside(range))?;
+        Some(format!("lies within the addresses of the pods of node {node}"))
+    }
+
     /// Returns a pod or a range of pods that a block contains; all of a range, since blocks of other things may lie within
     /// the range of a node that has hardly any pods.
     fn within(&self, block: &IpBlock) -> Option<String> {
@@ -122,12 +132,12 @@ impl<'a> Known<'a> {
             let (first, last) = (to_number(range.first), to_number(range.last));
             let (number, key) = self.pods[at(family)].range(first..=last).next()?;
             let address: IpAddr = from_number(family, *number);
-            Some(format!("the address {address} of pod {key}"))
+            Some(format!("contains the address {address} of pod {key}"))
         });
-        pod.or_else(|| {
+        pod.or_else(|| self.around(block)).or_else(|| {
             let all_within = |range: &IpRange| without(*range, ranges.iter().copied()).is_empty();
-            let (_, node) = self.ranges.iter().find(|(range, _)| all_within(range))?;
-            Some(format!("the addresses of the pods of node {node}"))
+            let of_node = self.ranges.iter().find(|(range, _)| all_within(range));
+            of_node.map(|(_, node)| format!("contains the addresses of the pods of node {node}"))
         })
     }
 }

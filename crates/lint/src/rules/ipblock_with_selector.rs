@@ -1,6 +1,6 @@
 //! `ipblock-with-selector`: finds peers with an ipBlock and a selector.
 
-use crate::diagnostics::about_policies;
+use crate::diagnostics::{about_policies, is_cluster_wide_peer, refused_or_unusable};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
@@ -10,7 +10,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "ipblock-with-selector",
     level: Level::Error,
     what: "Finds peers with an ipBlock and a selector.",
-    why: "A peer is either addresses or pods. The API server rejects the policy, so its pods are not isolated.",
+    why: "A peer is either addresses or pods; that of a cluster-wide policy has one field. The API server rejects the policy, so its pods are not isolated.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -53,9 +53,11 @@ spec:
 
 /// Returns whether this is what the loader found.
 pub(crate) fn fits(d: &Diagnostic) -> bool {
-    d.code == Code::Forbidden && d.message.contains("ipBlock")
+    d.code == Code::Forbidden && (d.message.contains("ipBlock") || is_cluster_wide_peer(d))
 }
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+    let found = about_policies(cx, fits, refused_or_unusable);
+    // What the API server admits and can't be used is as wrong as what it refuses.
+    found.into_iter().map(|found| found.at_level(Level::Error)).collect()
 }

@@ -1,15 +1,16 @@
 //! `ipv4-only-block`: finds rules that allow every address of one IP family on a cluster that has both.
 
+use crate::wide::{Exceptions, whole_families};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Family, Peer};
+use palisade_policy::{Action, Direction, Family, Peer, PeerEntry, Policy};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL044",
     name: "ipv4-only-block",
-    level: Level::Note,
-    what: "Finds rules that allow every address of one IP family on a cluster that has both.",
-    why: "A policy isolates its pods in both families. A block has addresses of one, so connections of the other are denied.",
+    level: Level::Warning,
+    what: "Finds rules that allow every address of one IP family, or restrict those of one family only, on a cluster that has both.",
+    why: "A policy isolates its pods in both families. A block has addresses of one, so connections of the other are denied; and exceptions of one family leave the other as it is.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -68,28 +69,61 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let has = |family| {
-        let mut nodes = cx.loaded.cluster.nodes.values();
-        nodes.any(|node| node.addresses.iter().any(|address| Family::of(*address) == family))
-    };
     let mut out = Vec::new();
-    if !Family::BOTH.into_iter().all(has) {
+    if !is_dual_stack(cx) {
         return out;
     }
-    for (policy, _, rule) in cx.rules() {
-        let blocks = rule.peers.iter().flatten().filter_map(|entry| match &entry.peer {
-            Peer::Block(block) => Some((entry, Family::of_net(&block.cidr), block.cidr.prefix_len() == 0)),
-            _ => None,
-        });
-        let blocks: Vec<_> = blocks.collect();
-        for (entry, family, _) in blocks.iter().filter(|(.., whole)| *whole) {
-            if blocks.iter().all(|(_, other, _)| other == family) {
-                let message = format!(
-                    "the cluster has both IP families, and the rule allows every {family} address only"
-                );
-                out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
-            }
+    for (policy, direction, rule) in cx.allowing() {
+        let whole = whole_families(rule, Exceptions::UpToHalf);
+        if let [(family, entry)] = whole[..]
+            && !has_block_of(policy, direction, other(family))
+        {
+            let message =
+                format!("the cluster has both IP families, and the rule allows every {family} address only");
+            out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
+        }
+        if let [(_, v4), (_, v6)] = whole[..] {
+            let is_restricted =
+                |entry: &PeerEntry| matches!(&entry.peer, Peer::Block(block) if !block.except.is_empty());
+            let (restricted, open, entry) = match (is_restricted(v4), is_restricted(v6)) {
+                (true, false) => (Family::V4, Family::V6, v6),
+                (false, true) => (Family::V6, Family::V4, v4),
+                _ => continue,
+            };
+            let message = format!(
+                "`except` restricts {restricted} only: the cluster has both IP families, and every {open} address is allowed"
+            );
+            out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
         }
     }
     out
+}
+
+fn other(family: Family) -> Family {
+    if family == Family::V4 { Family::V6 } else { Family::V4 }
+}
+
+/// Whether nodes, pods or Services of the input have addresses of both families.
+fn is_dual_stack(cx: &Context<'_>) -> bool {
+    let cluster = &cx.loaded.cluster;
+    let nodes = cluster.nodes.values();
+    let of_nodes = nodes.flat_map(|node| {
+        let ranges = node.pod_cidrs.iter().map(Family::of_net);
+        node.addresses.iter().map(|address| Family::of(*address)).chain(ranges)
+    });
+    let services = cluster.services.values();
+    let of_services = services.flat_map(|service| service.addresses.iter().map(|a| Family::of(*a)));
+    let pods = cluster.pods.values().flat_map(|pod| pod.addresses.iter());
+    let of_pods = pods.filter(|a| !cluster.addressing.is_placeholder(**a)).map(|a| Family::of(*a));
+    let mut all = of_nodes.chain(of_services).chain(of_pods);
+    let Some(first) = all.next() else { return false };
+    all.any(|family| family != first)
+}
+
+/// Whether a rule of a policy allows addresses of a family: it was not forgotten.
+fn has_block_of(policy: &Policy, direction: Direction, family: Family) -> bool {
+    let rules =
+        policy.rules(direction).unwrap_or_default().iter().filter(|rule| rule.action == Action::Accept);
+    let mut peers = rules.flat_map(|rule| rule.peers.iter().flatten());
+    peers.any(|entry| matches!(&entry.peer, Peer::Block(block) if Family::of_net(&block.cidr) == family))
 }

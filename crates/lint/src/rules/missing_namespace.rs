@@ -67,7 +67,8 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let without = cx.written().filter(|(written, _)| written.name.1.is_none());
+    let without =
+        cx.written().filter(|(written, _)| written.name.1.is_none() && written.name.0 == "NetworkPolicy");
     let found = without.filter_map(|(written, key)| {
         let origin = cx.origin(&written.file, written.start)?;
         let message = "the policy has no namespace: it is created in that of the context".to_owned();

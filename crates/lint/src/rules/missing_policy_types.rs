@@ -1,7 +1,10 @@
 //! `missing-policy-types`: finds NetworkPolicies without policyTypes.
 
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use crate::{fix::field_before, written::Written};
+use crate::{
+    fix::{field_before, value_of},
+    written::Written,
+};
 use palisade_policy::PolicyKey;
 
 /// The rule.
@@ -58,8 +61,11 @@ fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> 
         }
     };
     let level = if written.egress == Some(0) { Level::Warning } else { Level::Note };
-    let writes = format!("policyTypes: {types}");
-    let fix = field_before(cx, &origin, &writes, "write the policyTypes that apply");
-    let message = format!("policyTypes is absent, so the policy {isolates}");
+    let does = "write the policyTypes that apply";
+    let (fix, is) = match &written.blank_policy_types {
+        Some(blank) => (value_of(cx, &written.file, blank, types, does), "empty, which is like absent"),
+        None => (field_before(cx, &origin, &format!("policyTypes: {types}"), does), "absent"),
+    };
+    let message = format!("policyTypes is {is}, so the policy {isolates}");
     Some(Found::of(key, Some(&origin), message).at_level(level).with_fix(fix))
 }

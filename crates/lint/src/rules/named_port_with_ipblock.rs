@@ -1,6 +1,8 @@
 //! `named-port-with-ipblock`: finds port names in rules whose peers are addresses.
 
+use crate::diagnostics::{about_policies, refused_or_unusable};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use palisade_manifest::{Code, Diagnostic};
 use palisade_policy::{Direction, Peer, PortMatch};
 
 /// The rule.
@@ -54,19 +56,28 @@ spec:
 "#
 );
 
+/// Returns whether this is what the loader found: the APIs of cluster-wide policies refuse such rules.
+pub(crate) fn fits(d: &Diagnostic) -> bool {
+    d.code == Code::Forbidden && d.message.contains("cannot be set with namedPorts")
+}
+
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let mut out = Vec::new();
+    let mut out = about_policies(cx, fits, refused_or_unusable);
     for (policy, direction, rule) in cx.rules() {
-        let peers = rule.peers.as_deref().unwrap_or_default();
         // An ingress rule looks in the pod that the policy selects.
-        let only_blocks = !peers.is_empty() && peers.iter().all(|entry| matches!(entry.peer, Peer::Block(_)));
-        if direction != Direction::Egress || !only_blocks {
+        let blocks = rule.peers.iter().flatten().filter(|entry| matches!(entry.peer, Peer::Block(_)));
+        let (blocks, peers) = (blocks.count(), rule.peers.iter().flatten().count());
+        if direction != Direction::Egress || blocks == 0 {
             continue;
         }
+        let what = if blocks == peers {
+            "the rule allows nothing on it"
+        } else {
+            "it opens nothing to the ipBlock of the rule"
+        };
         for entry in rule.ports.iter().flatten() {
             let PortMatch::Named { name, .. } = &entry.port else { continue };
-            let message =
-                format!("port name \"{name}\" never matches an address, so the rule allows nothing on it");
+            let message = format!("port name \"{name}\" never matches an address, so {what}");
             out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::context::affected;
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_policy::{Action, Direction, Labels, Name, NamespaceMatch, ObjectKey, Origin, Policy, Tier};
 
@@ -80,6 +81,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         out.push(Found {
             origin: declared.or_else(|| first.get(name).copied()).or(own).cloned(),
             object: Some(format!("Namespace {name}")),
+            affected: affected(cx.all_classes_of(name).filter(|class| !class.host_network)),
             message: format!("no policy of the namespace isolates all of its pods for {directions}"),
             ..Found::default()
         });

@@ -7,8 +7,9 @@ use crate::{
     finding::Found,
     level::Level,
     rule::LintRule,
+    wide::{Exceptions, whole_families},
 };
-use palisade_policy::{Direction, ObjectKey, Peer, Service, Tier};
+use palisade_policy::{Direction, ObjectKey, Service, Tier};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -85,12 +86,9 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         }
         let origin = match &rule.peers {
             None => rule.origin.as_ref(),
-            Some(peers) => {
-                let whole = |peer: &Peer| match peer {
-                    Peer::Block(block) => block.cidr.prefix_len() == 0 && block.except.is_empty(),
-                    _ => false,
-                };
-                let Some(entry) = peers.iter().find(|entry| whole(&entry.peer)) else { continue };
+            Some(_) => {
+                let whole = whole_families(rule, Exceptions::UpToHalf);
+                let Some((_, entry)) = whole.first() else { continue };
                 entry.origin.as_ref()
             }
         };

@@ -1,6 +1,6 @@
 //! `peer-empty`: finds peers without a field.
 
-use crate::diagnostics::about_policies;
+use crate::diagnostics::{about_policies, is_cluster_wide_peer, refused_or_unusable};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
 use palisade_manifest::{Code, Diagnostic};
 
@@ -10,7 +10,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "peer-empty",
     level: Level::Error,
     what: "Finds peers without a field.",
-    why: "A peer must have a podSelector, a namespaceSelector or an ipBlock. The API server rejects the policy, so its pods are not isolated.",
+    why: "A peer must have a podSelector, a namespaceSelector or an ipBlock; that of a cluster-wide policy must have namespaces, pods or, for egress, addresses. The API server rejects the policy, so its pods are not isolated.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -53,9 +53,11 @@ spec:
 
 /// Returns whether this is what the loader found.
 pub(crate) fn fits(d: &Diagnostic) -> bool {
-    d.code == Code::Required && d.message.ends_with("must specify a peer")
+    d.code == Code::Required && (d.message.ends_with("must specify a peer") || is_cluster_wide_peer(d))
 }
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    about_policies(cx, fits, |_| "the API server rejects the policy, and what it should isolate stays open")
+    let found = about_policies(cx, fits, refused_or_unusable);
+    // What the API server admits and can't be used is as wrong as what it refuses.
+    found.into_iter().map(|found| found.at_level(Level::Error)).collect()
 }

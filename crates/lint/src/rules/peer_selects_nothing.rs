@@ -62,7 +62,11 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     for (selecting, miss) in misses(cx) {
         let (Selecting::Peer(_, choice, _), Miss::Nothing) = (selecting, miss) else { continue };
         let pods = describe_peer(&Peer::Pods(choice.clone()));
-        out.push(selecting.found(cx, None, format!("the peer allows nothing: there are no {pods}")));
+        out.push(selecting.found(
+            cx,
+            None,
+            format!("the peer allows nothing: it means {pods}, and the manifests have none"),
+        ));
     }
     out
 }

@@ -1,7 +1,10 @@
 //! `podselector-missing`: finds NetworkPolicies without a podSelector.
 
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use crate::{fix::field_before, written::Written};
+use crate::{
+    fix::{field_before, value_of},
+    written::Written,
+};
 use palisade_policy::PolicyKey;
 
 /// The rule.
@@ -56,8 +59,12 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
 }
 
 fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> {
-    let origin = cx.origin(&written.file, written.spec?)?;
+    let origin = cx.origin(&written.file, written.spec.unwrap_or(written.start))?;
     let message = "podSelector is absent, so the policy applies to every pod of its namespace".to_owned();
-    let fix = field_before(cx, &origin, "podSelector: {}", "write the podSelector that applies");
+    let does = "write the podSelector that applies";
+    let fix = match &written.blank_pod_selector {
+        Some(blank) => value_of(cx, &written.file, blank, "{}", does),
+        None => written.spec.and_then(|_| field_before(cx, &origin, "podSelector: {}", does)),
+    };
     Some(Found::of(key, Some(&origin), message).with_fix(fix))
 }

@@ -49,7 +49,10 @@ spec:
 );
 
 /// Ports of services that use UDP, or UDP as well.
-const UDP: [i128; 8] = [53, 67, 69, 123, 161, 514, 1812, 8125];
+const UDP: [i128; 24] = [
+    53, 67, 68, 69, 123, 161, 162, 500, 514, 1194, 1812, 1813, 3478, 4500, 4789, 5353, 6081, 6343, 6831,
+    6832, 8125, 8472, 19_302, 51_820,
+];
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();

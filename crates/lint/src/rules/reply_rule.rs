@@ -64,7 +64,7 @@ const EPHEMERAL: [u16; 3] = [1024, 32_768, 49_152];
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
-    for (policy, _, rule) in cx.rules() {
+    for (policy, _, rule) in cx.allowing() {
         for entry in rule.ports.iter().flatten() {
             let PortMatch::Numbers { first, last, .. } = &entry.port else { continue };
             if EPHEMERAL.contains(first) && *last >= 60_999 {

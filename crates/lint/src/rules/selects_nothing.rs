@@ -54,7 +54,11 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         // A policy for all pods waits for them.
         if !policy.subject.pods.is_everything() {
             let pods = describe_peer(&Peer::Pods(policy.subject.clone()));
-            out.push(selecting.found(cx, None, format!("the policy applies to no pod: there are no {pods}")));
+            out.push(selecting.found(
+                cx,
+                None,
+                format!("the policy applies to no pod: it is for {pods}, and the manifests have none"),
+            ));
         }
     }
     out

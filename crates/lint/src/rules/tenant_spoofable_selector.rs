@@ -1,13 +1,14 @@
 //! `tenant-spoofable-selector`: finds peers that trust a label in every namespace.
 
+use crate::wide::{is_every_namespace, is_open_to_new_namespaces};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, NamespaceMatch, Peer, Tier};
+use palisade_policy::{Direction, Peer};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL048",
     name: "tenant-spoofable-selector",
-    level: Level::Note,
+    level: Level::Warning,
     what: "Finds peers that trust a label in every namespace.",
     why: "Anyone who can create a pod in any namespace can give it the label, and the pod is then allowed. Select the namespaces by a label that only administrators set, or by kubernetes.io/metadata.name.",
     fix: None,
@@ -55,16 +56,14 @@ spec:
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
-    for (policy, direction, rule) in cx.rules() {
-        if direction != Direction::Ingress || policy.tier != Tier::Developer {
-            continue;
-        }
+    for (policy, _, rule) in cx.allowing().filter(|(_, direction, _)| *direction == Direction::Ingress) {
         for entry in rule.peers.iter().flatten() {
             let Peer::Pods(choice) = &entry.peer else { continue };
-            let everywhere = matches!(&choice.namespaces, NamespaceMatch::Selected(s) if s.is_everything());
-            if everywhere && !choice.pods.is_everything() {
+            if is_open_to_new_namespaces(choice) && !choice.pods.is_everything() {
+                let every =
+                    if is_every_namespace(choice) { "every namespace" } else { "every other namespace" };
                 let message = format!(
-                    "pods with {} are allowed from every namespace: anyone who can create a pod can set these labels",
+                    "pods with {} are allowed from {every}: anyone who can create a pod can set these labels",
                     choice.pods
                 );
                 out.push(Found::of(&policy.key, entry.origin.as_ref(), message));

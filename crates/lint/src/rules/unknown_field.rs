@@ -8,7 +8,7 @@ use palisade_manifest::{Code, Diagnostic};
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL015",
     name: "unknown-field",
-    level: Level::Warning,
+    level: Level::Error,
     what: "Finds fields that the API does not have.",
     why: "kubectl rejects unknown fields; other clients drop them. Without a field that restricts a rule, the rule allows more: a rule whose misplaced ports are dropped allows every port.",
     fix: None,
@@ -65,9 +65,10 @@ pub(crate) fn fits(d: &Diagnostic) -> bool {
 }
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    about_policies(
+    let found = about_policies(
         cx,
         fits,
         |_| "clients drop it or refuse the policy, and what is left means something else",
-    )
+    );
+    found.into_iter().map(|found| found.at_level(Level::Error)).collect()
 }

@@ -2,6 +2,7 @@
 
 use crate::matching::Selecting;
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use palisade_policy::Test;
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -76,10 +77,13 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
     for selecting in subjects.chain(peers) {
         let requirements = selecting.choice().pods.requirements();
-        for requirement in requirements.iter().filter(|r| VOLATILE.contains(&&*r.key)) {
+        // That the label exists, or doesn't, stays as it is.
+        let on_value = |test: &Test| matches!(test, Test::In(_) | Test::NotIn(_));
+        for requirement in requirements.iter().filter(|r| VOLATILE.contains(&&*r.key) && on_value(&r.test)) {
             let message = format!(
-                "a controller changes the label `{}`: after the next rollout, the selector matches nothing",
-                requirement.key
+                "a controller changes the label `{}`: after the next rollout, the selector {}",
+                requirement.key,
+                if matches!(requirement.test, Test::In(_)) { "matches nothing" } else { "excludes nothing" }
             );
             out.push(selecting.found(cx, Some(requirement), message));
         }

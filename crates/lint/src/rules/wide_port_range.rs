@@ -7,7 +7,7 @@ use palisade_policy::PortMatch;
 pub(crate) const RULE: LintRule = LintRule {
     code: "PAL047",
     name: "wide-port-range",
-    level: Level::Note,
+    level: Level::Warning,
     what: "Finds ranges of more than a thousand ports.",
     why: "A wide range also opens ports that the program doesn't need today, or that its next version adds.",
     fix: None,
@@ -65,7 +65,7 @@ const WIDE: u16 = 1000;
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
-    for (policy, _, rule) in cx.rules() {
+    for (policy, _, rule) in cx.allowing() {
         for entry in rule.ports.iter().flatten() {
             let PortMatch::Numbers { first, last, .. } = &entry.port else { continue };
             // All ports are no range.

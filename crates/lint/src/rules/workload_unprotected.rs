@@ -2,7 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
+use crate::{
+    context::Context,
+    finding::{Affected, Found},
+    level::Level,
+    rule::LintRule,
+};
 use palisade_policy::{Direction, Name, ObjectKey, Pod, Tier};
 
 /// The rule.
@@ -44,7 +49,7 @@ spec:
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
     // By namespace, kind and name, since pods of one workload may have different labels.
-    let mut open: BTreeMap<(&Name, Name, Name), [bool; 2]> = BTreeMap::new();
+    let mut open: BTreeMap<(&Name, Name, Name), ([bool; 2], usize)> = BTreeMap::new();
     for class in cx.all_classes() {
         let profile = cx.profile(class);
         let is_open = |direction| {
@@ -55,12 +60,13 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         if directions.contains(&true) {
             for pod in &class.pods {
                 let (kind, name) = workload(pod);
-                let known = open.entry((class.namespace, kind, name)).or_default();
+                let (known, pods) = open.entry((class.namespace, kind, name)).or_default();
                 *known = [known[0] | directions[0], known[1] | directions[1]];
+                *pods += 1;
             }
         }
     }
-    let found = open.into_iter().map(|((namespace, kind, name), [ingress, egress])| {
+    let found = open.into_iter().map(|((namespace, kind, name), ([ingress, egress], pods))| {
         let what = match (ingress, egress) {
             (true, true) => "no policy isolates its pods, so every connection from and to them is allowed",
             (true, false) => {
@@ -72,6 +78,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         Found {
             origin: cx.loaded.origins.get(&(kind.clone(), key.clone())).cloned(),
             object: Some(format!("{kind} {key}")),
+            affected: Affected { pods, sample: vec![key.to_string()] },
             message: what.to_owned(),
             ..Found::default()
         }
