@@ -38,7 +38,7 @@ Rules have a code and a name: PAL017 and ports-in-own-rule. --select and --ignor
 
 A comment on the line, or above it, suppresses a rule there: # palisade: ignore[PAL017] reason. The annotation palisade.dev/lint-ignore with codes or names suppresses rules for an object.
 
-Notes depend on things that files need not contain, such as pods that operators create; --severity note shows them. With --strict, warnings and unknown fields are errors.
+Notes depend on things that files need not contain, such as pods that operators create; --severity note shows them. With --strict, warnings, unknown fields and exposure (workloads that no policy isolates, rules that are wide open) are errors.
 
 Examples:
   palisade lint -f examples/shop-two-rules
@@ -188,6 +188,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         return Ok(Outcome::Yes);
     }
     let rules = rules(&arguments.select, &arguments.ignore)?;
+    let mut older = None;
     let mut known = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     let mut gathered = arguments.sources.gather(arguments.namespace.as_deref(), Need::Everything)?;
     texts::take_standard_input(&mut gathered.files, gathered.options.max_file_bytes)?;
@@ -200,10 +201,13 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         } else {
             Some(examine(&gathered, &rules, arguments.plugin)?.1)
         };
-        known = Some(old.into_iter().flat_map(|old| old.findings).map(|f| f.fingerprint).collect());
+        older = Some(old.map(|old| old.findings).unwrap_or_default());
         gathered.files = after;
     }
     let (mut loaded, mut report) = examine(&gathered, &rules, arguments.plugin)?;
+    if let Some(older) = older {
+        known = Some(introduced::known(&older, &report.findings));
+    }
     let mut fixed = 0;
     if arguments.diff {
         let changes = fixing::changes(&report, &gathered, arguments.severity.level());
@@ -224,9 +228,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
     }
     warn(&loaded.notes, &report);
     if arguments.sources.reading.strict {
-        for finding in report.findings.iter_mut().filter(|f| f.level == Level::Warning) {
-            finding.level = Level::Error;
-        }
+        report.findings.iter_mut().for_each(Finding::make_strict);
     }
     if let Some(file) = &arguments.write_baseline {
         baseline::write(file, &report.findings)?;

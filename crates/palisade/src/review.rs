@@ -123,6 +123,8 @@ pub(crate) struct Reviewed<'a> {
     pub(crate) assertions: Vec<AssertionChange>,
     /// What else to know.
     pub(crate) notes: Vec<Note>,
+    /// Whether something that changes could not be read.
+    unread: bool,
 }
 
 /// The most characters of a comment on GitHub. It refuses longer ones: "body is too long (maximum is 65536 characters)".
@@ -170,10 +172,8 @@ fn review<'r>(
     let namespace = &inputs.namespace;
     let [before, after] = &sides.sides;
     let found = [(&inputs.before[..], before), (&inputs.after[..], after)];
-    let mut introduced = lint::introduced(found, rules, arguments.severity.level(), namespace);
-    if arguments.reading.strict {
-        introduced.make_strict();
-    }
+    let strict = arguments.reading.strict;
+    let introduced = lint::introduced(found, rules, arguments.severity.level(), namespace, strict);
     let side = |side: usize| AssertionSide {
         cluster: &sides.sides[side].cluster,
         files: &files[side],
@@ -183,14 +183,15 @@ fn review<'r>(
     let routes = diff::routes(&arguments.controller, &sides)?;
     let comparison = diff::compared(sides, &routes);
     let notes = notes.iter().cloned().chain(more).collect();
-    Ok(Reviewed { names: &inputs.names, comparison, introduced, assertions, notes })
+    let unread = range.unread;
+    Ok(Reviewed { names: &inputs.names, comparison, introduced, assertions, notes, unread })
 }
 
 impl Reviewed<'_> {
     /// Whether everything could be read and checked. If not, the page may lack something.
     pub(crate) fn is_complete(&self) -> bool {
         let is_error = |change: &AssertionChange| change.status() == Some(Status::Error);
-        self.comparison.is_complete() && !self.assertions.iter().any(is_error)
+        !self.unread && self.comparison.is_complete() && !self.assertions.iter().any(is_error)
     }
 
     /// Whether everything could be decided.

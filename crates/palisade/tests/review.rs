@@ -291,6 +291,40 @@ fn what_can_not_be_read_is_said() {
 }
 
 #[test]
+fn a_file_that_is_renamed_has_no_new_findings() {
+    let repository = Repository::shop();
+    repository.two_rules();
+    repository.commit("a finding");
+    git(repository.0.path(), &["mv", "deploy/backend-egress.yaml", "deploy/renamed.yaml"]);
+    repository.commit("renamed");
+    let (code, out, err) = repository.review(&["--git", "HEAD~1..HEAD"]);
+    assert_eq!((code, &*err), (0, ""), "{out}");
+    assert!(out.contains("no new findings") && out.contains("1 finding is older than the range"), "{out}");
+}
+
+#[test]
+fn what_git_does_not_have_is_said() {
+    let repository = Repository::shop();
+    let dir = repository.0.path();
+    fs::create_dir(dir.join("deploy/vendor")).unwrap();
+    let link = format!("160000,{},deploy/vendor", "1".repeat(40));
+    git(dir, &["update-index", "--add", "--cacheinfo", &link]);
+    repository.commit("a submodule");
+    let (code, out, _) = repository.review(&["--git", "HEAD~1..HEAD"]);
+    assert_eq!(code, 2, "{out}");
+    assert!(out.contains("submodules change in the range") && out.contains("deploy/vendor"), "{out}");
+    repository.commit("the same submodule");
+    assert_eq!(repository.review(&["--git", "HEAD~1..HEAD"]).0, 0);
+    assert_eq!(repository.review(&["--git", "HEAD"]).0, 2, "the working tree may have its files");
+    let clone = TempDir::new().unwrap();
+    let from = format!("file://{}", dir.display());
+    git(clone.path(), &["clone", "-q", "--depth", "1", &from, "."]);
+    let (code, _, err) =
+        run(program(["review", "--git", "HEAD~1..HEAD"].into_iter()).current_dir(clone.path()));
+    assert!(code == 2 && err.contains("git fetch --unshallow"), "{err}");
+}
+
+#[test]
 fn wrong_questions_are_errors() {
     refused("review", "--git");
     refused("review --git nowhere..HEAD -f examples/shop", "unknown revision `nowhere`");

@@ -8,6 +8,7 @@ mod export;
 mod tree;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -71,6 +72,8 @@ pub(crate) struct RangeSide {
     pub(crate) inputs: Vec<Input>,
     /// The revision. `None`: the files as they are now.
     pub(crate) revision: Option<String>,
+    /// The submodules of a revision, with their commits.
+    pub(crate) submodules: BTreeMap<String, String>,
     path: String,
 }
 
@@ -106,6 +109,15 @@ pub(crate) fn without_revisions(sides: [RangeSide; 2]) -> [Vec<Input>; 2] {
     })
 }
 
+/// Returns the submodules that are not the same on both sides. Their files can't be compared. The working tree is not asked: it
+/// may have them, and the revision beside it doesn't.
+pub(crate) fn changed_submodules(sides: &[RangeSide; 2]) -> BTreeSet<String> {
+    let [before, after] = sides.each_ref().map(|side| &side.submodules);
+    let only_one = sides.iter().any(|side| side.revision.is_none());
+    let all = before.keys().chain(after.keys());
+    all.filter(|name| only_one || before.get(*name) != after.get(*name)).cloned().collect()
+}
+
 /// Returns what is at `path` on both sides of `REV..REV`, `REV...REV` or `REV`.
 /// With `render`, each revision is written to a temporary directory and rendered there.
 ///
@@ -123,14 +135,15 @@ pub(crate) fn inputs(revisions: &str, path: &str, render: Option<Render<'_>>) ->
             None => tree::manifests(&place, &commit, rev)?,
             Some(render) => export::rendered(&place, &commit, &format!("{rev}:{path}"), render)?,
         };
-        Ok(RangeSide { inputs, revision: Some(rev.to_owned()), path: path.to_owned() })
+        let submodules = tree::submodules(&place, &commit)?;
+        Ok(RangeSide { inputs, revision: Some(rev.to_owned()), submodules, path: path.to_owned() })
     };
     if let Some((a, b)) = revisions.split_once("...") {
         let (a, b) = (or_head(a), or_head(b));
         let [from, to] = [commit(&place, &a)?, commit(&place, &b)?];
         let base = place
             .read(&["merge-base", &from, &to])
-            .with_context(|| format!("{a} and {b} have no common ancestor"))?;
+            .with_context(|| format!("{a} and {b} have no common ancestor here; run `{}`", fetch(&place)))?;
         let base = String::from_utf8_lossy(&base).trim().to_owned();
         let shortened = base.get(..12).unwrap_or(&base);
         return on_a_side([side(shortened)?, side(&b)?], path);
@@ -145,7 +158,15 @@ pub(crate) fn inputs(revisions: &str, path: &str, render: Option<Render<'_>>) ->
             };
             let here = here.into_iter().collect();
             on_a_side(
-                [side(revisions)?, RangeSide { inputs: here, revision: None, path: path.to_owned() }],
+                [
+                    side(revisions)?,
+                    RangeSide {
+                        inputs: here,
+                        revision: None,
+                        submodules: BTreeMap::new(),
+                        path: path.to_owned(),
+                    },
+                ],
                 path,
             )
         }
@@ -179,7 +200,13 @@ fn commit(place: &Place, revision: &str) -> Result<String> {
     let object = format!("{revision}^{{commit}}");
     // git runs in a repository at this point, so only the name can be wrong.
     let Ok(found) = place.read(&["rev-parse", "--verify", "--quiet", "--end-of-options", &object]) else {
-        bail!("unknown revision `{revision}`; see `git branch -a` and `git tag`, or run `git fetch`");
+        bail!("unknown revision `{revision}`; see `git branch -a` and `git tag`, or run `{}`", fetch(place));
     };
     Ok(String::from_utf8_lossy(&found).trim().to_owned())
+}
+
+/// What gets revisions that are missing. A plain fetch leaves a shallow clone, as CI systems make it, as it is.
+fn fetch(place: &Place) -> &'static str {
+    let shallow = place.read(&["rev-parse", "--is-shallow-repository"]);
+    if shallow.is_ok_and(|said| said.starts_with(b"true")) { "git fetch --unshallow" } else { "git fetch" }
 }

@@ -1,6 +1,6 @@
 //! `--git`: the manifests before and after a range of revisions, and what the range introduced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use palisade_lint::{Finding, Level, LintOptions, LintReport, LintRule, lint};
@@ -50,12 +50,16 @@ pub(crate) fn introduced(
     rules: &[&'static LintRule],
     least: Level,
     namespace: &str,
+    strict: bool,
 ) -> Introduced {
     let limit = LoadOptions::default().max_file_bytes;
     let options = LintOptions { default_namespace: namespace, plugin: None };
-    let [before, report] =
+    let [before, mut report] =
         sides.map(|(inputs, loaded)| lint(loaded, &texts::texts(inputs, loaded, limit), rules, &options));
-    let known: BTreeSet<&str> = before.findings.iter().map(|f| &*f.fingerprint).collect();
+    if strict {
+        report.findings.iter_mut().for_each(Finding::make_strict);
+    }
+    let known = known(&before.findings, &report.findings);
     let new: Vec<&Finding> = report.findings.iter().filter(|f| !known.contains(&*f.fingerprint)).collect();
     let shown = report.findings.iter().filter(|f| f.level >= least).count();
     let findings: Vec<Finding> = new.iter().filter(|f| f.level >= least).map(|f| (*f).clone()).collect();
@@ -68,11 +72,23 @@ pub(crate) fn introduced(
     }
 }
 
-impl Introduced {
-    /// Makes warnings errors.
-    pub(crate) fn make_strict(&mut self) {
-        for finding in self.findings.iter_mut().filter(|f| f.level == Level::Warning) {
-            finding.level = Level::Error;
+/// Returns the fingerprints of what was there before. A finding whose file was renamed has another one afterwards: it stands
+/// for one of the same rule, object and line that is gone.
+pub(crate) fn known(before: &[Finding], after: &[Finding]) -> BTreeSet<String> {
+    let mut known: BTreeSet<String> = before.iter().map(|f| f.fingerprint.clone()).collect();
+    let left: BTreeSet<&str> = after.iter().map(|f| &*f.fingerprint).collect();
+    let essence = |f: &Finding| (f.rule.code, f.object.clone(), f.line.clone());
+    let mut gone: BTreeMap<_, usize> = BTreeMap::new();
+    for finding in before.iter().filter(|f| !left.contains(&*f.fingerprint)) {
+        *gone.entry(essence(finding)).or_default() += 1;
+    }
+    for finding in after {
+        if !known.contains(&finding.fingerprint)
+            && let Some(count) = gone.get_mut(&essence(finding)).filter(|count| **count > 0)
+        {
+            *count -= 1;
+            known.insert(finding.fingerprint.clone());
         }
     }
+    known
 }

@@ -1,6 +1,9 @@
 //! Reads the manifests and the assertions of both sides of a range.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result, bail};
 use palisade_manifest::{Input, LoadOptions, Note, files};
@@ -21,6 +24,8 @@ pub(super) struct Range {
     pub(super) below: [usize; 2],
     /// What to know about the range.
     pub(super) notes: Vec<Note>,
+    /// Whether something that changes could not be read.
+    pub(super) unread: bool,
 }
 
 /// Reads both sides. Files are called as in the working tree, so that what is on both sides is recognized.
@@ -33,9 +38,11 @@ pub(super) fn read(arguments: &Review) -> Result<Range> {
     let paths = if nothing { &here[..] } else { &arguments.files[..] };
     let mut sides: [Vec<Input>; 2] = Default::default();
     let mut found: [BTreeMap<String, String>; 2] = Default::default();
+    let mut submodules = BTreeSet::new();
     let mut revisions: Option<(String, [Option<String>; 2])> = None;
     for path in paths {
         let both = inside(arguments, path, None)?;
+        submodules.extend(git::changed_submodules(&both));
         revisions.get_or_insert_with(|| (path.clone(), both.each_ref().map(|side| side.revision.clone())));
         for (side, inputs) in git::without_revisions(both).into_iter().enumerate() {
             found[side].extend(assertions(&inputs, false)?);
@@ -69,6 +76,7 @@ pub(super) fn read(arguments: &Review) -> Result<Range> {
     if let Some((path, [Some(a), Some(b)])) = &revisions {
         notes.extend(settings(&git::changed(path, [a, b], "palisade.toml")?));
     }
+    notes.extend(other_repositories(&submodules));
     let [before, after] = sides;
     let inputs = DiffInputs {
         before,
@@ -83,7 +91,7 @@ pub(super) fn read(arguments: &Review) -> Result<Range> {
     };
     let files =
         found.map(|files| files.into_iter().map(|(name, text)| AssertionFile { name, text }).collect());
-    Ok(Range { inputs, files, below, notes })
+    Ok(Range { inputs, files, below, notes, unread: !submodules.is_empty() })
 }
 
 fn inside(arguments: &Review, path: &str, render: Option<git::Render<'_>>) -> Result<[git::RangeSide; 2]> {
@@ -96,6 +104,15 @@ fn inside(arguments: &Review, path: &str, render: Option<git::Render<'_>>) -> Re
 /// The name of a side.
 fn named(revision: Option<String>) -> String {
     revision.unwrap_or_else(|| "the working tree".to_owned())
+}
+
+/// Says that submodules change, whose files are in other repositories.
+fn other_repositories(submodules: &BTreeSet<String>) -> Option<Note> {
+    let names: Vec<String> = submodules.iter().cloned().collect();
+    let text =
+        "submodules change in the range, and their files are not read; name the paths to review with -f";
+    (!names.is_empty())
+        .then(|| Note::new("submodules-not-read", format!("{text}: {}", abbreviated(&names, Clone::clone))))
 }
 
 /// Says that settings change. They are read as they are now, and may hide what the range introduces.

@@ -27,7 +27,8 @@ pub(super) fn rendered(place: &Place, commit: &str, shown: &str, render: Render<
     }
     let dir = tempfile::tempdir().context("can't make a temporary directory")?;
     let mut written = 0_usize;
-    tree::blobs(place, &entries, |entry, bytes| {
+    // More of a single file need not be held to know that it is too much.
+    tree::blobs(place, &entries, BYTES as u64 + 1, |entry, bytes| {
         written = written.saturating_add(bytes.len());
         if written > BYTES {
             bail!("{shown}: the revision is larger than {} GiB; render it elsewhere", BYTES >> 30);

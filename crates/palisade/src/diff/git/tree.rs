@@ -1,13 +1,14 @@
 //! The files of a commit.
 
 use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    collections::BTreeMap,
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::Stdio,
 };
 
 use anyhow::{Context as _, Result, bail};
-use palisade_manifest::{DirectoryFile, Input, is_read};
+use palisade_manifest::{DirectoryFile, Input, LoadOptions, is_read};
 
 use super::Place;
 
@@ -39,6 +40,20 @@ pub(super) fn entries(place: &Place, words: &[&str]) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// Returns the submodules below a path in a commit, with the commits that they are at. Their files are in other repositories.
+pub(super) fn submodules(place: &Place, commit: &str) -> Result<BTreeMap<String, String>> {
+    let words = ["ls-tree", "-r", "-z", commit];
+    let words = [&words[..], &place.inside.as_ref().map_or(vec![], |inside| vec!["--", inside])].concat();
+    let listed = place.read(&words)?;
+    let entries = listed.split(|b| *b == 0).filter_map(|entry| {
+        let entry = String::from_utf8_lossy(entry);
+        let (facts, name) = entry.split_once('\t')?;
+        let id = facts.strip_prefix("160000 commit ")?;
+        Some((name.to_owned(), id.to_owned()))
+    });
+    Ok(entries.collect())
+}
+
 /// Returns the manifests below a path in a commit, selected as [`Input::Path`] selects them from a directory.
 pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<Vec<Input>> {
     let words = [&[commit][..], &place.inside.as_ref().map_or(vec![], |inside| vec!["--", inside])].concat();
@@ -61,7 +76,9 @@ pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<V
     }
     selected.sort();
     let mut files = Vec::new();
-    blobs(place, &selected, |entry, bytes| {
+    // A file that is too large is reported as such by its first bytes. The rest need not be held.
+    let most = LoadOptions::default().max_file_bytes.saturating_add(1);
+    blobs(place, &selected, most, |entry, bytes| {
         files.push(DirectoryFile { path: entry.name.clone(), bytes });
         Ok(())
     })?;
@@ -76,10 +93,11 @@ pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<V
     files.into_iter().map(text).collect()
 }
 
-/// Reads objects with a single git process, and calls `each` with every one.
+/// Reads objects with a single git process, and calls `each` with every one: with at most the first `most` bytes.
 pub(super) fn blobs(
     place: &Place,
     entries: &[Entry],
+    most: u64,
     mut each: impl FnMut(&Entry, Vec<u8>) -> Result<()>,
 ) -> Result<()> {
     let mut child = place
@@ -104,13 +122,15 @@ pub(super) fn blobs(
             let Some(size) = size.and_then(|(_, size)| size.parse::<u64>().ok()) else {
                 bail!("{name} is missing in this clone; run `git fetch`")
             };
-            // A line feed follows the content.
+            let can_not_read = || format!("can't read {name}");
+            let held = size.min(most);
             let mut bytes = Vec::new();
-            (&mut answer)
-                .take(size + 1)
-                .read_to_end(&mut bytes)
-                .with_context(|| format!("can't read {name}"))?;
-            if bytes.pop() != Some(b'\n') || bytes.len() as u64 != size {
+            (&mut answer).take(held).read_to_end(&mut bytes).with_context(can_not_read)?;
+            // What is not held, and the line feed that follows the content.
+            let rest = (size - held).saturating_add(1);
+            let passed =
+                io::copy(&mut (&mut answer).take(rest), &mut io::sink()).with_context(can_not_read)?;
+            if bytes.len() as u64 != held || passed != rest {
                 bail!("git returned {name} incompletely");
             }
             each(entry, bytes)?;
