@@ -14,12 +14,11 @@ use crate::{
     discovery, from_pods, log_shares, refusal,
     ruleset::{
         AUDIT_CHAIN, Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet,
-        Outcome, PacketType, Rule, STRANGERS_CHAIN, SenderField,
+        Outcome, PacketType, Rule, STRANGERS_CHAIN, SenderField, family_digit,
     },
 };
 
 /// Returns all of these chains, each after the chains that its rules use.
-///
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isolating) -> Vec<Arc<Chain>> {
     let mut chains = log_shares::chains(options, sets);
     chains.push(discovery::chain());
@@ -28,7 +27,7 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isol
     chains.extend([labels_chain(), revoked::chain(), audit_chain(sets), midstream::chain(sets)]);
     chains.extend(from_pods::chains(options, sets));
     chains.extend(from_pods::prerouting_chains(options, sets));
-    chains.extend(Hook::POLICY.map(|hook| base_chain(hook, options, sets)));
+    chains.extend(Hook::POLICY.into_iter().flat_map(|hook| hook_chains(hook, options, sets)));
     if options.egress_to_own_node {
         chains.push(output_chain(sets));
     }
@@ -60,16 +59,20 @@ pub(crate) fn of_isolation(
     chains
 }
 
-fn base_chain(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Chain {
+/// Returns the base chain of a hook, after the chains that it continues in.
+///
+/// What every packet passes comes first. Packets that open a connection continue in a chain of their family, so that they don't pass the rules
+/// of the other one.
+fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     if hook == Hook::Input && !options.egress_to_own_node {
         // No policy applies at this hook, but pods still must not send what only nodes may send.
         let mut rules = vec![vec![Expression::EstablishedOrRelated, Expression::Verdict(Outcome::Accept)]];
         rules.push(discovery::jump_rule());
-        rules.extend(from_pods::jump_rules(hook, sets));
-        return Chain::base(hook, rules);
+        rules.push(from_pods::by_interface(hook, sets));
+        rules.extend(Family::BOTH.map(|family| from_pods::by_address(hook, family, sets)));
+        return vec![Chain::base(hook, rules)];
     }
-    let accept = || Expression::Verdict(Outcome::Accept);
-    let to_link = || Expression::Verdict(Outcome::Jump(LINK_CHAIN.into()));
+    let [v4, v6] = Family::BOTH.map(|family| opening_chain(hook, family, sets));
     // Before the rule for established traffic, so that it stops established connections.
     let mut rules: Vec<Rule> = vec![revoked::by_label()];
     if hook == Hook::Forward {
@@ -87,51 +90,70 @@ fn base_chain(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Chain {
         ]);
     }
     rules.push(vec![Expression::EstablishedOrRelated, accept()]);
-    rules.push(discovery::jump_rule());
-    rules.extend(from_pods::jump_rules(hook, sets));
+    rules.push(vec![Expression::Family(Family::V4), Expression::Verdict(Outcome::Goto(v4.name.clone()))]);
+    rules.push(vec![Expression::Verdict(Outcome::Goto(v6.name.clone()))]);
+    vec![v4, v6, Chain::base(hook, rules)]
+}
+
+/// Returns the chain for packets of a family that may open a connection.
+fn opening_chain(hook: Hook, family: Family, sets: &BaseSets) -> Chain {
+    let mut rules: Vec<Rule> = Vec::new();
+    if family == Family::V6 {
+        rules.push(discovery::jump_rule());
+    }
+    rules.push(from_pods::by_interface(hook, sets));
+    rules.push(from_pods::by_address(hook, family, sets));
     if hook == Hook::Forward {
-        let from = Expression::LinkLocal { source: true };
-        rules.push(vec![Expression::Family(Family::V6), from, to_link()]);
+        if family == Family::V6 {
+            let from = Expression::LinkLocal { source: true };
+            rules.push(vec![Expression::Family(family), from, to_link()]);
+        }
         for kind in [PacketType::Broadcast, PacketType::Multicast] {
             rules.push(vec![Expression::PacketType(kind), to_link()]);
         }
     }
-    rules.extend(revoked::by_tuple(sets));
+    rules.extend(revoked::by_tuple(family, sets));
     // A packet from an address to itself went through a service (SEMANTICS C25, G-6). The map's chain drops it or
     // returns. If the pod is isolated, the next rule accepts it, before the tables of pods and their peers. If the pod
     // is not isolated, no table applies to it.
-    for family in Family::BOTH {
-        let map = sets.dispatch(JumpTarget::Hairpin, family).name.clone();
+    for target in [JumpTarget::Hairpin, JumpTarget::AuditHairpin] {
+        let map = sets.dispatch(target, family).name.clone();
         rules.push(vec![Expression::Family(family), Expression::PairDispatch(family, map)]);
-        let map = sets.dispatch(JumpTarget::AuditHairpin, family).name.clone();
-        rules.push(vec![Expression::Family(family), Expression::PairDispatch(family, map)]);
-        let set = sets.self_pairs(family).name.clone();
-        rules.push(vec![Expression::Family(family), Expression::PairIn(family, set), accept()]);
     }
+    let set = sets.self_pairs(family).name.clone();
+    rules.push(vec![Expression::Family(family), Expression::PairIn(family, set), accept()]);
     // A packet to the node itself is never ingress of a pod, but it may be egress of one (SEMANTICS G-5).
     let directions = if hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
-    rules.extend(dispatch(sets, directions, JumpTarget::Table));
-    // Last, since only what the enforced policies allow counts.
+    rules.extend(dispatch(sets, directions, &[family], JumpTarget::Table));
     if hook == Hook::Forward {
         rules.extend(midstream::unless_from_opener());
-        rules.push(to_audit());
-    } else {
-        rules.extend(dispatch(sets, directions, JumpTarget::Audit));
     }
-    Chain::base(hook, rules)
+    // Last, since only what the enforced policies allow counts.
+    rules.extend(dispatch(sets, directions, &[family], JumpTarget::Audit));
+    let name = format!("{}{}", hook.chain(), family_digit(family));
+    Chain::regular(name, format!("packets that may open a connection, {family}"), rules)
+}
+
+fn accept() -> Expression {
+    Expression::Verdict(Outcome::Accept)
+}
+
+fn to_link() -> Expression {
+    Expression::Verdict(Outcome::Jump(LINK_CHAIN.into()))
 }
 
 /// Returns the rules that lead the packets of local pods to their chains.
 fn dispatch(
     sets: &BaseSets,
     directions: &[Direction],
+    families: &[Family],
     target: impl Fn(Direction) -> JumpTarget,
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
     for direction in directions {
-        for family in Family::BOTH {
-            let map = sets.dispatch(target(*direction), family).name.clone();
-            rules.push(vec![Expression::Family(family), Expression::Dispatch(*direction, family, map)]);
+        for family in families {
+            let map = sets.dispatch(target(*direction), *family).name.clone();
+            rules.push(vec![Expression::Family(*family), Expression::Dispatch(*direction, *family, map)]);
         }
     }
     rules
@@ -145,7 +167,7 @@ pub(crate) fn to_audit() -> Rule {
 /// Returns the chain that evaluates packets which the enforced policies allow, as if every policy were enforced. What that
 /// would deny is logged, counted and accepted. Established packets never get here.
 fn audit_chain(sets: &BaseSets) -> Chain {
-    let rules = dispatch(sets, &Direction::BOTH, JumpTarget::Audit);
+    let rules = dispatch(sets, &Direction::BOTH, &Family::BOTH, JumpTarget::Audit);
     Chain::regular(AUDIT_CHAIN, "what policies in audit mode would deny: logged, counted, accepted", rules)
 }
 
@@ -154,7 +176,7 @@ fn audit_chain(sets: &BaseSets) -> Chain {
 fn output_chain(sets: &BaseSets) -> Chain {
     let mut rules = vec![revoked::by_label()];
     rules.push(vec![Expression::EstablishedOrRelated, Expression::Verdict(Outcome::Accept)]);
-    rules.extend(revoked::by_tuple(sets));
+    rules.extend(Family::BOTH.into_iter().flat_map(|family| revoked::by_tuple(family, sets)));
     rules.extend(midstream::from_answerer(sets));
     Chain::base(Hook::Output, rules)
 }

@@ -64,10 +64,14 @@ impl Bridge {
         let [from, to] = self.port_chains(isolating);
         let enters = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS_CHAIN)];
         let leaves = vec![Expression::OutInterfaceIn(ports()), jump(TO_PORTS_CHAIN)];
-        let (mut chains, mut entry) = (vec![from, to], vec![enters]);
+        let (mut chains, mut entry) = (vec![from, to], Vec::new());
         if self.source_check.is_on() {
             chains.extend(sources::chains(self));
+            entry.extend(sources::genuine(self));
+            entry.push(enters);
             entry.push(sources::jump_rule(self));
+        } else {
+            entry.push(enters);
         }
         let base =
             [Chain::base(Hook::BridgePrerouting, entry), Chain::base(Hook::BridgeForward, vec![leaves])];

@@ -10,40 +10,47 @@ use crate::{
     EnforcerOptions, SourceCheck,
     base_sets::BaseSets,
     ruleset::{
-        Chain, ENCAPSULATED_CHAIN, Expression, FORGED_CHAIN, FORWARDED_CHAIN, Hook, NodeSet, Outcome,
-        RECEIVED_CHAIN, Rule, STRANGERS_CHAIN, SenderField,
+        Chain, EARLY_FORGED_CHAIN, ENCAPSULATED_CHAIN, Expression, FORGED_CHAIN, FORWARDED_CHAIN, Hook,
+        NodeSet, Outcome, RECEIVED_CHAIN, Rule, STRANGERS_CHAIN, SenderField,
     },
 };
 
-/// Returns the rules that jump to the chains below.
+/// Returns the rule for packets that arrive on an interface of pods.
+pub(crate) fn by_interface(hook: Hook, sets: &BaseSets) -> Rule {
+    let chain = if hook == Hook::Forward { FORWARDED_CHAIN } else { RECEIVED_CHAIN };
+    vec![from_interface_of_pods(true, sets), jump(chain)]
+}
+
+/// Returns the rule for packets that claim a local pod's address on any other interface.
 ///
-/// They match packets that arrive on an interface of pods and, in the forward hook, packets that claim a local pod's
-/// address on any interface. Nothing else is checked: routing to the node's other networks may be asymmetric on purpose.
-pub(crate) fn jump_rules(hook: Hook, sets: &BaseSets) -> Vec<Rule> {
-    let interfaces = sets.node(NodeSet::Interfaces).name.clone();
-    let from = |is_pods: bool| Expression::InterfaceIn { set: interfaces.clone(), inverted: !is_pods };
-    let (by_interface, by_address) = match hook {
-        Hook::Forward => (FORWARDED_CHAIN, FORWARDED_CHAIN),
-        _ => (RECEIVED_CHAIN, ENCAPSULATED_CHAIN),
-    };
-    let jump = |chain: &str| Expression::Verdict(Outcome::Jump(chain.into()));
-    let mut rules = vec![vec![from(true), jump(by_interface)]];
-    for family in Family::BOTH {
-        let local = sets.node(NodeSet::Local(family)).name.clone();
-        let claims = Expression::PeerIn(Direction::Ingress, family, local);
-        rules.push(vec![Expression::Family(family), claims, from(false), jump(by_address)]);
-    }
-    rules
+/// No other source is checked: routing to the node's other networks may be asymmetric on purpose.
+pub(crate) fn by_address(hook: Hook, family: Family, sets: &BaseSets) -> Rule {
+    let chain = if hook == Hook::Forward { FORWARDED_CHAIN } else { ENCAPSULATED_CHAIN };
+    leading(claims_pod_from_elsewhere(family, sets), chain)
+}
+
+fn claims_pod_from_elsewhere(family: Family, sets: &BaseSets) -> Rule {
+    let local = sets.node(NodeSet::Local(family)).name.clone();
+    let claims = Expression::PeerIn(Direction::Ingress, family, local);
+    vec![Expression::Family(family), claims, from_interface_of_pods(false, sets)]
+}
+
+fn from_interface_of_pods(is_one: bool, sets: &BaseSets) -> Expression {
+    Expression::InterfaceIn { set: sets.node(NodeSet::Interfaces).name.clone(), inverted: !is_one }
 }
 
 /// Returns the chains, each after the chains that its rules use.
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     let mut forwarded = vec![between_ports(sets)];
     forwarded.extend(Family::BOTH.into_iter().flat_map(|f| to_tunnel_endpoints(f, sets)));
-    forwarded.extend(forged(options, options.reverse_route, sets));
-    let mut received = vec![vec![Expression::Verdict(Outcome::Jump(ENCAPSULATED_CHAIN.into()))]];
-    received.extend(forged(options, options.reverse_route, sets));
+    let mut received = vec![vec![jump(ENCAPSULATED_CHAIN)]];
+    for chain in [&mut forwarded, &mut received] {
+        let suspicious =
+            not_of_pods(options, sets).into_iter().chain(no_route_back(options, options.reverse_route));
+        chain.extend(suspicious.map(|matches| leading(matches, FORGED_CHAIN)));
+    }
     vec![
+        forged_chain(options, sets),
         Chain::regular(ENCAPSULATED_CHAIN, "tunnel packets to this node from its pods", to_this_node(sets)),
         Chain::regular(
             RECEIVED_CHAIN,
@@ -60,36 +67,35 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
 
 /// Returns the base chain that checks the source of every packet of pods, and its chain. None if no source is checked.
 ///
-/// The rules of [`jump_rules`] come after connection tracking and see no packet of an established connection. A pod could write into
+/// The rules of [`by_interface`] and [`by_address`] come after connection tracking and see no packet of an established connection. A pod could write into
 /// connections of other pods, and end them: connection tracking believes a forged packet before any filter sees it.
+///
+/// Every packet of a pod passes here, so a genuine one costs the lookups of its interface and of its route alone.
 pub(crate) fn prerouting_chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
-    let forged = forged(options, options.early_reverse_route, sets);
-    if forged.is_empty() {
+    let no_route_back = no_route_back(options, options.early_reverse_route);
+    let of_pods =
+        no_route_back.clone().map(|matches| [vec![from_interface_of_pods(true, sets)], matches].concat());
+    let mut rules: Vec<Rule> = not_of_pods(options, sets).into_iter().chain(of_pods).collect();
+    if let Some(matches) = no_route_back.filter(|_| !options.reverse_route) {
+        // The forward hook can't, so that every packet costs the lookups that there only the first of a connection does.
+        let claims = Family::BOTH.map(|family| claims_pod_from_elsewhere(family, sets));
+        rules.extend(claims.map(|claims| [claims, matches.clone()].concat()));
+    }
+    if rules.is_empty() {
         return Vec::new();
     }
     // A host without an address sends from these (RFC 2131, RFC 4862). Only discovery passes the forward hook with them.
     let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let without_address = unspecified.map(|address| {
-        let family = Expression::Family(Family::of(address));
-        vec![family, Expression::SourceIs(address), Expression::Verdict(Outcome::Return)]
-    });
-    let interfaces = sets.node(NodeSet::Interfaces).name.clone();
-    let from = |is_pods: bool| Expression::InterfaceIn { set: interfaces.clone(), inverted: !is_pods };
-    let jump = || Expression::Verdict(Outcome::Jump(FORGED_CHAIN.into()));
-    let mut rules = vec![vec![from(true), jump()]];
-    if !options.reverse_route {
-        // The forward hook can't, so that every packet costs the lookups that there only the first of a connection does.
-        rules.extend(Family::BOTH.map(|family| {
-            let local = sets.node(NodeSet::Local(family)).name.clone();
-            let claims = Expression::PeerIn(Direction::Ingress, family, local);
-            vec![Expression::Family(family), claims, from(false), jump()]
-        }));
-    }
-    let comment = "from local pods: forged sources, also in established connections";
-    vec![
-        Chain::regular(FORGED_CHAIN, comment, without_address.into_iter().chain(forged).collect()),
-        Chain::base(Hook::Prerouting, rules),
-    ]
+    let mut early: Vec<Rule> = unspecified
+        .map(|address| {
+            let family = Expression::Family(Family::of(address));
+            vec![family, Expression::SourceIs(address), Expression::Verdict(Outcome::Return)]
+        })
+        .into();
+    early.push(vec![Expression::Verdict(Outcome::Goto(FORGED_CHAIN.into()))]);
+    let comment = "from local pods, also in established connections: sources that seem forged";
+    let rules = rules.into_iter().map(|matches| leading(matches, EARLY_FORGED_CHAIN)).collect();
+    vec![Chain::regular(EARLY_FORGED_CHAIN, comment, early), Chain::base(Hook::Prerouting, rules)]
 }
 
 /// Jumps to [`STRANGERS_CHAIN`] for packets between the ports of a bridge that has no ports but pods'.
@@ -102,34 +108,42 @@ fn between_ports(sets: &BaseSets) -> Rule {
     ]
 }
 
-/// Drops a packet if no route leads back to its source through the interface on which it arrived, and, if the check is strict, if its source
-/// isn't an address of the pod that the interface leads to.
+/// Returns the chain for packets that [`not_of_pods`] or [`no_route_back`] match. It returns for the sources that pods may use all the same, and
+/// drops all others.
 ///
 /// Only the interface distinguishes link-local addresses of different links, and the kernel has no route for them on a
 /// link without such an address, so they are exempt.
-fn forged(options: &EnforcerOptions, has_lookup: bool, sets: &BaseSets) -> Vec<Rule> {
-    let is_strict = options.source_check == SourceCheck::Strict;
-    let looks_up = options.source_check.is_on() && has_lookup;
-    if !is_strict && !looks_up {
-        return Vec::new();
-    }
-    let mut rules = vec![vec![
+fn forged_chain(options: &EnforcerOptions, sets: &BaseSets) -> Chain {
+    let link_local = [
         Expression::Family(Family::V6),
         Expression::LinkLocal { source: true },
         Expression::Verdict(Outcome::Return),
-    ]];
+    ];
+    let mut rules = vec![link_local.into()];
     rules.extend(options.allowed_sources.iter().map(|network| allowed(*network, sets)));
     rules.extend(Family::BOTH.map(|family| allowed_by_annotation(family, sets)));
-    if is_strict {
-        rules.extend(Family::BOTH.map(|family| not_the_pods(family, sets)));
-    }
-    if looks_up {
-        rules.push(dropped([Expression::NoReverseRoute]));
-    }
-    rules
+    rules.push(dropped([]));
+    Chain::regular(
+        FORGED_CHAIN,
+        "sources without a route back, or not the pod's: dropped unless allowed",
+        rules,
+    )
 }
 
-/// Accepts a source in a network that every pod may use, unless it is the address of a pod of this node.
+/// Matches packets if no route leads back to their source through the interface on which they arrived. `None` if that is not checked.
+fn no_route_back(options: &EnforcerOptions, has_lookup: bool) -> Option<Rule> {
+    (options.source_check.is_on() && has_lookup).then(|| vec![Expression::NoReverseRoute])
+}
+
+/// Matches packets, if the check is strict, whose source isn't an address of the pod that the interface leads to.
+fn not_of_pods(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
+    if options.source_check != SourceCheck::Strict {
+        return Vec::new();
+    }
+    Family::BOTH.map(|family| not_the_pods(family, sets)).into()
+}
+
+/// Returns for a source in a network that every pod may use, unless it is the address of a pod of this node.
 fn allowed(network: IpNet, sets: &BaseSets) -> Rule {
     let (family, source) = (Family::of(network.addr()), SenderField::Source(Family::of(network.addr())));
     let local = sets.node(NodeSet::Local(family)).name.clone();
@@ -141,7 +155,7 @@ fn allowed(network: IpNet, sets: &BaseSets) -> Rule {
     ]
 }
 
-/// Accepts a source that the pod of this interface may use, unless it is the address of a pod of this node.
+/// Returns for a source that the pod of this interface may use, unless it is the address of a pod of this node.
 fn allowed_by_annotation(family: Family, sets: &BaseSets) -> Rule {
     let source_in = |by_port, set: NodeSet, inverted| Expression::SenderIn {
         field: SenderField::Source(family),
@@ -158,10 +172,10 @@ fn allowed_by_annotation(family: Family, sets: &BaseSets) -> Rule {
     ]
 }
 
-/// Drops a packet from an interface whose pod is known, if its source isn't the pod's.
+/// Matches a packet from an interface whose pod is known, if its source isn't the pod's.
 fn not_the_pods(family: Family, sets: &BaseSets) -> Rule {
     let name = |set| sets.node(set).name.clone();
-    dropped([
+    vec![
         Expression::Family(family),
         Expression::InterfaceIn { set: name(NodeSet::BoundInterfaces), inverted: false },
         Expression::SenderIn {
@@ -171,7 +185,7 @@ fn not_the_pods(family: Family, sets: &BaseSets) -> Rule {
             set: name(NodeSet::InterfaceSources(family)),
             inverted: true,
         },
-    ])
+    ]
 }
 
 /// The sets are empty on a node without tunnels.
@@ -199,4 +213,14 @@ fn encapsulated(sets: &BaseSets) -> [Rule; 2] {
 
 fn dropped(matches: impl IntoIterator<Item = Expression>) -> Rule {
     matches.into_iter().chain([Expression::Counter, Expression::Verdict(Outcome::Drop)]).collect()
+}
+
+/// Completes a rule with a jump.
+fn leading(mut matches: Rule, chain: &str) -> Rule {
+    matches.push(jump(chain));
+    matches
+}
+
+fn jump(chain: &str) -> Expression {
+    Expression::Verdict(Outcome::Jump(chain.into()))
 }

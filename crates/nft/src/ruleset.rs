@@ -77,6 +77,7 @@ pub(crate) const FORWARDED_CHAIN: &str = "from_pods";
 pub(crate) const RECEIVED_CHAIN: &str = "from_pods_here";
 pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
 pub(crate) const FORGED_CHAIN: &str = "forged";
+pub(crate) const EARLY_FORGED_CHAIN: &str = "forged_early";
 
 /// The chain for packets between ports of a bridge to an address of no local pod, see [`crate::base`].
 pub(crate) const STRANGERS_CHAIN: &str = "strangers";

@@ -24,11 +24,11 @@ pub(super) fn by_label() -> Rule {
     vec![Expression::Revoked, to_revoked()]
 }
 
-/// Returns the rules for packets that would open a revoked connection again.
+/// Returns the rules for packets of a family that would open a revoked connection again.
 ///
 /// A TCP packet with SYN alone opens a new connection, and the policy tables decide about it.
-pub(super) fn by_tuple(sets: &BaseSets) -> Vec<Rule> {
-    per_kind(|family, protocol, has_ports| {
+pub(super) fn by_tuple(family: Family, sets: &BaseSets) -> Vec<Rule> {
+    per_kind(family, |protocol, has_ports| {
         let mut rule = Vec::new();
         if protocol == Some(Protocol::Tcp) {
             rule.push(Expression::TcpNotSyn);
@@ -49,21 +49,18 @@ fn to_revoked() -> Expression {
     Expression::Verdict(Outcome::Goto(REVOKED_CHAIN.into()))
 }
 
-/// Returns one rule per family and protocol with ports, and one per family for all other protocols.
-fn per_kind(then: impl Fn(Family, Option<Protocol>, HasPorts) -> Rule) -> Vec<Rule> {
+/// Returns one rule for each protocol with ports, and one for all other protocols.
+fn per_kind(family: Family, then: impl Fn(Option<Protocol>, HasPorts) -> Rule) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for family in Family::BOTH {
-        for protocol in Protocol::WITH_PORTS {
-            let mut rule = vec![Expression::Family(family), Expression::Protocol(protocol.number())];
-            rule.extend(then(family, Some(protocol), HasPorts::Yes));
-            rules.push(rule);
-        }
-        // An ICMP reply creates no entry, and the identifier that ties it to a request is not part of the tuple.
-        let others = Protocol::WITH_PORTS.map(Protocol::number).into_iter().chain([ICMP, ICMPV6]);
-        let others = Expression::ProtocolNotIn(others.collect());
-        let mut rule = vec![Expression::Family(family), others];
-        rule.extend(then(family, None, HasPorts::No));
+    for protocol in Protocol::WITH_PORTS {
+        let mut rule = vec![Expression::Family(family), Expression::Protocol(protocol.number())];
+        rule.extend(then(Some(protocol), HasPorts::Yes));
         rules.push(rule);
     }
+    // An ICMP reply creates no entry, and the identifier that ties it to a request is not part of the tuple.
+    let others = Protocol::WITH_PORTS.map(Protocol::number).into_iter().chain([ICMP, ICMPV6]);
+    let mut rule = vec![Expression::Family(family), Expression::ProtocolNotIn(others.collect())];
+    rule.extend(then(None, HasPorts::No));
+    rules.push(rule);
     rules
 }

@@ -1,7 +1,8 @@
 //! The check of senders: whether a frame of a pod says that it comes from that pod (SEMANTICS G-19).
 //!
 //! ```text
-//!  prerouting ─ by a checked port ─► sources ─ hardware address of another pod ───────► drop
+//!  prerouting ┬ plain IP from the pod's own addresses ─► accept
+//!             └ by a checked port ─► sources ─ hardware address of another pod ───────► drop
 //!                                       ├ discovery about an address ─► targets ──────► drop, unless it is the pod's or unassigned
 //!                                       ├ one of the pod's own addresses (IPv4, IPv6, ARP) ─► return
 //!                                       ├ an address of another pod or of a node ─────► drop
@@ -9,7 +10,7 @@
 //! ```
 //!
 //! It sees each frame, also of established connections, before the bridge learns its hardware address. A frame with the pod's own
-//! addresses costs three lookups, whatever the number of pods.
+//! addresses costs two lookups, whatever the number of pods.
 //!
 //! A port is *bound* when its pod is known. Only the address of a bound port or of a node is taken: a pod that isn't known yet keeps what it
 //! sends, and strict rules don't apply to its port.
@@ -38,6 +39,23 @@ const REDIRECT: u8 = 137;
 
 /// The port of DHCP servers.
 const DHCP_SERVER: u16 = 67;
+
+/// Returns the first rules of the base chain. They accept what the chains accept too: plain IP from the pod's own address and hardware address. Most
+/// frames end here, after two lookups.
+pub(super) fn genuine(bridge: &Bridge) -> [Rule; 2] {
+    Family::BOTH.map(|family| {
+        let kind = if family == Family::V4 { ETH_P_IP } else { ETH_P_IPV6 };
+        let mut rule = vec![Expression::EtherType(kind)];
+        if family == Family::V6 {
+            // Discovery says more than its source.
+            rule.push(Expression::ProtocolNotIn(vec![ICMPV6]));
+        }
+        rule.push(sender(bridge, SenderField::Source(family), true, NodeSet::PortSources(family), false));
+        rule.push(sender(bridge, SenderField::Hardware, true, NodeSet::PortHardware, false));
+        rule.push(verdict(Outcome::Accept));
+        rule
+    })
+}
 
 /// Returns the rule of the base chain that jumps to the check.
 pub(super) fn jump_rule(bridge: &Bridge) -> Rule {

@@ -229,7 +229,8 @@ fn completed() {
     drop(enforcer);
     let flush = |chain| message(DELRULE, &[(1, "palisade"), (2, chain)]);
     let delete = |set| message(DELSET, &[(1, "palisade"), (2, set)]);
-    perform(&[flush("forward"), flush("input"), delete("hairpin4"), delete("hairpin6")]);
+    let flushed = ["forward4", "forward6", "input4", "input6"].map(flush);
+    perform(&[&flushed[..], &[delete("hairpin4"), delete("hairpin6")]].concat());
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     assert_eq!((commit.transactions, commit.elements), (1, 4), "only the hairpins were missing");
     assert_eq!(shape(&mut enforcer), whole);
