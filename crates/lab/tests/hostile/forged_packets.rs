@@ -5,6 +5,8 @@
 //!
 //! Forged ARP, neighbor discovery and hardware addresses, and unassigned source addresses, on bridges: see `senders`.
 
+mod unusual;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -45,6 +47,8 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     ("forged_packets::tunnel_packets_from_pods_routed", |s| packets(s, PodNetwork::Routed, tunnels)),
     ("forged_packets::tunnel_packets_from_pods_bridged", |s| packets(s, PodNetwork::Bridged, tunnels)),
+    ("forged_packets::unusual_packets_routed", |s| packets(s, PodNetwork::Routed, unusual::all)),
+    ("forged_packets::unusual_packets_bridged", |s| packets(s, PodNetwork::Bridged, unusual::all)),
     ("forged_packets::valid_packets_pass_routed", |s| valid_packets(s, PodNetwork::Routed)),
     ("forged_packets::valid_packets_pass_bridged", |s| valid_packets(s, PodNetwork::Bridged)),
 ];
@@ -131,18 +135,30 @@ impl<'a> ForgedFrames<'a> {
     fn send_to(
         &mut self,
         what: &str,
-        (from, at): (&'static str, &'static str),
+        ends: (&'static str, &'static str),
         hop: Mac,
         tags: &[u16],
         packets: impl Fn(&Mark) -> Vec<Vec<u8>>,
+    ) -> Result<(), Failed> {
+        self.send_frames(what, ends, |own, mark| {
+            packets(mark).iter().map(|packet| frames::tagged(hop, own, tags, packet)).collect()
+        })
+    }
+
+    /// Sends the frames that `frames` returns for the sender's hardware address and a mark.
+    fn send_frames(
+        &mut self,
+        what: &str,
+        (from, at): (&'static str, &'static str),
+        frames: impl Fn(Mac, &Mark) -> Vec<Vec<u8>>,
     ) -> Result<(), Failed> {
         let mut mark = *b"palisade\0\0\0\0\0\0\0\0";
         mark[8..].copy_from_slice(&(self.cases.len() as u64).to_be_bytes());
         self.capture(at)?;
         let capture = self.capture(from)?;
         for _ in 0..TIMES {
-            for packet in packets(&mark) {
-                capture.send(&frames::tagged(hop, capture.mac, tags, &packet))?;
+            for frame in frames(capture.mac, &mark) {
+                capture.send(&frame)?;
             }
         }
         self.cases.push(Case { what: format!("{what}: {from} to {at}"), at, mark });

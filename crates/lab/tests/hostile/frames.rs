@@ -111,6 +111,53 @@ pub(crate) fn ip(from: IpAddr, to: IpAddr, protocol: u8, hops: u8, payload: &[u8
     }
 }
 
+/// Encodes an IPv4 packet with options, whose length is a multiple of four.
+pub(crate) fn ipv4_with_options(
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    protocol: u8,
+    options: &[u8],
+    payload: &[u8],
+) -> Vec<u8> {
+    let plain = ip(from.into(), to.into(), protocol, 64, payload);
+    let mut header = [&plain[..20], options].concat();
+    header[0] = 0x40 | u8::try_from(header.len() / 4).unwrap_or(15);
+    let length = short(header.len() + payload.len());
+    header[2..4].copy_from_slice(&length.to_be_bytes());
+    header[10..12].fill(0);
+    let sum = checksum(&header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    [&header[..], payload].concat()
+}
+
+/// Encodes an IPv4 packet in two fragments.
+pub(crate) fn ipv4_fragments(from: Ipv4Addr, to: Ipv4Addr, protocol: u8, payload: &[u8]) -> Vec<Vec<u8>> {
+    /// The length of the first fragment; a multiple of eight.
+    const LENGTH: usize = 16;
+    const MORE: u16 = 0x2000;
+    let (first, second) = payload.split_at(LENGTH);
+    let number = checksum(payload).to_be_bytes();
+    let fragment = |(part, offset_and_more): (&[u8], u16)| {
+        let mut out = ip(from.into(), to.into(), protocol, 64, part);
+        out[4..6].copy_from_slice(&number);
+        out[6..8].copy_from_slice(&offset_and_more.to_be_bytes());
+        out[10..12].fill(0);
+        let sum = checksum(&out[..20]);
+        out[10..12].copy_from_slice(&sum.to_be_bytes());
+        out
+    };
+    [(first, MORE), (second, short(LENGTH / 8))].map(fragment).to_vec()
+}
+
+/// Encodes an ICMP or ICMPv6 error of a type and code about a packet.
+pub(crate) fn icmp_error(from: IpAddr, to: IpAddr, (kind, code): (u8, u8), about: &[u8]) -> Vec<u8> {
+    let mut out = [&[kind, code, 0, 0, 0, 0, 5, 220][..], about].concat();
+    let protocol = if from.is_ipv4() { 1 } else { ICMPV6 };
+    let sum = if from.is_ipv4() { checksum(&out) } else { transport_checksum(from, to, ICMPV6, &out) };
+    out[2..4].copy_from_slice(&sum.to_be_bytes());
+    ip(from, to, protocol, 64, &out)
+}
+
 /// Encodes a hop-by-hop header with a router alert (RFC 2711), followed by `next`.
 pub(crate) fn hop_by_hop(next: u8) -> Vec<u8> {
     vec![next, 0, 5, 2, 0, 0, 1, 0]
@@ -168,11 +215,16 @@ pub(crate) fn ethernet(to: Mac, from: Mac, packet: &[u8]) -> Vec<u8> {
 
 /// Encodes an Ethernet frame with VLAN tags of VLAN 0, outermost first.
 pub(crate) fn tagged(to: Mac, from: Mac, tags: &[u16], packet: &[u8]) -> Vec<u8> {
+    numbered(to, from, &tags.iter().map(|tag| (*tag, 0)).collect::<Vec<_>>(), packet)
+}
+
+/// Encodes an Ethernet frame with VLAN tags and their numbers, outermost first.
+pub(crate) fn numbered(to: Mac, from: Mac, tags: &[(u16, u16)], packet: &[u8]) -> Vec<u8> {
     let kind = if packet.first().is_some_and(|b| b >> 4 == 4) { IPV4 } else { IPV6 };
     let mut out = [to, from].concat();
-    for tag in tags {
+    for (tag, number) in tags {
         out.extend(tag.to_be_bytes());
-        out.extend([0, 0]);
+        out.extend(number.to_be_bytes());
     }
     out.extend(kind.to_be_bytes());
     out.extend(packet);

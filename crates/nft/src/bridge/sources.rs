@@ -5,7 +5,7 @@
 //!             └ by a checked port ─► sources ─ hardware address of another pod ───────► drop
 //!                                       ├ discovery about an address ─► targets ──────► drop, unless it is the pod's or unassigned
 //!                                       ├ one of the pod's own addresses (IPv4, IPv6, ARP) ─► return
-//!                                       ├ an address of another pod or of a node ─────► drop
+//!                                       ├ an address of another pod, of a node or of a group ─► drop
 //!                                       └ any other: return; strict: only what has no own address yet, else drop
 //! ```
 //!
@@ -95,6 +95,7 @@ fn sources(bridge: &Bridge) -> Chain {
         let taken = in_set(field, false, NodeSet::Taken(family));
         rules.push(dropped([Expression::EtherType(kind), taken]));
     }
+    rules.extend(of_groups());
     if is_strict {
         rules.push(unless_bound(bridge));
         rules.extend(bridge.allowed_sources.iter().flat_map(|network| allowed(*network)));
@@ -160,6 +161,20 @@ fn of_router(bridge: &Bridge, kind: u8) -> Rule {
 fn unless_bound(bridge: &Bridge) -> Rule {
     let set = bridge.name_of(NodeSet::BoundPorts);
     vec![Expression::InterfaceIn { set, inverted: true }, verdict(Outcome::Return)]
+}
+
+/// Drops packets from the address of a group, which no host sends (RFC 1122, section 3.2.1.3, and RFC 4291, section 2.7). There may be a route back to it
+/// through the bridge, so the rules behind this table would take it for a host that no policy selects.
+fn of_groups() -> [Rule; 2] {
+    let group = |address: IpAddr, length| IpNet::new_assert(address, length);
+    let groups = [
+        (ETH_P_IP, group(Ipv4Addr::new(224, 0, 0, 0).into(), 4)),
+        (ETH_P_IPV6, group(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8)),
+    ];
+    groups.map(|(kind, network)| {
+        let source = SenderField::Source(Family::of(network.addr()));
+        dropped([Expression::EtherType(kind), Expression::SenderInNetwork(source, network)])
+    })
 }
 
 /// Sources that every pod may use. Those of other pods and of nodes are dropped before.
