@@ -87,8 +87,8 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         for entry in rule.ports.iter().flatten() {
             let destinations = cx.destinations(policy, direction, rule);
             if let PortMatch::Named { name, .. } = &entry.port {
-                let has_name = |pod: &&Pod| pod.ports.iter().any(|port| port.name.as_ref() == Some(name));
-                if !destinations.is_empty() && !destinations.iter().any(|pod| has_name(&pod)) {
+                let has_name = |pod: &Pod| pod.ports.iter().any(|port| port.name.as_ref() == Some(name));
+                if !destinations.is_empty() && !destinations.iter().any(|pod| has_name(pod)) {
                     out.extend(
                         named(cx, policy, direction, rule, name)
                             .map(|message| Found::of(&policy.key, entry.origin.as_ref(), message)),
