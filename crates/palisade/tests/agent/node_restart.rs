@@ -114,11 +114,9 @@ fn pods_that_come_back_before_the_agent_are_closed_until_it_is_ready() {
         agent.until("watch failed, retrying");
         let running = run(&mut stage.agent_command(&["--restore", &state, "--lock-timeout=0"]), 2);
         assert!(running.contains("another agent (process"), "{running}");
-        fs::remove_file(stage.manifests().join("broken.yaml")).unwrap();
-        for file in fs::read_dir(&away).unwrap() {
-            let file = file.unwrap();
-            fs::rename(file.path(), stage.manifests().join(file.file_name())).unwrap();
-        }
+        // All files at once: without the policy, the pods alone would be a state in which they are open.
+        fs::rename(stage.manifests(), stage.dir.path().join("broken")).unwrap();
+        fs::rename(away, stage.manifests()).unwrap();
         agent.until("agent is ready");
         assert!(stage.answers("web", "db:5432"), "what the policies allow is open");
         assert!(stage.answers("other", "web:80"), "pods that no policy selects are open");
