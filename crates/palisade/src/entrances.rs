@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use palisade_analysis::ControllerRoutes;
 use palisade_manifest::Loaded;
-use palisade_names::{Named, Route, find, is_served_from_outside, recognized_controllers};
+use palisade_names::{Named, Route, find, is_served_from_outside, recognized_controllers, unknown_anywhere};
 use palisade_policy::{Cluster, Name, ObjectKey, Pod};
 
 use crate::{
@@ -106,8 +106,11 @@ fn pods(cluster: &Cluster, name: &str, namespace: &str) -> Result<Vec<ObjectKey>
     if spec.port.is_some() || spec.protocol.is_some() {
         bail!("the port or protocol must be omitted");
     }
-    let namespace = own.as_deref().unwrap_or(namespace);
-    let pods = match find(cluster, *kind, namespace, name)? {
+    let found = find(cluster, *kind, own.as_deref().unwrap_or(namespace), name).map_err(|error| match own {
+        None => unknown_anywhere(cluster, *kind, name),
+        Some(_) => error,
+    });
+    let pods = match found? {
         Named::Pod(pod) => vec![pod],
         Named::Workload(_, pods) => pods,
         Named::Node(_) | Named::Service(_) => bail!("not a workload; use [NAMESPACE/][KIND/]NAME"),

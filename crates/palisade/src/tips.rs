@@ -1,7 +1,7 @@
 //! What to type instead of a wrong command line, where clap can't know it.
 
 use clap::{
-    Command, Error,
+    Arg, Command, Error,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
@@ -19,13 +19,21 @@ pub(crate) fn add(error: &mut Error, command: &Command, verbs: &[String]) {
     }
 }
 
-/// A word that is no option, after all words that the verb takes.
+/// A word that the verb doesn't take: one too many, or `-f` where the manifests have no option.
 fn unexpected_word(error: &Error, command: &Command, verbs: &[String]) -> Option<String> {
     let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg) else { return None };
+    let verb = verbs.iter().try_fold(command, |command, verb| command.find_subcommand(verb))?;
+    if word == "-f" || word == "--file" {
+        let is_paths = |argument: &Arg| {
+            argument.get_value_names().is_some_and(|names| names.iter().any(|name| name == "PATH"))
+        };
+        let takes_paths = verb.get_positionals().any(is_paths);
+        return takes_paths
+            .then(|| format!("manifests are given without {word}: 'palisade {} PATH'", verbs.join(" ")));
+    }
     if word.starts_with('-') {
         return None;
     }
-    let verb = verbs.iter().try_fold(command, |command, verb| command.find_subcommand(verb))?;
     let takes = |name: &str| verb.get_arguments().any(|argument| argument.get_long() == Some(name));
     let is_port = word.split('/').next().is_some_and(|port| port.parse::<u16>().is_ok());
     if is_port && verb.get_positionals().count() == 2 {

@@ -376,6 +376,11 @@ fn wrong_ends_come_with_a_cure() {
     }
     refused(&run("describe shop", dir.path()), &["did you mean ns/shop?"]);
     refused(&run("lint examples", dir.path()), &["manifests are given with -f: '-f examples'"]);
+    refused(&run("diff", dir.path()), &["manifests are given without -f: 'palisade diff PATH'"]);
+    refused(
+        &run("connections --ingress-controller web-1", dir.path()),
+        &["there is no pod or workload `web-1`; did you mean shop/deployment/web?"],
+    );
     refused(&run("suggest", dir.path()), &["--from-services needs no records"]);
     refused(&run("lint --select PAL999", dir.path()), &["rules have codes, from PAL001 to PAL0"]);
 }

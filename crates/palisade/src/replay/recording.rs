@@ -77,8 +77,9 @@ pub(crate) fn read(path: &str, keep_going: bool) -> Result<Recording> {
     }
     if bad > 0 && !keep_going {
         bail!(
-            "{bad} {} of {name} can't be read; use --keep-going to answer without them",
-            plural(bad, "line")
+            "{bad} {} of {name} can't be read; use --keep-going for an incomplete answer without {}",
+            plural(bad, "line"),
+            if bad == 1 { "it" } else { "them" }
         );
     }
     // Nothing that breaks among nothing is no answer.
