@@ -20,6 +20,7 @@ use crate::{
     metrics::{Metrics, StageLabel},
     runtime_pods::RuntimePod,
     socket::{PodStarted, Response},
+    source::files::may_change,
 };
 
 /// How often the configuration is looked at without a notification.
@@ -101,7 +102,8 @@ impl Chain {
     /// Installs the plugin, and adds it again when another program has rewritten the configuration, as long as the process runs.
     pub(super) async fn run(self) {
         let changed = Arc::new(Notify::new());
-        let _watcher = watch(&self.installer.configurations, Arc::clone(&changed));
+        // Before the configuration is read, so that no later change is missed.
+        let mut watcher = watch(&self.installer.configurations, &changed);
         let (mut pause, mut logged, mut is_compared) = (FIRST_PAUSE, None, false);
         loop {
             let is_stable = match self.install(&mut is_compared).await {
@@ -130,7 +132,11 @@ impl Chain {
             };
             if is_stable {
                 (pause, logged) = (FIRST_PAUSE, None);
-                _ = timeout(CHECK_INTERVAL, changed.notified()).await;
+                let is_notified = timeout(CHECK_INTERVAL, changed.notified()).await.is_ok();
+                if !is_notified || watcher.is_none() {
+                    // The directory may be another one than before, or exist only now.
+                    watcher = watch(&self.installer.configurations, &changed);
+                }
             } else {
                 // Another program that removes the plugin each time doesn't keep both busy.
                 tokio::time::sleep(pause).await;
@@ -158,8 +164,37 @@ impl Chain {
 }
 
 /// Notifies of changes in a directory. Without notifications it is looked at in intervals.
-fn watch(directory: &Path, changed: Arc<Notify>) -> Option<notify::RecommendedWatcher> {
-    let mut watcher = notify::recommended_watcher(move |_| changed.notify_one()).ok()?;
+fn watch(directory: &Path, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+    let changed = Arc::clone(changed);
+    let handle = move |event| {
+        // Not when files are read: this process reads them after each notification.
+        if may_change(&event, |_| true) {
+            changed.notify_one();
+        }
+    };
+    let mut watcher = notify::recommended_watcher(handle).ok()?;
     watcher.watch(directory, RecursiveMode::NonRecursive).ok()?;
     Some(watcher)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_change_of_the_configuration_is_notified_and_reading_it_is_not() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let file = dir.path().join("10-pods.conflist");
+        fs::write(&file, "{}").unwrap();
+        let changed = Arc::new(Notify::new());
+        let _watcher = watch(dir.path(), &changed).unwrap();
+        fs::read(&file).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let notified = timeout(Duration::from_millis(300), changed.notified()).await;
+        assert!(notified.is_err(), "reading the configuration counts as a change");
+        fs::write(&file, "{} ").unwrap();
+        timeout(Duration::from_secs(60), changed.notified()).await.unwrap();
+    }
 }

@@ -29,6 +29,9 @@ use crate::error_chain;
 const RECHECK: Duration = Duration::from_millis(50);
 /// Files that are incomplete for this long are reported, and [`read`] fails.
 const REPORT_AFTER: Duration = Duration::from_secs(3);
+/// How often files are compared with those that were read last. Some changes cause no event: those of a file behind a symbolic link, and those on
+/// network file systems.
+const COMPARE_INTERVAL: Duration = Duration::from_secs(5);
 const _: () = assert!(REPORT_AFTER.as_millis() > 2 * SETTLE_TIME.as_millis());
 
 /// Why a directory can't be used.
@@ -83,7 +86,7 @@ fn read_with(path: &Path, clock: &impl Clock) -> Result<(Cluster, Vec<Diagnostic
     let (begin, writes) = (clock.now(), Writes::default());
     loop {
         match load(path, &writes, clock.system_time()) {
-            Ok(loaded) => {
+            Ok((loaded, _)) => {
                 return match unusable(path, &loaded) {
                     None => Ok((loaded.cluster, loaded.diagnostics)),
                     Some(why) => Err(DirectoryError::Unusable(why)),
@@ -132,6 +135,9 @@ struct Follower<D, C> {
     incomplete: Option<Incomplete>,
     /// Whether the inotify watches are those of the paths that were read last.
     is_armed: bool,
+    /// The files as they were read last, and when they were compared with it.
+    read: Snapshot,
+    compared: Instant,
     deliver: D,
     clock: C,
 }
@@ -169,6 +175,8 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
             is_unusable: false,
             incomplete: None,
             is_armed: true,
+            read: Snapshot::default(),
+            compared: clock.now(),
             deliver,
             clock,
         })
@@ -188,12 +196,18 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
     fn next(&mut self) -> Option<Option<Instant>> {
         let timeout = match self.incomplete {
             Some(_) => RECHECK,
-            None if self.is_up() => Duration::from_secs(3600),
+            None if self.is_up() => {
+                COMPARE_INTERVAL.saturating_sub(self.clock.now().saturating_duration_since(self.compared))
+            }
             None => LOOK_AGAIN,
         };
         let first = match self.changed.recv_timeout(timeout) {
             Ok(first) => first,
             Err(RecvTimeoutError::Timeout) => {
+                if self.incomplete.is_none() && self.differs() {
+                    self.is_armed = false;
+                    return Some(Some(self.clock.now()));
+                }
                 self.is_armed &= self.incomplete.is_some();
                 return Some(self.incomplete.and_then(|incomplete| incomplete.changed));
             }
@@ -202,6 +216,16 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
         self.is_armed = false;
         while first.elapsed() < LONGEST && self.changed.recv_timeout(QUIET).is_ok() {}
         Some(Some(first))
+    }
+
+    /// Compares the files with those that were read last, if that is due.
+    fn differs(&mut self) -> bool {
+        let now = self.clock.now();
+        if now.saturating_duration_since(self.compared) < COMPARE_INTERVAL {
+            return false;
+        }
+        self.compared = now;
+        snapshot(&self.path).changed_since(&self.read).is_some()
     }
 
     fn is_up(&self) -> bool {
@@ -218,8 +242,8 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
             );
             return self.set_state(&WatchState::Failing { why });
         }
-        // Without a change there is nothing to read again: a directory that stays invalid is not read three times a second.
-        if changed.is_none() && self.is_unusable && self.incomplete.is_none() {
+        // Without a change there is nothing to read again: a directory that stays as it is, valid or not, is not read three times a second.
+        if changed.is_none() && (self.is_unusable || self.is_up()) && self.incomplete.is_none() {
             return Ok(());
         }
         self.is_unusable = false;
@@ -233,7 +257,10 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
         self.is_armed = true;
         let now = self.clock.now();
         let loaded = match load(&self.path, self.watch.writes(), self.clock.system_time()) {
-            Ok(loaded) => loaded,
+            Ok((loaded, read)) => {
+                self.read = read;
+                loaded
+            }
             Err(being_written) => {
                 let since = incomplete.map_or(now, |incomplete| incomplete.since);
                 self.incomplete = Some(Incomplete { since, changed });
@@ -293,22 +320,28 @@ impl<D: Fn(Delivery) -> bool, C: Clock> Follower<D, C> {
     }
 }
 
-/// Reads the files if they are complete and don't change meanwhile.
-fn load(path: &Path, writes: &Writes, now: SystemTime) -> Result<Loaded, BeingWritten> {
+/// How files are read.
+fn options() -> LoadOptions {
     // Pods have only the addresses in their status. Generated ones would belong to no pod.
-    let options =
-        LoadOptions { addresses: None, regular_files: true, only_manifests: true, ..LoadOptions::default() };
-    let snapshot = || Snapshot::of(palisade_manifest::files(path, &options));
+    LoadOptions { addresses: None, regular_files: true, only_manifests: true, ..LoadOptions::default() }
+}
+
+fn snapshot(path: &Path) -> Snapshot {
+    Snapshot::of(palisade_manifest::files(path, &options()))
+}
+
+/// Reads the files if they are complete and don't change meanwhile. Returns how they were at that moment, too.
+fn load(path: &Path, writes: &Writes, now: SystemTime) -> Result<(Loaded, Snapshot), BeingWritten> {
     let being_written = |path: &Path| Err(BeingWritten(path.to_owned()));
-    let before = snapshot();
+    let before = snapshot(path);
     if let Some(path) = before.incomplete(writes, now) {
         return being_written(path);
     }
-    let loaded = palisade_manifest::load(&[Input::Path(path.to_owned())], &options);
-    let after = snapshot();
+    let loaded = palisade_manifest::load(&[Input::Path(path.to_owned())], &options());
+    let after = snapshot(path);
     match after.changed_since(&before).or_else(|| after.incomplete(writes, now)) {
         Some(path) => being_written(path),
-        None => Ok(loaded),
+        None => Ok((loaded, after)),
     }
 }
 

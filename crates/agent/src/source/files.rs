@@ -109,10 +109,7 @@ impl Watch {
             (self.paths.clone(), Arc::clone(&self.notify), Arc::clone(&self.writes));
         let handle = move |event: notify::Result<notify::Event>| {
             writes.record(event.as_ref().ok());
-            // An error means that events may have been lost.
-            let is_relevant = event
-                .map_or(true, |e| changes_something(e.kind) && e.paths.iter().any(|p| is_below(&paths, p)));
-            if is_relevant {
+            if may_change(&event, |path| is_below(&paths, path)) {
                 notify(Instant::now());
             }
         };
@@ -134,6 +131,17 @@ impl Watch {
     }
 }
 
+/// Whether an event says that a file of interest may have changed. So does an error, and an event without paths that says that the queue of
+/// inotify overflowed: others are lost.
+pub(crate) fn may_change(
+    event: &notify::Result<notify::Event>,
+    is_of_interest: impl Fn(&Path) -> bool,
+) -> bool {
+    let Ok(event) = event else { return true };
+    let concerns = || changes_something(event.kind) && event.paths.iter().any(|path| is_of_interest(path));
+    event.need_rescan() || concerns()
+}
+
 /// Reading is not a change. A file that is being written counts as changed when it is closed.
 fn changes_something(kind: EventKind) -> bool {
     match kind {
@@ -145,4 +153,25 @@ fn changes_something(kind: EventKind) -> bool {
 
 fn is_below(paths: &[PathBuf], changed: &Path) -> bool {
     paths.iter().any(|p| changed.starts_with(p))
+}
+
+#[cfg(test)]
+mod tests {
+    use notify::{Event, event::Flag};
+
+    use super::*;
+
+    #[test]
+    fn lost_events_count_as_changes_and_readers_do_not() {
+        let of = |kind| Event::new(kind).add_path("/dir/a.yaml".into());
+        let of_interest = |path: &Path| path.starts_with("/dir");
+        let changes = |event| may_change(&event, of_interest);
+        assert!(changes(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan))), "the queue overflowed");
+        assert!(changes(Err(notify::Error::generic("lost"))));
+        assert!(changes(Ok(of(EventKind::Create(notify::event::CreateKind::File)))));
+        assert!(changes(Ok(of(EventKind::Access(AccessKind::Close(AccessMode::Write))))));
+        assert!(!changes(Ok(of(EventKind::Access(AccessKind::Open(AccessMode::Any))))));
+        let elsewhere = Event::new(EventKind::Any).add_path("/other/a.yaml".into());
+        assert!(!changes(Ok(elsewhere)));
+    }
 }

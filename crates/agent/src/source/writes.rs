@@ -158,7 +158,7 @@ impl FileStates {
 }
 
 /// Files with their fingerprints at one moment.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Snapshot(Vec<(PathBuf, Option<Fingerprint>)>);
 
 impl Snapshot {

@@ -100,9 +100,20 @@ impl<C: Clock> Steps<C> {
     fn reload(&mut self) -> Result<Option<Vec<String>>, String> {
         let now = self.follower.clock.now();
         self.follower.is_armed = false;
-        assert!(self.follower.reload(Some(now)).is_ok());
+        self.delivered(Some(now))
+    }
+
+    /// Does what the follower does next: waits for an event or a time, and reads the directory if it must be read. Returns the same.
+    fn after_next(&mut self) -> Result<Option<Vec<String>>, String> {
+        let changed = self.follower.next().unwrap();
+        self.delivered(changed)
+    }
+
+    fn delivered(&mut self, changed: Option<Instant>) -> Result<Option<Vec<String>>, String> {
+        assert!(self.follower.reload(changed).is_ok());
         let mut snapshot = None;
-        for event in self.events.try_iter() {
+        // All of them: a state is delivered once for each kind.
+        for event in self.events.try_iter().collect::<Vec<_>>() {
             match event {
                 Event::Snapshot(cluster) => snapshot = Some(names(&cluster)),
                 Event::Watch { state: WatchState::Failing { why }, .. } => return Err(why),
@@ -237,4 +248,31 @@ fn error_of(path: PathBuf) -> String {
     let (done, end) = channel();
     thread::spawn(move || done.send(read_with(&path, &SettledClock).unwrap_err().to_string()));
     end.recv_timeout(PATIENCE).unwrap()
+}
+
+/// inotify watches the directory: it says nothing of the file behind a link.
+#[test]
+fn a_change_without_an_event_is_noticed() {
+    let (dir, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let target = elsewhere.path().join("target");
+    fs::write(&target, namespace("a")).unwrap();
+    symlink(&target, dir.path().join("link.yaml")).unwrap();
+    let clock = TestClock::new(|_| {});
+    clock.sleep(SETTLE_TIME * 2);
+    let mut steps = Steps::new(&dir, clock.clone());
+    assert_eq!(steps.reload(), Ok(Some(vec!["a".into()])));
+    // Nothing is read again while nothing changes.
+    clock.sleep(COMPARE_INTERVAL);
+    assert_eq!(steps.after_next(), Ok(None));
+    fs::write(&target, namespace("b")).unwrap();
+    clock.sleep(COMPARE_INTERVAL);
+    assert_eq!(steps.after_next(), Ok(Some(vec!["b".into()])));
+    // Neither is what is invalid, until it changes.
+    fs::write(&target, "a: [").unwrap();
+    clock.sleep(COMPARE_INTERVAL);
+    assert!(steps.after_next().unwrap_err().contains("link.yaml"));
+    fs::write(&target, namespace("c")).unwrap();
+    assert_eq!(steps.after_next(), Ok(None));
+    clock.sleep(COMPARE_INTERVAL);
+    assert_eq!(steps.after_next(), Ok(Some(vec!["c".into()])));
 }
