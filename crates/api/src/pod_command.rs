@@ -212,7 +212,7 @@ async fn run(client: Client, command: PodCommand, events: mpsc::Sender<PodEvent>
     }
     let words = (command.words)(None);
     let runs = futures::stream::iter(pods).map(async |pod| {
-        let ended = process::run(&client, &pod, &command, &words, &events, || ()).await;
+        let ended = process::run(&client, &pod, &command, &words, &events, || (), &mut false).await;
         _ = events.send(PodEvent::Ended(pod, ended)).await;
     });
     runs.buffer_unordered(CONCURRENT).collect::<()>().await;

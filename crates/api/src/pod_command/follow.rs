@@ -126,13 +126,11 @@ async fn repeat(
         let Ok(place) = connecting.acquire().await else { return };
         let words = (command.words)(since.map(|since| since.elapsed()));
         let begin = Instant::now();
-        let mut has_started = false;
-        let started = || {
-            has_started = true;
-            drop(place);
-        };
-        let ended = process::run(&client, &pod, &command, &words, &events, started).await;
-        if has_started {
+        let mut has_printed = false;
+        let started = || drop(place);
+        let ended = process::run(&client, &pod, &command, &words, &events, started, &mut has_printed).await;
+        // If nothing was received, the same is asked for again.
+        if has_printed {
             // Everything up to its end was received, or nearly: the words ask for somewhat more.
             since = Some(Instant::now() - command.idle_timeout.min(begin.elapsed()));
         }

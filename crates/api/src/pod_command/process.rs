@@ -30,7 +30,7 @@ const DRAIN: Duration = Duration::from_millis(200);
 /// How long the exit code may take after the end of standard output.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Runs the command and sends its lines. `started` is called when it has started.
+/// Runs the command and sends its lines. `started` is called when it has started, and `has_printed` is set once a line was sent.
 ///
 /// Its standard input is open until this ends. So a command that ends at the end of its standard input does not outlive the
 /// connection.
@@ -44,6 +44,7 @@ pub(super) async fn run(
     words: &[String],
     events: &mpsc::Sender<PodEvent>,
     started: impl FnOnce() + Send,
+    has_printed: &mut bool,
 ) -> Result<CommandStatus, ExecError> {
     if let Some(why) = &pod.not_running {
         return Err(ExecError::NotRunning(why.clone()));
@@ -57,7 +58,7 @@ pub(super) async fn run(
     };
     let stderr = tokio::spawn(beginning(stderr));
     let abort = stderr.abort_handle();
-    let result = read(pod, LineReader::new(stdout, command.idle_timeout), status, events).await;
+    let result = read(pod, LineReader::new(stdout, command.idle_timeout), status, events, has_printed).await;
     if result.is_err() {
         abort.abort();
     }
@@ -74,6 +75,7 @@ async fn read(
     mut lines: LineReader<impl AsyncRead + Unpin>,
     status: impl Future<Output = Option<Status>>,
     events: &mpsc::Sender<PodEvent>,
+    has_printed: &mut bool,
 ) -> Result<Status, ExecError> {
     let mut status = std::pin::pin!(status);
     let mut ended = None;
@@ -94,6 +96,7 @@ async fn read(
                 if events.send(PodEvent::Line(Arc::clone(pod), line)).await.is_err() {
                     return Err(ExecError::ConnectionLost);
                 }
+                *has_printed = true;
             }
             Ok(None) => break,
             Err(ExecError::Idle(_)) if ended.is_some() => break,

@@ -241,6 +241,19 @@ fn agents_that_come_and_go_are_followed() {
 }
 
 #[test]
+fn a_connection_that_is_lost_before_the_first_record_does_not_shorten_what_is_asked_for() {
+    let server = ExecServer::of(&["n1", "n2"], Some(2), |node, attempt| match (node, attempt) {
+        ("n1", 0) => vec![Act::Close],
+        ("n1", _) => vec![Act::Line(page(node, &[(1, 10)], 0)), Act::Stay],
+        _ => vec![Act::Stay],
+    });
+    let follower = Follower::of(&server, "-o json --last 5");
+    follower.until("10:00:10");
+    let commands = server.commands("n1");
+    assert!(commands[1].contains(&"--last=5".to_owned()), "{commands:?}");
+}
+
+#[test]
 fn following_ends_if_no_agent_can_be_queried() {
     let server =
         ExecServer::of(&["n1", "n2"], Some(2), |_, _| vec![Act::Refuse(403, "pods/exec is forbidden")]);
