@@ -44,9 +44,29 @@ pub(crate) fn joined(cx: &Context<'_>, item: &Origin, text: &str) -> Option<Fix>
     })
 }
 
-/// Returns the edit that writes a value for a field that has none, or one that doesn't count.
-pub(crate) fn value_of(cx: &Context<'_>, file: &Name, blank: &Blank, value: &str, text: &str) -> Option<Fix> {
+/// Returns a fix that writes words in quotes where they replace words in quotes: JSON needs them.
+pub(crate) fn in_quotes(cx: &Context<'_>, mut fix: Fix) -> Fix {
+    for edit in &mut fix.edits {
+        let old = cx.lines.get(&*edit.file).and_then(|lines| lines.text.get(edit.range.clone()));
+        let was_quoted = old.is_some_and(|old| old.starts_with('"') && old.ends_with('"'));
+        if was_quoted && !edit.text.starts_with(['"', '[', '{']) {
+            edit.text = format!("{:?}", edit.text);
+        }
+    }
+    fix
+}
+
+/// Returns the edit that writes a value for a field that has none, or one that doesn't count: in YAML, or in JSON if the key is
+/// in quotes.
+pub(crate) fn value_of(
+    cx: &Context<'_>,
+    file: &Name,
+    blank: &Blank,
+    [yaml, json]: [&str; 2],
+    text: &str,
+) -> Option<Fix> {
     let source = cx.lines.get(&**file)?.text;
+    let value = if source.get(..blank.key_end)?.ends_with('"') { json } else { yaml };
     let old = source.get(blank.value.clone())?;
     let edit = if old.trim().is_empty() {
         let colon = blank.key_end + source.get(blank.key_end..)?.find(':')? + 1;

@@ -7,6 +7,7 @@ use palisade_manifest::{Diagnostic, Loaded, Severity};
 use crate::{
     context::Context,
     finding::Found,
+    fix::in_quotes,
     plugin::Plugin,
     report::Finding,
     rule::LintRule,
@@ -99,7 +100,7 @@ fn finding(cx: &Context<'_>, rule: &'static LintRule, found: Found) -> Finding {
         } else {
             message
         },
-        fix,
+        fix: fix.map(|fix| in_quotes(cx, fix)),
         fingerprint: String::new(),
     }
 }

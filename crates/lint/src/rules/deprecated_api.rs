@@ -52,7 +52,9 @@ const USE: &str = "use apiVersion: ";
 
 /// Returns whether this is what the loader found.
 pub(crate) fn fits(d: &Diagnostic) -> bool {
-    d.code == Code::MixedApis || (d.code == Code::UnknownVersion && served(d).is_some())
+    // Versions of routes are passed over with a warning; another program may still read them.
+    let is_of_version = [Code::UnknownVersion, Code::NotEvaluated].contains(&d.code);
+    d.code == Code::MixedApis || (is_of_version && served(d).is_some())
 }
 
 /// The version to use instead.

@@ -76,7 +76,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     for (policy, direction, rule) in cx.allowing() {
         let whole = whole_families(rule, Exceptions::UpToHalf);
         if let [(family, entry)] = whole[..]
-            && !has_block_of(policy, direction, other(family))
+            && !beside(cx, policy).any(|policy| has_block_of(policy, direction, other(family)))
         {
             let message =
                 format!("the cluster has both IP families, and the rule allows every {family} address only");
@@ -118,6 +118,13 @@ fn is_dual_stack(cx: &Context<'_>) -> bool {
     let mut all = of_nodes.chain(of_services).chain(of_pods);
     let Some(first) = all.next() else { return false };
     all.any(|family| family != first)
+}
+
+/// Iterates over a policy and those that also select the first of its pods.
+fn beside<'c>(cx: &'c Context<'_>, policy: &'c Policy) -> impl Iterator<Item = &'c Policy> {
+    let profile = cx.selected(policy).next().map(|class| cx.profile(class));
+    let others: Vec<&Policy> = profile.iter().flat_map(|profile| cx.in_profile(profile)).collect();
+    std::iter::once(policy).chain(others)
 }
 
 /// Whether a rule of a policy allows addresses of a family: it was not forgotten.

@@ -50,20 +50,25 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
 
 fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> {
     let origin = cx.origin(&written.file, written.spec?)?;
-    let (types, isolates) = match written.egress {
-        None => ("[Ingress]", "isolates its pods for ingress only"),
+    let (types, json, isolates) = match written.egress {
+        None => ("[Ingress]", "[\"Ingress\"]", "isolates its pods for ingress only"),
         Some(0) => (
             "[Ingress]",
+            "[\"Ingress\"]",
             "isolates its pods for ingress only, and its empty list of egress rules denies nothing",
         ),
-        Some(_) => {
-            ("[Ingress, Egress]", "isolates its pods for ingress and, as it has egress rules, for egress")
-        }
+        Some(_) => (
+            "[Ingress, Egress]",
+            "[\"Ingress\", \"Egress\"]",
+            "isolates its pods for ingress and, as it has egress rules, for egress",
+        ),
     };
     let level = if written.egress == Some(0) { Level::Warning } else { Level::Note };
     let does = "write the policyTypes that apply";
     let (fix, is) = match &written.blank_policy_types {
-        Some(blank) => (value_of(cx, &written.file, blank, types, does), "empty, which is like absent"),
+        Some(blank) => {
+            (value_of(cx, &written.file, blank, [types, json], does), "empty, which is like absent")
+        }
         None => (field_before(cx, &origin, &format!("policyTypes: {types}"), does), "absent"),
     };
     let message = format!("policyTypes is {is}, so the policy {isolates}");

@@ -63,7 +63,7 @@ fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> 
     let message = "podSelector is absent, so the policy applies to every pod of its namespace".to_owned();
     let does = "write the podSelector that applies";
     let fix = match &written.blank_pod_selector {
-        Some(blank) => value_of(cx, &written.file, blank, "{}", does),
+        Some(blank) => value_of(cx, &written.file, blank, ["{}"; 2], does),
         None => written.spec.and_then(|_| field_before(cx, &origin, "podSelector: {}", does)),
     };
     Some(Found::of(key, Some(&origin), message).with_fix(fix))

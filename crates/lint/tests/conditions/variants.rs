@@ -172,6 +172,35 @@ fn what_is_left_out_or_written_without_a_value() {
 }
 
 #[test]
+fn what_is_corrected_in_json_stays_json() {
+    let json = |api: &str, rest: &str| {
+        format!(
+            "{{\"apiVersion\": \"{api}\", \"kind\": \"NetworkPolicy\", \"metadata\": {{\"name\": \"p\", \"namespace\": \"shop\"}}, \"spec\": {{{rest}}}}}"
+        )
+    };
+    let v1 = "networking.k8s.io/v1";
+    let pods = "\"podSelector\": {\"matchLabels\": {\"k\": \"APP\"}}, \"policyTypes\": [\"Ingress\"]";
+    let pod = "\n---\n{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"w\", \"namespace\": \"shop\", \"labels\": {\"k\": \"frontend\"}}, \"spec\": {\"containers\": []}}\n";
+    for (code, before, after) in [
+        ("PAL014", json("extensions/v1beta1", pods), json(v1, pods)),
+        ("PAL056", json("networking/v1", pods), json(v1, pods)),
+        (
+            "PAL037",
+            json(v1, &pods.replace("APP", "frontned")) + pod,
+            json(v1, &pods.replace("APP", "frontend")) + pod,
+        ),
+        (
+            "PAL001",
+            json(v1, "\"podSelector\": {}, \"policyTypes\": null, \"egress\": [{}]"),
+            json(v1, "\"podSelector\": {}, \"policyTypes\": [\"Ingress\", \"Egress\"], \"egress\": [{}]"),
+        ),
+    ] {
+        let found = in_text(code, &before);
+        assert_eq!(fixed(&before, found.iter().filter_map(|f| f.fix.as_ref())), (after, 1), "{code}");
+    }
+}
+
+#[test]
 fn rules_that_deny_expose_nothing() {
     let everything = "{networks: [0.0.0.0/0, '::/0']}";
     let wide = on("{range: {start: 32768, end: 65535}}");
@@ -249,7 +278,7 @@ fn what_is_wide_open() {
             ),
         ),
     ]);
-    assert_eq!(findings("PAL044", &format!("{both}{two}")).len(), 2, "each policy has one family");
+    assert!(findings("PAL044", &format!("{both}{two}")).is_empty(), "another policy has the other family");
     let own =
         in_text("PAL045", &format!("{metrics}{}", from("{namespaceSelector: {}}", &ports("port: 9187"))));
     assert!(own.is_empty(), "only metrics are open: {own:?}");
@@ -305,6 +334,7 @@ fn what_selectors_and_addresses_mean() {
         ),
         ("PAL029", "w", node.to_owned() + &from(&block("10.244.1.128/25"))),
         ("PAL029", "", node.to_owned() + &from(&block("10.244.2.0/24"))),
+        ("PAL014", "w", "apiVersion: extensions/v1beta1\nkind: Ingress\nmetadata: {name: i, namespace: shop}\nspec: {rules: []}\n---\n".to_owned()),
         ("PAL030", "n", ingress(DB, "{ports: [{port: 9000, endPort: 9010, protocol: TCP}]}")),
         ("PAL030", "", ingress(DB, "{ports: [{port: 15008, protocol: TCP}]}")),
         ("PAL030", "", svc + &ingress(DB, "{ports: [{port: 80, protocol: TCP}]}")),
