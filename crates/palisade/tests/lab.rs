@@ -115,6 +115,15 @@ impl Running {
         kill(Pid::from_raw(self.child.id().try_into().unwrap()), signal).unwrap();
     }
 
+    /// Suspends the lab, as Ctrl-Z does, and waits until it is.
+    fn suspend(&self) {
+        self.signal(Signal::SIGSTOP);
+        let state = || fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        while !state().contains(") T ") {
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Returns the lab's files on disk.
     fn left(&self) -> Vec<String> {
         let entries = fs::read_dir(self.dir.path().join("palisade")).unwrap();
@@ -314,6 +323,11 @@ fn a_lab_follows_its_manifests_and_answers() {
     run(&mut lab.command(&["exec", "shop/backend", "--", "sh", "-c", "exit 7"]), 7);
     run(&mut lab.command(&["exec", "shop/backend", "--", "/does/not/exist"]), 127);
     run(&mut lab.command(&["exec", "shop/nobody", "--", "true"]), 2);
+
+    lab.suspend();
+    let out = run(&mut lab.command(&["exec", "shop/backend", "--", "true"]), 2);
+    assert!(out.contains("the lab `default` is suspended") && out.contains("kill -CONT"), "{out}");
+    lab.signal(Signal::SIGCONT);
 
     let policy = lab.shop("backend-from-frontend.yaml");
     let original = fs::read_to_string(&policy).unwrap();

@@ -19,9 +19,12 @@ use clap::Args;
 use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
+    sys::socket::{getsockopt, sockopt::PeerCredentials},
     unistd::geteuid,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::output;
 
 /// The option that names a lab.
 #[derive(Clone, Debug, Args)]
@@ -201,21 +204,37 @@ fn lock(path: &PathBuf, name: &str) -> Result<Flock<fs::File>> {
 /// Connects to the lab with this name.
 ///
 /// # Errors
-/// When it is not running.
+/// When it is not running, or suspended: the kernel accepts connections for it, but nothing answers.
 pub(crate) fn connect(name: &str) -> Result<UnixStream> {
     let socket = directory()?.join(format!("{name}.sock"));
-    UnixStream::connect(&socket).map_err(|error| match error.kind() {
+    let stream = UnixStream::connect(&socket).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
             anyhow::anyhow!("no lab named `{name}` is running; start one with `palisade lab up PATH`")
         }
         _ => anyhow::Error::new(error).context(format!("can't connect to {}", socket.display())),
-    })
+    })?;
+    let peer = getsockopt(&stream, PeerCredentials).context("can't find the process of the lab")?;
+    if is_suspended(peer.pid()) {
+        bail!(
+            "the lab `{name}` is suspended: continue it with `fg` in its shell, or with `kill -CONT {}`",
+            peer.pid()
+        );
+    }
+    Ok(stream)
+}
+
+/// Whether a process is stopped by a signal, such as that of Ctrl-Z.
+fn is_suspended(pid: i32) -> bool {
+    // The state follows the name of the program, which may contain anything (proc_pid_stat(5)).
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 /// Sends a request and waits for the reply.
 pub(crate) fn ask(stream: &mut UnixStream, request: &Request) -> Result<Reply> {
     send(stream, request).context("can't send the request to the lab")?;
-    match receive(stream).context("no reply from the lab")? {
+    let reply = output::with_progress("waiting for the lab", || receive(stream));
+    match reply.context("no reply from the lab")? {
         Some(Reply::Error(error)) => bail!("{error}"),
         Some(reply) => Ok(reply),
         None => bail!("the lab stopped before it replied"),
