@@ -141,7 +141,7 @@ fn a_program_that_does_not_end_is_stopped_and_waiting_is_said() {
         format!("(trap '' PIPE; while echo x; do :; done 2>/dev/null; echo > {}) & exit 0", marker.display());
     let programs = script_called("kubectl", &script);
     run(&mut with(programs.path(), "can web db:5432 -k x"));
-    let ended = (0..100).any(|_| {
+    let ended = (0..600).any(|_| {
         std::thread::sleep(std::time::Duration::from_millis(100));
         marker.exists()
     });

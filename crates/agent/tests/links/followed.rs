@@ -33,7 +33,7 @@ const INDEXES: std::ops::Range<usize> = 100..110;
 /// The steps with one seed.
 const STEPS: usize = 120;
 /// How long to wait for what the kernel reports with a delay, such as a carrier.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn trials() -> Vec<Trial> {
     let random = trial("followed_links_are_those_of_a_full_reading", || {

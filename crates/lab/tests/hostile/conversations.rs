@@ -27,7 +27,7 @@ use crate::{
 /// The default interval between two numbers.
 const PAUSE: Duration = Duration::from_millis(10);
 /// The timeout of the handshake, and of numbers that are still on their way at the end.
-const TIMEOUT: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The protocol of a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -221,7 +221,7 @@ fn reset_own_connections(
     });
     ensure(pushed.len() == 2, || "not one conversation of each family".into())?;
     for ends in pushed {
-        let acknowledged = until(Duration::from_secs(5), || {
+        let acknowledged = until(Duration::from_secs(60), || {
             let mut frames = srv.take()?.into_iter().filter(|f| !f.incoming);
             Ok(frames.find_map(|f| f.numbers().filter(|_| f.five_tuple() == Some(ends.reversed()))))
         })?;
@@ -238,7 +238,7 @@ fn reset_own_connections(
         bad.send(&frames::ethernet(gateway, bad.mac, &packet))?;
     }
     let closed_entry = |text: String| (!text.contains("ESTABLISHED")).then_some(());
-    let closed = until(Duration::from_secs(2), || {
+    let closed = until(Duration::from_secs(60), || {
         let mut all = String::new();
         for ends in entries(conversations, denied("bad", "srv", OverTcp, Server)) {
             all += &commands::conntrack(testbed, NEAR, &format!("-L {ends}"))?;

@@ -59,7 +59,7 @@ const TIMES: usize = 2;
 const SETTLE: Duration = Duration::from_millis(400);
 
 /// The timeout of allowed frames.
-const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(5);
+const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The source port of forged packets.
 const FROM: u16 = 40_000;
@@ -445,7 +445,7 @@ fn tunnels(frames_sent: &mut ForgedFrames<'_>) -> Result<(), Failed> {
 
 /// Fails unless a connection is made.
 fn connects(testbed: &Testbed, from: &str, to: &str, at: (IpAddr, u16)) -> Result<(), Failed> {
-    let patience = Duration::from_secs(5);
+    let patience = Duration::from_secs(60);
     let made = testbed.within(from, || TcpStream::connect_timeout(&at.into(), patience))?;
     made.map(drop).map_err(|e| format!("{from} to {to} at {} port {}: {e}", at.0, at.1).into())
 }
@@ -509,7 +509,7 @@ fn listener_reports(testbed: &Testbed) -> Result<(), Failed> {
         socket.join_multicast_v6(&group, ETH0)?;
         Ok(socket)
     })??;
-    let reported = until(Duration::from_secs(5), || {
+    let reported = until(Duration::from_secs(60), || {
         let reports = capture.take()?;
         Ok(reports.iter().any(|f| f.incoming && f.has(&group.octets())).then_some(()))
     })?;

@@ -238,7 +238,7 @@ pub(crate) fn next_hop(testbed: &Testbed, from: &str, to: &str) -> Result<Mac, F
     let socket = testbed.within(from, || std::net::UdpSocket::bind("0.0.0.0:0"))??;
     // The `discard` port, on which no server listens.
     let target = (address, 9);
-    let found = until(std::time::Duration::from_secs(5), || {
+    let found = until(std::time::Duration::from_secs(60), || {
         // An ICMP error for an earlier datagram is ignored.
         _ = socket.send_to(b"probe", target);
         let sent = capture.take()?.into_iter().filter(|f| !f.incoming);

@@ -79,7 +79,7 @@ const LISTENER_REPORT: u8 = 143;
 
 /// A dropped frame has not arrived after this time.
 const SETTLE: Duration = Duration::from_millis(500);
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The settings with which a frame passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

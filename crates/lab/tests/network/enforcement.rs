@@ -205,7 +205,7 @@ fn reported(sandbox: &Sandbox, bridged: bool) -> Result<(), Failed> {
                 socket.send(b"x")?;
                 socket.local_addr()
             })??;
-            ensure(reader.wait(Duration::from_secs(10))?, || format!("{from} to {target}: no drop event"))?;
+            ensure(reader.wait(Duration::from_secs(60))?, || format!("{from} to {target}: no drop event"))?;
             let Some(DropEvent::Dropped(drop)) = reader.read()? else {
                 return Err("the event is no drop".into());
             };

@@ -27,7 +27,7 @@ use crate::{
 /// How long to wait for a packet that must not arrive.
 pub(crate) const SILENCE: Duration = Duration::from_millis(300);
 /// How long to wait for a packet that must arrive. Retransmissions back off to some seconds.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![

@@ -128,7 +128,7 @@ fn reports_about_pods_match_what_the_kernel_accepted() {
         let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
         let begin = Instant::now();
         while !listing().lines().any(|line| line == format!("table inet {name}")) {
-            assert!(begin.elapsed() < Duration::from_secs(20), "no table {name}: {}", listing());
+            assert!(begin.elapsed() < Duration::from_secs(60), "no table {name}: {}", listing());
             thread::sleep(Duration::from_millis(20));
         }
     };

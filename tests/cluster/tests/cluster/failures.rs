@@ -264,7 +264,7 @@ fn two_agents(world: &mut World) -> Result<()> {
         ..options(world)?
     };
     let mut second = world.new_agent("w1", &second)?;
-    let status = second.process().wait(Duration::from_secs(20))?;
+    let status = second.process().wait(Duration::from_secs(60))?;
     let (log, first) = (second.log(), world.agent("w1")?.process().id());
     ensure!(status.code() == Some(2) && log.contains("another agent"), "{status}: {log}");
     ensure!(log.contains(&first.to_string()), "the process id {first} is not in the log: {log}");
