@@ -16,6 +16,12 @@ use crate::{
     ruleset::{Content, Element, NodeSet, Set},
 };
 
+/// What identifies a pod's packets without an address of its: the interface on which the node itself receives them, and the hardware address.
+pub(crate) type LinkSender = (u32, Mac);
+
+/// A sender with the addresses of its pod.
+pub(crate) type Sender<'a> = (&'a LinkSender, &'a BTreeSet<IpAddr>);
+
 /// The links of a node, as far as rules match them.
 ///
 /// By default there are none, and rules match the addresses of local pods only.
@@ -114,10 +120,7 @@ impl NodeLinks {
                 of_family.map(|(index, address)| Element::InterfaceAddress(index, address)).collect()
             }
             NodeSet::AllowedSources(family) => self.allowed_elements(false, family).collect(),
-            NodeSet::LinkSenders => self
-                .link_senders()
-                .map(|((interface, mac), _)| Element::InterfaceHardware(interface, mac))
-                .collect(),
+            NodeSet::LinkSenders => self.senders.iter().filter_map(link_sender).collect(),
             NodeSet::CheckedPorts
             | NodeSet::BoundPorts
             | NodeSet::HardwarePorts
@@ -142,9 +145,19 @@ impl NodeLinks {
     }
 
     /// Returns the senders with the first IPv6 address of each pod. Without pods that have none: no chain decides about IPv6 for these.
-    pub(crate) fn link_senders(&self) -> impl Iterator<Item = ((u32, Mac), IpAddr)> {
-        let v6 = |addresses: &BTreeSet<IpAddr>| addresses.iter().find(|address| address.is_ipv6()).copied();
-        self.senders.iter().filter_map(move |(sender, addresses)| Some((*sender, v6(addresses)?)))
+    pub(crate) fn link_senders(&self) -> impl Iterator<Item = (LinkSender, IpAddr)> {
+        self.senders.iter().filter_map(|(sender, addresses)| Some((*sender, first_v6(addresses)?)))
+    }
+
+    /// Returns the senders that are not the same in other links: those here, and those there.
+    pub(crate) fn differing_senders<'a>(&'a self, to: &'a Self) -> [Vec<Sender<'a>>; 2] {
+        let missing = |of: &'a Self, other: &Self| {
+            of.senders
+                .iter()
+                .filter(|(sender, addresses)| other.senders.get(sender) != Some(addresses))
+                .collect()
+        };
+        [missing(self, to), missing(to, self)]
     }
 
     /// Adds the changes of a node set that a delta of the plan causes.
@@ -181,6 +194,11 @@ impl NodeLinks {
         if NodeSet::OF_SENDERS.contains(&node_set) {
             return self.change_senders(to, (set, node_set), next, phases);
         }
+        if node_set == NodeSet::LinkSenders {
+            let [before, after] =
+                self.differing_senders(to).map(|of| of.into_iter().filter_map(link_sender).collect());
+            return change(set, &before, &after, phases);
+        }
         // Local addresses come from the plan alone. Comparing the sources first avoids building thousands of endpoints.
         let is_same = match node_set {
             NodeSet::Local(_) | NodeSet::LocalPairs(_) | NodeSet::Refusing(_) => true,
@@ -189,7 +207,6 @@ impl NodeLinks {
             NodeSet::BoundInterfaces | NodeSet::InterfaceSources(_) => {
                 self.interface_owners == to.interface_owners
             }
-            NodeSet::LinkSenders => self.senders == to.senders,
             NodeSet::AllowedSources(_) => {
                 self.allowed_sources == to.allowed_sources && self.pod_ports == to.pod_ports
             }
@@ -205,11 +222,22 @@ impl NodeLinks {
             return;
         }
         let of = |links: &Self| links.elements(node_set, next).into_iter().collect::<BTreeSet<Element>>();
-        let (before, after) = (of(self), of(to));
-        let (added, removed) =
-            (after.difference(&before).cloned().collect(), before.difference(&after).cloned().collect());
-        phases.change_elements(set, added, removed);
+        change(set, &of(self), &of(to), phases);
     }
+}
+
+fn change(set: &Arc<Set>, before: &BTreeSet<Element>, after: &BTreeSet<Element>, phases: &mut Phases) {
+    let only = |of: &BTreeSet<Element>, other: &BTreeSet<Element>| of.difference(other).cloned().collect();
+    phases.change_elements(set, only(after, before), only(before, after));
+}
+
+pub(crate) fn first_v6(addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    addresses.iter().find(|address| address.is_ipv6()).copied()
+}
+
+/// Returns the element of the set of known senders, for a pod with an IPv6 address.
+fn link_sender(((interface, mac), addresses): Sender<'_>) -> Option<Element> {
+    first_v6(addresses).map(|_| Element::InterfaceHardware(*interface, *mac))
 }
 
 fn addresses(addresses: impl Iterator<Item = IpAddr>, family: Family) -> Vec<Element> {

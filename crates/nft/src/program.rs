@@ -29,13 +29,14 @@ use std::{
 use palisade_policy::{Delta, Direction, Family, Mode, Name, NodePlan, PeerSet, PeerSetId, PolicyTableId};
 
 use crate::{
-    EnforcerOptions, Mac, NodeLinks, PlanError,
+    EnforcerOptions, NodeLinks, PlanError,
     base::{self, Isolating},
     base_sets::BaseSets,
     bridge::Bridge,
     element_counts::{ElementCounts, PreviousCounts},
     layout::{self, Layout, Orientation},
     next_plan::NextPlan,
+    node_links::{LinkSender, Sender, first_v6},
     phases::{Phases, Step, add, remove, replace},
     registry::{Edit, Registry},
     revoked_tuples::RevokedTuples,
@@ -152,7 +153,6 @@ impl Program {
         };
         let mut phases = Phases::default();
         let was_isolating = self.isolating();
-        let links_before = self.link_chains(&self.node_links);
         if let Err(error) = self.switch(
             &targets,
             self.options.refusals && next.refusing().next().is_some(),
@@ -167,7 +167,7 @@ impl Program {
             self.undo(undo);
             return Err(error);
         }
-        self.change_link_chains(&links_before, &self.link_chains(&self.node_links), &mut phases);
+        self.follow_link_chains(&undo, &mut phases);
         self.sets.node_sets().for_each(|set| self.node_links.apply_delta(set, &next, &mut phases));
         if self.node_links.has_pod_ports() {
             let isolating = (was_isolating, self.isolating());
@@ -195,8 +195,12 @@ impl Program {
         for set in self.sets.node_sets() {
             self.node_links.change_to(node_links, set, next, phases);
         }
-        let [before, after] = [&self.node_links, node_links].map(|links| self.link_chains(links));
-        self.change_link_chains(&before, &after, phases);
+        let jump = |(sender, addresses): Sender<'_>| self.link_jump(*sender, first_v6(addresses)?);
+        let [before, after] = self
+            .node_links
+            .differing_senders(node_links)
+            .map(|of| of.into_iter().filter_map(jump).collect::<BTreeSet<Element>>());
+        self.change_link_jumps(&before, &after, phases);
         let change = self.bridge.change_links((&self.node_links, node_links), next, self.isolating());
         if !self.node_links.has_pod_ports() || !node_links.has_pod_ports() {
             // The table is created with everything, or deleted.
@@ -205,28 +209,41 @@ impl Program {
         phases.bridge.extend(change);
     }
 
-    /// Returns the chains that decide for the egress of pods, by what identifies their packets without an address of theirs.
-    fn link_chains(&self, node_links: &NodeLinks) -> BTreeMap<(u32, Mac), Name> {
-        let chain = |address| self.dispatch.get(&(JumpTarget::Table(Direction::Egress), address)).cloned();
-        node_links.link_senders().filter_map(|(sender, address)| Some((sender, chain(address)?))).collect()
+    /// Returns the element that leads what a sender sends without an address of its own to the chain of its pod's egress, if the pod is isolated.
+    fn link_jump(&self, sender: LinkSender, address: IpAddr) -> Option<Element> {
+        let chain = self.dispatch.get(&(JumpTarget::Table(Direction::Egress), address))?;
+        Some(link_jump(sender, chain))
     }
 
     /// Returns the elements of the map with these chains.
     pub(crate) fn link_elements(&self) -> Vec<Element> {
-        link_jumps(&self.link_chains(&self.node_links)).collect()
+        let senders = self.node_links.link_senders();
+        senders.filter_map(|(sender, address)| self.link_jump(sender, address)).collect()
     }
 
-    fn change_link_chains(
-        &self,
-        before: &BTreeMap<(u32, Mac), Name>,
-        after: &BTreeMap<(u32, Mac), Name>,
-        phases: &mut Phases,
-    ) {
-        let (before, after): (BTreeSet<Element>, BTreeSet<Element>) =
-            (link_jumps(before).collect(), link_jumps(after).collect());
+    /// Changes the map for the pods whose egress has another chain than before.
+    fn follow_link_chains(&self, undo: &Undo, phases: &mut Phases) {
+        let of_egress = undo.dispatch.iter().filter(|((target, address), _)| {
+            *target == JumpTarget::Table(Direction::Egress) && address.is_ipv6()
+        });
+        let old: BTreeMap<IpAddr, Option<&Name>> =
+            of_egress.map(|((_, address), chain)| (*address, chain.as_ref())).collect();
+        if old.is_empty() {
+            return;
+        }
+        let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
+        for (sender, address) in self.node_links.link_senders() {
+            let Some(chain) = old.get(&address) else { continue };
+            before.extend(chain.map(|chain| link_jump(sender, chain)));
+            after.extend(self.link_jump(sender, address));
+        }
+        self.change_link_jumps(&before, &after, phases);
+    }
+
+    fn change_link_jumps(&self, before: &BTreeSet<Element>, after: &BTreeSet<Element>, phases: &mut Phases) {
         let set = &self.sets.link_dispatch;
-        let removed = remove(set, before.difference(&after).cloned().collect());
-        let added = add(set, after.difference(&before).cloned().collect());
+        let removed = remove(set, before.difference(after).cloned().collect());
+        let added = add(set, after.difference(before).cloned().collect());
         // In one step, so that a pod that stays isolated always has a chain.
         let step: Step = removed.chain(added).flatten().collect();
         if !step.is_empty() {
@@ -387,8 +404,8 @@ impl Program {
     }
 }
 
-fn link_jumps(chains: &BTreeMap<(u32, Mac), Name>) -> impl Iterator<Item = Element> {
-    chains.iter().map(|((interface, mac), chain)| Element::LinkJump(*interface, *mac, chain.clone()))
+fn link_jump((interface, mac): LinkSender, chain: &Name) -> Element {
+    Element::LinkJump(interface, mac, chain.clone())
 }
 
 /// A peer set in use must keep its kind, and its ranges if it has any.
