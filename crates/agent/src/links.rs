@@ -340,7 +340,9 @@ impl LinkMonitor {
 
 /// Adds the interfaces of pods and of tunnels. Returns those whose pods are to be found.
 fn find_interfaces(facts: &Facts, out: &mut NodeLinks) -> Vec<Port> {
-    let mut ends = Vec::new();
+    // By index: a port of a bridge may also be what a route leads to.
+    let mut ends: BTreeMap<u32, Port> = BTreeMap::new();
+    let by_index = |port: Port| (port.index, port);
     let outward: BTreeSet<u32> = facts.outward().chain([LOOPBACK]).collect();
     let mut ports: BTreeMap<u32, Vec<&Link>> = BTreeMap::new();
     for link in facts.links.values() {
@@ -350,7 +352,7 @@ fn find_interfaces(facts: &Facts, out: &mut NodeLinks) -> Vec<Port> {
         let link = facts.links.get(&index);
         let bridge = link.filter(|link| link.is_bridge());
         let ports = bridge.and_then(|_| ports.get(&index)).map(Vec::as_slice).unwrap_or_default();
-        ends.extend(ports.iter().copied().filter_map(Link::port));
+        ends.extend(ports.iter().copied().filter_map(Link::port).map(by_index));
         out.pod_ports.extend(ports.iter().filter(|port| port.leads_to_pod()).map(|port| port.index));
         out.bridge_hardware.extend(bridge.and_then(|bridge| bridge.hardware));
         // A bridge with other ports also carries packets of other hosts.
@@ -360,7 +362,7 @@ fn find_interfaces(facts: &Facts, out: &mut NodeLinks) -> Vec<Port> {
             if bridge.is_some() {
                 out.pod_bridges.insert(index);
             } else {
-                ends.extend(link.and_then(Link::port));
+                ends.extend(link.and_then(Link::port).map(by_index));
             }
         }
     }
@@ -370,7 +372,7 @@ fn find_interfaces(facts: &Facts, out: &mut NodeLinks) -> Vec<Port> {
         out.tunnel_peers.extend(&tunnel.tunnel_peers);
     }
     out.tunnel_peers.extend(facts.forwarding());
-    ends
+    ends.into_values().collect()
 }
 
 /// What can't be read belongs to a namespace that is gone, or to one that the agent has no right to read.

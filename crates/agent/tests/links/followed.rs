@@ -202,6 +202,10 @@ impl World {
         self.pair(104, 3);
         assert!(self.node.set(104, vec![LinkAttribute::Controller(BRIDGE)]));
         let before = self.compare(&said("a bridged pod")).owners[&104].hardware;
+        assert_ne!(before, None);
+        netlink.route(&Route::to_host(addresses(3)[1], 104)).commit().unwrap();
+        let found = self.compare(&said("a route leads to the port itself"));
+        assert_eq!(found.owners[&104].hardware, before);
         assert!(self.node.delete(104));
         self.pair(104, 3);
         assert!(self.node.set(104, vec![LinkAttribute::Controller(BRIDGE)]));
