@@ -7,8 +7,9 @@ pub(crate) fn plain(text: &str) -> Cow<'_, str> {
     palisade_manifest::printable(text)
 }
 
-/// Escapes a finished text for a terminal: only line breaks, tabs and colors pass unescaped. This is the last line of
-/// defense: names must be made [`plain`] where they are inserted, because a name may contain colors too.
+/// Escapes a finished text for a terminal: only line breaks, tabs and colors pass unescaped, and what patches of files from
+/// Windows need: `\r\n`, and the byte order mark in the first column of a changed file. This is the last line of defense: names
+/// must be made [`plain`] where they are inserted, because a name may contain colors too.
 pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     let is_odd = |c: char| palisade_manifest::needs_escape(c) && !matches!(c, '\n' | '\t');
     if !text.contains(is_odd) {
@@ -19,9 +20,14 @@ pub(crate) fn terminal(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find(is_odd) {
         let (before, after) = rest.split_at(at);
         out.push_str(before);
-        if let Some(color) = color(after) {
-            out.push_str(&after[..color]);
-            rest = &after[color..];
+        let in_patch = || {
+            let first = out.strip_suffix([' ', '+', '-']).is_some_and(|before| before.ends_with('\n'));
+            let passes = |prefix: &str| after.starts_with(prefix).then_some(prefix.len());
+            passes("\r\n").or_else(|| passes("\u{feff}").filter(|_| first))
+        };
+        if let Some(length) = color(after).or_else(in_patch) {
+            out.push_str(&after[..length]);
+            rest = &after[length..];
             continue;
         }
         let mut characters = after.chars();

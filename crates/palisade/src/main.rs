@@ -47,6 +47,7 @@ mod junit;
 #[cfg(all(target_os = "linux", feature = "lab"))]
 mod lab;
 mod left_out;
+mod line_ends;
 mod lint;
 mod man;
 mod matrix;

@@ -70,6 +70,28 @@ fn fix_and_diff_make_the_same_change_and_nothing_is_left() {
 }
 
 #[test]
+fn a_difference_of_a_file_from_windows_is_what_fix_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("policy.yaml");
+    let examples = root().join("examples/shop-two-rules");
+    let text = ["workloads.yaml", "backend-egress.yaml"]
+        .map(|name| fs::read_to_string(examples.join(name)).unwrap());
+    let text = format!("\u{feff}{}", text.join("---\n").replace('\n', "\r\n"));
+    let mut results = Vec::new();
+    for option in ["--diff", "--fix"] {
+        fs::write(&file, &text).unwrap();
+        let (_, out, err) = run(palisade(&format!("lint -f policy.yaml {option}")).current_dir(dir.path()));
+        assert_eq!(err, "", "{out}");
+        if option == "--diff" {
+            support::apply(dir.path(), &out);
+        }
+        results.push(fs::read_to_string(&file).unwrap());
+    }
+    assert_eq!(results[0], results[1]);
+    assert_eq!(results[0], text.replace("    - ports:\r\n", "      ports:\r\n"));
+}
+
+#[test]
 fn only_what_is_shown_is_corrected() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("policy.yaml");

@@ -39,6 +39,14 @@ fn read(dir: &Path) -> Loaded {
     loaded
 }
 
+fn each_file(dir: &Path, change: impl Fn(String) -> String) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, change(text)).unwrap();
+    }
+}
+
 fn copy(dir: &Path) -> TempDir {
     let out = TempDir::new().unwrap();
     for entry in fs::read_dir(dir).unwrap() {
@@ -210,6 +218,11 @@ fn follow(rng: &mut Rng, dir: &Path, before: &Cluster, flow: &Flow, tally: &mut 
         }
         let edited = copy(dir);
         apply(edited.path(), suggestion["patch"].as_str().unwrap());
+        each_file(edited.path(), |text| {
+            let returns = text.matches("\r\n").count();
+            assert!(returns == 0 || returns == text.matches('\n').count(), "mixed line ends: {text:?}");
+            text
+        });
         let (code, out) = here(edited.path(), &format!("can {pair} -f ."));
         assert_eq!(code, i32::from(!wanted), "{pair}: {out}{suggestion:#}");
         is_true(rng, [before, &read(edited.path()).cluster], flow, suggestion, wanted);
@@ -240,6 +253,10 @@ fn patches_do_what_they_say() {
         let world = cluster(rng, &shape);
         let dir = TempDir::new().unwrap();
         writer::write(&world, rng, dir.path());
+        let from_windows = seed % 3 == 1;
+        if from_windows {
+            each_file(dir.path(), |text| format!("\u{feff}{}", text.replace('\n', "\r\n")));
+        }
         let before = read(dir.path()).cluster;
         assert_eq!(before.policies.len(), world.policies.len(), "every policy was written and read");
         for flow in questions(rng, &before) {
@@ -249,6 +266,26 @@ fn patches_do_what_they_say() {
     let Tally { asked, solved, allowed, denied, by_hand } = tally;
     assert!(solved * 10 > asked * 8 && by_hand * 10 < allowed + denied, "{asked}, {solved}, {by_hand}");
     assert!(allowed > 8 && denied > 8, "{allowed}, {denied}");
+}
+
+/// Git skips what is not a patch, so a whole answer can be applied.
+#[test]
+fn an_answer_about_files_from_windows_can_be_applied() {
+    let dir = TempDir::new().unwrap();
+    for name in ["workloads.yaml", "backend-from-frontend.yaml"] {
+        fs::copy(support::root().join("examples/shop").join(name), dir.path().join(name)).unwrap();
+    }
+    each_file(dir.path(), |text| format!("\u{feff}{}", text.replace('\n', "\r\n")));
+    let read = || fs::read_to_string(dir.path().join("backend-from-frontend.yaml")).unwrap();
+    let before = read();
+    let question = "staging/frontend shop/backend:80 -f .";
+    let (code, answer) = here(dir.path(), &format!("explain {question}"));
+    assert!(code == 1 && answer.contains("\n+++ backend-from-frontend.yaml\n"), "{answer}");
+    apply(dir.path(), &answer);
+    let after = read();
+    assert!(after.starts_with(&before) && after.len() > before.len(), "{after:?}");
+    assert_eq!(after.matches('\n').count(), after.matches("\r\n").count(), "{after:?}");
+    assert_eq!(here(dir.path(), &format!("can {question}")).0, 0);
 }
 
 /// The baseline policy comes after every priority, so the last one that the API admits precedes it.

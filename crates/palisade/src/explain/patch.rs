@@ -21,7 +21,7 @@ use super::{
     manifest, splice,
     suggestion::{EditTarget, FilePatch},
 };
-use crate::unified;
+use crate::{line_ends, unified};
 
 /// The files that edits change.
 pub(crate) struct Patches<'a> {
@@ -30,8 +30,9 @@ pub(crate) struct Patches<'a> {
 }
 
 struct PatchedFile {
-    /// Empty for a new file.
+    /// As it is on disk; empty for a new file.
     before: String,
+    /// With `\n` at the end of each line.
     after: String,
     is_new: bool,
 }
@@ -63,21 +64,22 @@ impl<'a> Patches<'a> {
         let patch = |(file, patched): (String, PatchedFile)| {
             let file = unified::shown(&file);
             let before = (!patched.is_new).then_some(&*patched.before);
-            let patch = unified::diff(&file, before, &patched.after);
-            FilePatch { file, patch }
+            let after = line_ends::kept(&patched.before, &patched.after);
+            let patch = unified::diff(&file, before, &after);
+            (patched.before != after).then_some(FilePatch { file, patch })
         };
-        self.files.into_iter().filter(|(_, p)| p.before != p.after).map(patch).collect()
+        self.files.into_iter().filter_map(patch).collect()
     }
 
     fn change(&mut self, file: &str, edit: &Edit) -> bool {
-        let Some(text) = self.text(file) else { return false };
+        let Some((on_disk, text)) = self.text(file) else { return false };
         let before = self.read(file, &text);
         let expected = applied(&before.cluster, edit);
         let found = splice::candidates(&text, &before, edit);
         let Some(after) = found.into_iter().find(|after| self.has(file, &before, after, &expected)) else {
             return false;
         };
-        self.set(file, text, after, false);
+        self.set(file, on_disk, after, false);
         true
     }
 
@@ -94,7 +96,7 @@ impl<'a> Patches<'a> {
             return fits;
         }
         // Nothing can be appended to a JSON object.
-        let Some(text) = self.text(&neighbor).filter(|_| is_yaml(&neighbor)) else { return false };
+        let Some((on_disk, text)) = self.text(&neighbor).filter(|_| is_yaml(&neighbor)) else { return false };
         let before = self.read(&neighbor, &text);
         let expected = applied(&before.cluster, edit);
         let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
@@ -102,7 +104,7 @@ impl<'a> Patches<'a> {
         let after = format!("{text}{end}{separator}{new}");
         let fits = self.has(&neighbor, &before, &after, &expected);
         if fits {
-            self.set(&neighbor, text, after, false);
+            self.set(&neighbor, on_disk, after, false);
         }
         fits
     }
@@ -114,18 +116,21 @@ impl<'a> Patches<'a> {
         }
     }
 
-    /// Returns the text of a file as earlier edits left it. `None` if it can't be patched.
-    fn text(&self, file: &str) -> Option<String> {
+    /// Returns the text of a file on disk, and as earlier edits left it, with `\n` at the end of each line. `None` if it can't
+    /// be patched.
+    fn text(&self, file: &str) -> Option<(String, String)> {
         if let Some(known) = self.files.get(file) {
-            return Some(known.after.clone());
+            return Some((known.before.clone(), known.after.clone()));
         }
         // Reading a pipe again would block.
         if !fs::metadata(Path::new(file)).is_ok_and(|m| m.is_file()) {
             return None;
         }
-        let text = fs::read_to_string(Path::new(file)).ok()?;
-        // Control characters must not reach a terminal.
-        (!text.contains(|c: char| c.is_control() && c != '\n' && c != '\t')).then_some(text)
+        let on_disk = fs::read_to_string(Path::new(file)).ok()?;
+        let text = line_ends::unified(&on_disk);
+        // Such characters must not reach a terminal, and a patch without them would not apply.
+        let is_odd = |c: char| palisade_manifest::needs_escape(c) && !matches!(c, '\n' | '\t');
+        (!text.contains(is_odd)).then_some((on_disk, text))
     }
 
     fn read(&self, file: &str, text: &str) -> Loaded {

@@ -15,7 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::{
     inputs::{Gathered, texts},
-    unified,
+    line_ends, unified,
 };
 
 /// A corrected file.
@@ -43,9 +43,10 @@ pub(super) fn changes(report: &LintReport, gathered: &Gathered, least: Level) ->
 }
 
 fn change(file: &Name, fixes: &[&Fix], options: &LoadOptions) -> Option<Change> {
-    let before = texts::of_file(file, options.max_file_bytes)?;
-    // Positions don't count a byte order mark, which would be lost.
-    if fs::read(Path::new(&**file)).ok()? != before.as_bytes() {
+    let text = texts::of_file(file, options.max_file_bytes)?;
+    let before = fs::read_to_string(Path::new(&**file)).ok()?;
+    // Positions don't count a byte order mark.
+    if !before.ends_with(&text) {
         return None;
     }
     let errors = |text: &str| {
@@ -58,10 +59,14 @@ fn change(file: &Name, fixes: &[&Fix], options: &LoadOptions) -> Option<Change> 
         let (found, documents) = errors(after);
         found <= known.0 && documents == known.1
     };
-    let (mut after, mut count) = fixed(&before, fixes.iter().copied());
+    let fixed = |fixes: &[&Fix]| {
+        let (after, count) = fixed(&text, fixes.iter().copied());
+        (line_ends::kept(&before, &after), count)
+    };
+    let (mut after, mut count) = fixed(fixes);
     if !is_sound(&after) {
         // One of them doesn't fit; each is tried alone, and the first sound one is made.
-        let alone = fixes.iter().map(|fix| fixed(&before, [*fix])).find(|(text, _)| is_sound(text));
+        let alone = fixes.iter().map(|fix| fixed(&[*fix])).find(|(text, _)| is_sound(text));
         (after, count) = alone?;
     }
     (after != before).then(|| Change { file: file.to_string(), before, after, count })
