@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use palisade_policy::{Cluster, Endpoint, Family, ObjectKey, Phase, Pod};
+use palisade_policy::{Cluster, Endpoint, Family, Node, ObjectKey, Phase, Pod};
 
 /// Why a pod can't be an end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +55,20 @@ pub fn endpoints_of(cluster: &Cluster, pod: &Pod) -> Result<Vec<Endpoint>, NoEnd
     }
 }
 
+/// Returns the endpoints that a host-network pod may have whose node isn't known: those of every node. Empty for other pods,
+/// and if no node has an address.
+#[must_use]
+pub fn endpoints_on_any_node(cluster: &Cluster, pod: &Pod) -> Vec<Endpoint> {
+    if !matches!(endpoints_of(cluster, pod), Err(NoEndpoint::NoNode(_))) {
+        return Vec::new();
+    }
+    let of_node = |node: &Node| {
+        let endpoint = |address: &IpAddr| Endpoint::Node { name: node.name.clone(), address: *address };
+        node.addresses.iter().map(endpoint).collect::<Vec<_>>()
+    };
+    cluster.nodes.values().flat_map(of_node).collect()
+}
+
 /// Iterates over the endpoints with an address of this family.
 pub fn of_family(endpoints: &[Endpoint], family: Family) -> impl Iterator<Item = &Endpoint> {
     endpoints.iter().filter(move |e| Family::of(e.address()) == family)
@@ -83,7 +97,11 @@ mod tests {
         assert_eq!((&**name, address.to_string()), ("n1", "192.0.2.1".to_owned()));
         p.node = None;
         assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoNode(p.key.clone())));
+        let nodes: Vec<_> = c.nodes.values().flat_map(|node| &node.addresses).copied().collect();
+        let found: Vec<_> = endpoints_on_any_node(&c, &p).iter().map(Endpoint::address).collect();
+        assert!(!nodes.is_empty() && found == nodes, "{found:?}");
         p.host_network = false;
+        assert_eq!(endpoints_on_any_node(&c, &p), []);
         assert_eq!(endpoints_of(&c, &p), Err(NoEndpoint::NoAddress(p.key.clone())));
         p.phase = Phase::Failed;
         assert!(matches!(endpoints_of(&c, &p), Err(NoEndpoint::Finished(..))));

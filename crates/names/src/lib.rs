@@ -31,7 +31,7 @@ mod spelling;
 pub use describe::{describe_entry, describe_missing, describe_peer, describe_port};
 pub use dns::{DNS_PORT, DnsServer, dns_servers, dns_service_addresses, usual_dns_server};
 pub use dns_name::{DnsName, dashed};
-pub use endpoints::{NoEndpoint, endpoints_of, of_family};
+pub use endpoints::{NoEndpoint, endpoints_of, endpoints_on_any_node, of_family};
 pub use ingress_controllers::{RecognizedController, is_served_from_outside, recognized_controllers};
 pub use lookup::{EndpointKind, LookupError, Named, UnknownKind, find, find_anywhere, unknown_anywhere};
 pub use mentioned::{MentionResolver, Mentioned};

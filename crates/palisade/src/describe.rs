@@ -201,20 +201,19 @@ fn workload(arguments: &Question<'_>, spec: &Spec, world: &LoadedInputs) -> Resu
     let what = || format!("`{}`", arguments.what);
     let loaded = &world.loaded;
     let ends = ends::endpoints(&loaded.cluster, &spec.endpoint, &world.namespace).with_context(what)?;
-    let mut pods = BTreeSet::new();
+    let (mut pods, mut nodes) = (BTreeSet::new(), BTreeSet::new());
     for end in ends {
         match end {
             Endpoint::Pod { key, .. } => drop(pods.insert(key)),
-            Endpoint::Node { name, .. } => {
-                bail!(
-                    "{}: policies do not apply to it, because it uses the host network of node {name}",
-                    what()
-                )
-            }
+            Endpoint::Node { name, .. } => drop(nodes.insert(name)),
             Endpoint::External(_) => {
                 bail!("{}: policies do not apply to it, because it is not a pod", what())
             }
         }
+    }
+    if let Some(name) = nodes.first() {
+        let node = if nodes.len() == 1 { format!(" of node {name}") } else { String::new() };
+        bail!("{}: policies do not apply to it, because it uses the host network{node}", what());
     }
     let entrances = arguments.controller.entrances(loaded, &world.namespace)?;
     let description = output::with_progress("computing connections and exposure", || {

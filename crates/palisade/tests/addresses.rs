@@ -146,6 +146,88 @@ fn external_ends_hold_no_address_of_the_cluster() {
     assert!(seen > 0);
 }
 
+/// A Deployment doesn't say on which node its pods run. Where policies treat the nodes alike, that doesn't matter.
+#[test]
+fn a_host_network_pod_without_a_node_may_be_on_any() {
+    let node = |name: &str, pool: &str, address: &str| {
+        format!(
+            "apiVersion: v1\nkind: Node\nmetadata: {{name: {name}, labels: {{pool: {pool}}}}}\n\
+             status: {{addresses: [{{type: InternalIP, address: {address}}}]}}\n---\n"
+        )
+    };
+    let pod = |name: &str, spec: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: shop, labels: {{app: {name}}}}}\n\
+             spec: {{{spec}containers: [{{name: c, image: i}}]}}\n---\n"
+        )
+    };
+    let policy = |name: &str, direction: &str, peer: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec:\n  podSelector: {{matchLabels: {{app: {name}}}}}\n  policyTypes: [Ingress, Egress]\n  \
+             {direction}: [{{{peer}}}]\n---\n"
+        )
+    };
+    let text = [
+        node("n1", "a", "192.168.0.1"),
+        node("n2", "b", "192.168.0.2"),
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: exporter, namespace: shop}\nspec:\n  replicas: 2\n  \
+         selector: {matchLabels: {app: exporter}}\n  template:\n    metadata: {labels: {app: exporter}}\n    \
+         spec: {hostNetwork: true, containers: [{name: c, image: i}]}\n---\n"
+            .to_owned(),
+        pod("free", ""),
+        // A selector never matches host-network pods.
+        pod("selecting", ""),
+        policy("selecting", "ingress", "from: [{podSelector: {}}]"),
+        // One node's address, and both.
+        pod("one", ""),
+        policy("one", "ingress", "from: [{ipBlock: {cidr: 192.168.0.1/32}}]"),
+        pod("both", ""),
+        policy("both", "ingress", "from: [{ipBlock: {cidr: 192.168.0.0/24}}]"),
+        pod("client", ""),
+        policy("client", "egress", "to: [{ipBlock: {cidr: 192.168.0.2/32}}]"),
+        // Its own node is always allowed.
+        pod("placed", "nodeName: n1, "),
+        policy("placed", "ingress", "from: [{podSelector: {}}]"),
+        // One on each node: of whichever node the source is, it reaches one of them.
+        pod("each-1", "nodeName: n1, ").replace("app: each-1", "app: each"),
+        pod("each-2", "nodeName: n2, ").replace("app: each-2", "app: each"),
+        policy("each", "ingress", "from: [{podSelector: {}}]"),
+    ];
+    let (_dir, path) = manifest(&text.concat());
+    for (question, expected) in [
+        ("shop/exporter shop/free:80", 0),
+        ("shop/free shop/exporter:9100", 0),
+        ("shop/exporter 192.0.2.1:443", 0),
+        ("shop/exporter shop/selecting:80", 1),
+        ("shop/selecting shop/exporter:9100", 1),
+        ("shop/exporter shop/both:80", 0),
+        ("shop/exporter shop/one:80", 2),
+        ("shop/client shop/exporter:9100", 2),
+        ("shop/exporter shop/placed:80", 2),
+        ("shop/exporter shop/each-2:80", 2),
+        ("node/n1 shop/one:80", 0),
+    ] {
+        for verb in ["can", "explain"] {
+            let answer = json(expected, &format!("{verb} {question} -f {path}"));
+            let word = ["allowed", "denied", "undecided"][usize::try_from(expected).unwrap()];
+            assert_eq!(answer["verdict"], word, "{verb} {question}: {answer:#}");
+            assert_eq!(
+                answer["undecided"][0]["code"] == "node",
+                expected == 2,
+                "{verb} {question}: {answer:#}"
+            );
+            let noted = answer["notes"].to_string().contains("\"any-node\"");
+            assert_eq!(noted, question.contains("exporter"), "{verb} {question}: {answer:#}");
+        }
+    }
+    for verb in ["can", "explain"] {
+        let (code, out, err) = run(&mut palisade(&format!("{verb} shop/exporter shop/one:80 -f {path}")));
+        let depends = "undecided: depends on the node of shop/deployment/exporter";
+        assert!(code == 2 && out.contains(depends), "{verb}: {out}{err}");
+    }
+}
+
 #[test]
 fn host_network_workloads_are_on_a_made_up_node() {
     let text = "

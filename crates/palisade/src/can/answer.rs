@@ -80,6 +80,16 @@ pub(crate) struct DestinationPort {
     pub(crate) port: u16,
 }
 
+impl Undecided {
+    /// What is unknown about an end whose nodes policies treat differently.
+    pub(crate) fn of_node(name: &str) -> Self {
+        let text = format!(
+            "depends on the node of {name}, which the input does not say; set `spec.nodeName`, or ask about `node/NAME`"
+        );
+        Self { code: "node", text }
+    }
+}
+
 impl DestinationPort {
     fn of(asked: &QuestionFlow) -> Self {
         // ICMP and ICMPv6 count as the same.
@@ -161,7 +171,12 @@ pub(crate) fn answer(cluster: &Cluster, question: Question) -> Answer {
     // Which of a host's addresses is meant is not known, so the answer must be the same for all.
     let host = question.host.filter(|_| differs.contains(&VariesBy::Region));
     let host = host.filter(|host| host.addresses().is_none());
-    let undecided: Vec<Undecided> = host.iter().map(|host| of_host(&host.name)).collect();
+    let any_node = question.any_node.deciding(decided.iter().map(|flow| {
+        let rest = (DestinationPort::of(&flow.asked), flow.asked.region.as_ref().map(|region| region.sample));
+        (&flow.asked.alike, rest, flow.verdict())
+    }));
+    let undecided: Vec<Undecided> =
+        host.iter().map(|host| of_host(&host.name)).chain(any_node.map(Undecided::of_node)).collect();
     Answer {
         source: question.source,
         destination: question.destination,

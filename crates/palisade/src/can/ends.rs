@@ -47,11 +47,13 @@ pub(crate) struct Resolved<'a> {
     pub(crate) end: End<'a>,
     /// What should be said about how it was found.
     pub(crate) notes: Vec<Note>,
+    /// Whether some of its endpoints are those of every node, because it uses the host network of one that isn't known.
+    pub(crate) on_any_node: bool,
 }
 
 impl<'a> Resolved<'a> {
     fn new(name: String, end: End<'a>) -> Self {
-        Self { name, end, notes: Vec::new() }
+        Self { name, end, notes: Vec::new(), on_any_node: false }
     }
 }
 
@@ -106,8 +108,8 @@ pub(crate) fn end<'a>(cluster: &'a Cluster, spec: &Spec, namespace: &str) -> Res
 fn object<'a>(cluster: &'a Cluster, spec: &Spec, found: &Named<'a>) -> Result<Resolved<'a>> {
     let name = found.to_string();
     let (ends, pods) = match found {
-        Named::Pod(pod) => (palisade_names::endpoints_of(cluster, pod)?, vec![*pod]),
-        Named::Workload(_, pods) => (endpoints_of_all(cluster, pods)?, pods.clone()),
+        Named::Pod(pod) => (possible_endpoints(cluster, &[*pod])?, vec![*pod]),
+        Named::Workload(_, pods) => (possible_endpoints(cluster, pods)?, pods.clone()),
         Named::Service(service) => return external_name(cluster, spec, service, name),
         Named::Node(node) => {
             if let Some(service) = service_of_node_port(cluster, spec, node) {
@@ -116,12 +118,14 @@ fn object<'a>(cluster: &'a Cluster, spec: &Spec, found: &Named<'a>) -> Result<Re
             if let Some(resolved) = behind_host_port(cluster, spec, node, None) {
                 return Ok(resolved);
             }
-            (endpoints_of_node(node)?, Vec::new())
+            ((endpoints_of_node(node)?, false), Vec::new())
         }
     };
-    let on_host = pods.iter().filter(|pod| pod.host_network).count();
-    let notes = (on_host > 0).then(|| Note::host_network(&name)).into_iter().collect();
-    Ok(Resolved { notes, ..Resolved::new(name, End::Endpoints(ends)) })
+    let (ends, on_any_node) = ends;
+    let on_host = pods.iter().any(|pod| pod.host_network).then(|| Note::host_network(&name));
+    let any_node = on_any_node.then(|| Note::any_node(&name));
+    let notes = on_host.into_iter().chain(any_node).collect();
+    Ok(Resolved { notes, on_any_node, ..Resolved::new(name, End::Endpoints(ends)) })
 }
 
 /// How many ExternalName services that stand for each other are followed.
@@ -355,6 +359,22 @@ pub(crate) fn of_service(cluster: &Cluster, given: &ServiceEnd<'_>) -> Result<Ve
 /// Returns whether a spec stands for a service.
 pub(crate) fn is_service(cluster: &Cluster, spec: &Spec, namespace: &str) -> bool {
     matches!(end(cluster, spec, namespace), Ok(Resolved { end: End::Service(_), .. }))
+}
+
+/// Returns the endpoints of pods, and those of every node if some use the host network of a node that isn't known; whether
+/// there are such pods.
+///
+/// # Errors
+/// The first one, if no pod has an endpoint.
+fn possible_endpoints(cluster: &Cluster, pods: &[&Pod]) -> Result<(Vec<Endpoint>, bool)> {
+    let anywhere = pods.iter().map(|pod| palisade_names::endpoints_on_any_node(cluster, pod));
+    let Some(anywhere) = anywhere.into_iter().find(|ends| !ends.is_empty()) else {
+        return Ok((endpoints_of_all(cluster, pods)?, false));
+    };
+    let mut ends = endpoints_of_all(cluster, pods).unwrap_or_default();
+    let known: BTreeSet<Endpoint> = ends.iter().cloned().collect();
+    ends.extend(anywhere.into_iter().filter(|end| !known.contains(end)));
+    Ok((ends, true))
 }
 
 /// Returns the endpoints of pods, or the first error if none has an endpoint.

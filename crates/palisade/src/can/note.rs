@@ -34,6 +34,14 @@ impl Note {
         Self { code: "host-network", text }
     }
 
+    pub(super) fn any_node(name: &str) -> Self {
+        let text = format!(
+            "the input does not say on which node {name} runs: the answer is about every node; set `spec.nodeName`, or ask \
+             about `node/NAME`"
+        );
+        Self { code: "any-node", text }
+    }
+
     pub(super) fn without_host_network(name: &str) -> Self {
         let text =
             format!("{name} has host-network pods, which are left out: to policies they are their nodes");

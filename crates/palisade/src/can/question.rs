@@ -1,6 +1,10 @@
 //! Resolves two specs to the flows between them, one for each kind of pair that policies distinguish.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
@@ -19,6 +23,7 @@ use super::{
     spec::Spec,
     targets::{TargetPort, targets},
 };
+use crate::verdict::Conclusion;
 
 /// A resolved question.
 #[derive(Debug)]
@@ -37,6 +42,33 @@ pub(crate) struct Question {
     pub(crate) outside: Option<String>,
     /// How the ends were found.
     pub(crate) notes: Vec<Note>,
+    /// The ends that may be on any node.
+    pub(crate) any_node: AnyNode,
+}
+
+/// The source and the destination by name, if they use the host network of a node that isn't known.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AnyNode(pub(crate) [Option<String>; 2]);
+
+impl AnyNode {
+    /// Returns the end whose node decides, if the verdicts of it with the same kind of other ends, for the same rest of a
+    /// question, are not equal for all nodes.
+    pub(crate) fn deciding<'a, K: Ord>(
+        &self,
+        verdicts: impl Iterator<Item = (&'a AlikeEnds, K, Conclusion)>,
+    ) -> Option<&str> {
+        let side = self.0.iter().position(Option::is_some)?;
+        let mut known: BTreeMap<(&Endpoint, K), Conclusion> = BTreeMap::new();
+        for (ends, rest, verdict) in verdicts {
+            let others = if side == 0 { &ends.destinations } else { &ends.sources };
+            // The first end of a class stands for it, and has an IP family.
+            let Some(other) = others.first() else { continue };
+            if *known.entry((other, rest)).or_insert(verdict) != verdict {
+                return self.0[side].as_deref();
+            }
+        }
+        None
+    }
 }
 
 /// One flow of a question, and the pairs for which it stands.
@@ -160,6 +192,7 @@ fn resolve_by(
         End::Service(given) => Some(Access::of(given)),
         _ => None,
     };
+    let any_node = AnyNode([&from, &to].map(|end| end.on_any_node.then(|| end.name.clone())));
     let mut notes = from.notes;
     notes.extend(to.notes.iter().cloned());
     notes.extend(host.as_ref().map(Note::host));
@@ -242,6 +275,7 @@ fn resolve_by(
         host,
         outside: outside_name,
         notes,
+        any_node,
     })
 }
 

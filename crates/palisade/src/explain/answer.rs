@@ -13,7 +13,10 @@ use palisade_policy::{Cluster, Endpoint, Family, LearnedName, PortSet, Protocol,
 use super::suggestion::Suggestion;
 use crate::{
     audited::{AuditQuestion, Audited},
-    can::{ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, domain_names, ends, note::Note, question},
+    can::{
+        ProtocolSpec, QuestionFlow, Spec, alike::AlikeEnds, answer::Undecided, domain_names, ends,
+        note::Note, question,
+    },
     verdict::Conclusion,
 };
 
@@ -33,6 +36,8 @@ pub(crate) struct Answer {
     pub(crate) resolved: Option<String>,
     /// What the resolver answered for the host.
     pub(crate) notes: Vec<Note>,
+    /// What the verdicts depend on, if an end may be on any node and policies treat these differently.
+    pub(crate) undecided: Option<Undecided>,
     /// Likely mistakes, the clearest first.
     pub(crate) causes: Vec<Finding>,
     /// What is to be allowed or denied: the question, or of every port those that the destination declares.
@@ -73,7 +78,8 @@ pub(crate) struct Pair {
 impl Answer {
     /// Returns the verdict for all traffic in question.
     pub(crate) fn conclusion(&self) -> Conclusion {
-        Conclusion::of_all(self.groups.iter().map(ExplainedPairs::conclusion))
+        let undecided = self.undecided.as_ref().map(|_| Conclusion::Undecided);
+        Conclusion::of_all(self.groups.iter().map(ExplainedPairs::conclusion).chain(undecided))
     }
 
     /// Returns the question, for the search of causes and edits. Of every port, only those are to be allowed that a
@@ -220,7 +226,8 @@ pub(crate) fn resolve(
         _ => Some(Traffic::all()),
     };
     let learned = domain_names::learned(cluster, &question);
-    let notes = domain_names::address_notes(cluster, &question);
+    let mut notes = domain_names::address_notes(cluster, &question);
+    notes.extend(question.notes.iter().filter(|note| note.code == "any-node").cloned());
     Ok(Asked { question, whole, learned, notes })
 }
 
@@ -239,6 +246,7 @@ pub(crate) fn answer(cluster: &Cluster, asked: Asked) -> Answer {
     }
     let mut groups: Vec<ExplainedPairs> = Vec::new();
     let mut audit = AuditQuestion::new(cluster);
+    let mut verdicts = Vec::new();
     for ((source, destination, through_service), (asked, first)) in pairs {
         let explanation = explain(cluster, &source, &destination, through_service, &asked);
         audit.add(&source, &destination, through_service, &asked);
@@ -253,10 +261,14 @@ pub(crate) fn answer(cluster: &Cluster, asked: Asked) -> Answer {
                 &mut groups[last]
             }
         };
+        let rest = (group.traffic.clone(), first.region.as_ref().map(|region| region.sample));
+        verdicts.push((alike.clone(), rest, group.conclusion()));
         group.pairs.extend(alike.samples.iter().cloned().map(pair));
         *group.counts.entry(family).or_default() += alike.pairs;
         group.classes.push(PairClass { ends: alike, through_service, region: first.region });
     }
+    let of_pairs = verdicts.iter().map(|(ends, rest, verdict)| (ends, rest, *verdict));
+    let undecided = question.any_node.deciding(of_pairs).map(Undecided::of_node);
     // Denied pairs come first, then undecided ones.
     groups.sort_by_key(ExplainedPairs::conclusion);
     Answer {
@@ -267,6 +279,7 @@ pub(crate) fn answer(cluster: &Cluster, asked: Asked) -> Answer {
         audited: audit.finish(),
         resolved: learned.map(|learned| learned.name.to_string()),
         notes,
+        undecided,
         causes: Vec::new(),
         wanted: Question::default(),
         suggestions: Vec::new(),

@@ -210,6 +210,9 @@ pub(crate) fn document(answer: &Answer, world: &LoadedInputs, encoding: Encoding
             questions.push(question.clone());
         }
     }
+    let mut undecided = addresses::json_undecided(&questions, !questions.is_empty(), loaded);
+    let other = answer.undecided.iter();
+    undecided.extend(other.map(|undecided| JsonUndecided::new(undecided.code, undecided.text.clone())));
     let own = answer.notes.iter().map(|note| palisade_manifest::Note::new(note.code, note.text.clone()));
     encoding.encode(&Document {
         schema: SCHEMA,
@@ -221,7 +224,7 @@ pub(crate) fn document(answer: &Answer, world: &LoadedInputs, encoding: Encoding
         answers: answer.groups.iter().map(|g| group(g, loaded)).collect(),
         suggestions: answer.suggestions.iter().map(|s| suggestion(s, loaded)).collect(),
         audited: answer.audited.as_ref().map(Audited::json),
-        undecided: addresses::json_undecided(&questions, !questions.is_empty(), loaded),
+        undecided,
         incomplete: &world.incomplete(),
         notes: own.chain(addresses::notes(loaded)).collect(),
     })

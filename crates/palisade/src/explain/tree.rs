@@ -46,6 +46,10 @@ pub(crate) fn text(answer: &Answer, to_deny: bool, incomplete: bool) -> String {
         let word = styled(Style::Strong, &format!("once {host} is resolved"));
         _ = writeln!(out, "{word}, with agents that learn addresses (--domain-names=on):\n");
     }
+    if let Some(undecided) = &answer.undecided {
+        let word = styled(Conclusion::Undecided.style(), Conclusion::Undecided.word());
+        _ = writeln!(out, "{word}: {}\n", escape::plain(&undecided.text));
+    }
     if incomplete {
         let word = styled(Conclusion::Undecided.style(), Conclusion::Undecided.word());
         _ = writeln!(out, "{word}: not all of the cluster could be read; below is what could be read\n");
