@@ -34,7 +34,7 @@ use crate::{
 pub(crate) use answer::endpoint_name;
 pub(crate) use json_end::JsonEnd;
 pub(crate) use question::QuestionFlow;
-pub(crate) use spec::{EndpointSpec, ProtocolSpec, Spec};
+pub(crate) use spec::{EndpointSpec, ProtocolSpec, Spec, canonical};
 
 /// Arguments of `can`.
 #[derive(Debug, Args)]

@@ -168,8 +168,8 @@ type Tail = (Option<PortSpec>, Option<ProtocolSpec>);
 fn bracketed(rest: &str) -> Result<Spec, SpecError> {
     let (inside, after) = rest.split_once(']').ok_or_else(|| SpecError::Bracket(rest.to_owned()))?;
     let endpoint = match (inside.parse(), inside.parse()) {
-        (Ok(address), _) => EndpointSpec::Address(IpAddr::V6(address)),
-        (_, Ok(net)) => EndpointSpec::Range(net),
+        (Ok(address), _) => EndpointSpec::Address(IpAddr::V6(address).to_canonical()),
+        (_, Ok(net)) => EndpointSpec::Range(canonical(net)),
         _ => return Err(SpecError::NotIpv6(inside.to_owned())),
     };
     let (port, protocol) = tail_of(after)?.ok_or_else(|| SpecError::AfterBracket(after.to_owned()))?;
@@ -212,7 +212,22 @@ fn range(text: &str) -> Result<Option<Spec>, SpecError> {
     let wrong = || SpecError::Range(text.to_owned());
     let net = rest[..digits].parse().ok().and_then(|length| IpNet::new(address, length).ok());
     let tail = tail_of(&rest[digits..])?.ok_or_else(wrong)?;
-    Ok(Some(spec(net.ok_or_else(wrong)?.trunc(), tail)))
+    Ok(Some(spec(canonical(net.ok_or_else(wrong)?.trunc()), tail)))
+}
+
+/// Returns a range as policies see it: IPv4-mapped addresses of IPv6 are the IPv4 addresses (G-26).
+pub(crate) fn canonical(net: IpNet) -> IpNet {
+    let mapped = |net: IpNet| {
+        let length = net.prefix_len().checked_sub(96)?;
+        match net.addr().to_canonical() {
+            address @ IpAddr::V4(_) => IpNet::new(address, length).ok(),
+            IpAddr::V6(_) => None,
+        }
+    };
+    match net {
+        IpNet::V6(_) => mapped(net).unwrap_or(net),
+        IpNet::V4(_) => net,
+    }
 }
 
 /// Splits a text into the endpoint, and the port and protocol.
@@ -294,8 +309,8 @@ fn endpoint_of(text: &str) -> Result<EndpointSpec, SpecError> {
     if text == INTERNET {
         return Ok(EndpointSpec::Internet);
     }
-    if let Ok(address) = text.parse() {
-        return Ok(EndpointSpec::Address(address));
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(EndpointSpec::Address(address.to_canonical()));
     }
     let parts: Vec<&str> = text.split('/').collect();
     match parts[..] {

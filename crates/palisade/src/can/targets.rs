@@ -130,9 +130,9 @@ fn given_port(spec: &Spec, what: &str) -> Result<TargetPort> {
         (Some(PortSpec::Name(name)), _) => {
             bail!("{what} has no named ports; give the number of port `{name}`")
         }
-        // `fd00::7:80` is an address of its own.
+        // `fd00::7:80` is an address of its own. The quotes keep shells from taking the brackets as a pattern.
         _ if matches!(spec.endpoint, EndpointSpec::Address(IpAddr::V6(_))) => {
-            bail!("{what} declares no ports; give the port: [{what}]:PORT[/PROTO]")
+            bail!("{what} declares no ports; give the port: '[{what}]:PORT[/PROTO]'")
         }
         _ => bail!("{what} declares no ports; give the port: DST:PORT[/PROTO]"),
     }

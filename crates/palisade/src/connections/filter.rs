@@ -12,7 +12,7 @@ use palisade_policy::{
 
 use crate::{
     can::{
-        EndpointSpec, Spec, domain_names,
+        EndpointSpec, Spec, canonical, domain_names,
         ends::{self, End, Outside},
     },
     connection_ends::CONTROLLER,
@@ -69,7 +69,7 @@ fn add(cluster: &Cluster, argument: &str, namespace: &str, filter: &mut EndFilte
         return Ok(());
     }
     if let Ok(net) = argument.parse::<IpNet>() {
-        filter.ranges.push(IpRange::of_net(&net));
+        filter.ranges.push(IpRange::of_net(&canonical(net)));
         return Ok(());
     }
     let spec: Spec = argument.parse()?;

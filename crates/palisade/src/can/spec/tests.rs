@@ -58,6 +58,10 @@ fn addresses_with_and_without_ports() {
         spec("[fd00::7]:53/UDP"),
         Spec { endpoint: address("fd00::7"), port: Some(PortSpec::Number(53)), protocol: UDP }
     );
+    for mapped in ["::ffff:10.0.0.7", "[::ffff:10.0.0.7]", "[::ffff:a00:7]"] {
+        assert_eq!(spec(mapped).endpoint, address("10.0.0.7"), "{mapped}");
+    }
+    assert_eq!(spec("64:ff9b::a00:7").endpoint, address("64:ff9b::a00:7"), "translated, not mapped");
     assert_eq!(spec("fd00::7/ICMP").protocol, Some(ProtocolSpec::Icmp));
     assert_eq!(spec("10.0.0.7/ICMP").protocol, Some(ProtocolSpec::Icmp));
     assert_eq!(spec("[fd00::7]/ICMP").protocol, Some(ProtocolSpec::Icmp));
@@ -102,6 +106,10 @@ fn ranges_and_sets_of_pods() {
         Spec { endpoint: range("10.0.0.0/8"), port: Some(PortSpec::Number(443)), protocol: UDP }
     );
     assert_eq!(spec("fd00::/8").endpoint, range("fd00::/8"));
+    assert_eq!(spec("::ffff:10.0.0.7/104").endpoint, range("10.0.0.0/8"));
+    assert_eq!(spec("[::ffff:10.0.0.0/104]:80").endpoint, range("10.0.0.0/8"));
+    assert_eq!(spec("::/0").endpoint, range("::/0"));
+    assert_eq!(spec("::ffff:0:0/95").endpoint, range("::fffe:0:0/95"));
     assert_eq!(spec("[fd00::/8]:443").endpoint, range("fd00::/8"));
     assert_eq!(spec("10.0.0.0/8/ICMP").protocol, Some(ProtocolSpec::Icmp));
     let everything =
