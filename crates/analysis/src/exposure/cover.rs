@@ -186,3 +186,52 @@ impl Cover {
         touching.fold(PodTraffic::default(), |sum, p| sum.union(&p.traffic))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use palisade_policy::{Cluster, LabelSet, LabelValues, Name, PortSet, Protocol, Traffic};
+
+    use super::*;
+
+    fn traffic(port: u16) -> PodTraffic {
+        PodTraffic {
+            numbers: Traffic::of(Protocol::Tcp, PortSet::range(port, port)),
+            ..PodTraffic::default()
+        }
+    }
+
+    fn app(values: LabelValues) -> PodSet {
+        PodSet { pods: LabelSet::with_one(&"app".into(), values), ..PodSet::default() }
+    }
+
+    fn piece(name: &str, port: u16) -> Piece {
+        Piece { set: app(LabelValues::OneOf([Name::from(name)].into())), traffic: traffic(port) }
+    }
+
+    /// Some pods miss one port, and the others another, so nothing is guaranteed.
+    #[test]
+    fn what_different_pods_miss_is_not_guaranteed() {
+        let world = World::new(&[&Cluster::default()], None);
+        let mut cover = Cover::default();
+        cover.add(piece("x", 1), &world).expect("few pieces");
+        let others = app(LabelValues::NoneOf { values: [Name::from("x")].into(), absent: true });
+        cover.add(Piece { set: others, traffic: traffic(2) }, &world).expect("few pieces");
+        let both = traffic(1).union(&traffic(2));
+        assert_eq!(cover.guaranteed(&PodSet::default(), &both, &world), Ok(PodTraffic::default()));
+    }
+
+    #[test]
+    fn pieces_and_comparisons_are_limited() {
+        let world = World::new(&[&Cluster::default()], None);
+        for (known, expected) in [(MOST_PIECES - 1, Ok(())), (MOST_PIECES, Err(Overflow))] {
+            let mut cover = Cover(vec![piece("x", 1); known]);
+            assert_eq!(cover.add(piece("y", 2), &world), expected);
+        }
+        // Each addition compares with all pieces, until the budget of the answer is spent.
+        let mut cover = Cover(vec![piece("x", 1); MOST_PIECES - 1]);
+        let added = (0..10_000).take_while(|_| cover.add(piece("x", 1), &world).is_ok()).count();
+        assert!((600..700).contains(&added), "{added}");
+        world.renew();
+        assert_eq!(cover.add(piece("x", 1), &world), Ok(()));
+    }
+}

@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_policy::{
     Action, Cluster, Direction, IpBlock, Labels, NAMESPACE_NAME_LABEL, Name, Namespace, NamespaceMatch, Peer,
-    PeerEntry, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, PortSet, Protocol, Requirement, Rule,
+    PeerEntry, Pod, PodMatch, Policy, PolicyKey, PortEntry, PortMatch, PortSet, Protocol, Requirement, Rule,
     Selector, Test, Tier, Traffic,
 };
-use palisade_testkit::{Rng, seeds};
+use palisade_testkit::{Rng, running_pod, seeds};
 
 use super::{
     cover::{Cover, Piece},
@@ -235,6 +235,70 @@ fn a_set_of_several_constraints_is_described_by_them() {
     assert_eq!(two.namespace(), None);
 }
 
+#[test]
+fn equal_sets_have_one_normal_form() {
+    let [(world, _), (limited, _)] = worlds();
+    let block = |text: &str| {
+        let block = IpBlock { cidr: text.parse().expect("a network"), except: [].into() };
+        PodSet::of_block(&block).expect("addresses")
+    };
+    assert_eq!(limited.normal(block("10.0.0.0/29")), Some(PodSet::default()), "no pod has another address");
+    assert_ne!(world.normal(block("10.0.0.0/29")), Some(PodSet::default()));
+    let of = |requirements: &[(&str, Test)]| {
+        let requirement = |(key, test): &(&str, Test)| Requirement { key: (*key).into(), test: test.clone() };
+        let namespaces =
+            NamespaceMatch::Selected(Selector::new(requirements.iter().map(requirement).collect::<Vec<_>>()));
+        let set = PodSet::of(&PodMatch { namespaces, pods: Selector::everything() });
+        set.and_then(|set| world.normal(set))
+    };
+    let names = |names: &[&str]| names.iter().copied().map(Name::from).collect::<BTreeSet<_>>();
+    // The labels of a namespace are known.
+    let a = (NAMESPACE_NAME_LABEL, Test::In(names(&["a"])));
+    assert_eq!(of(&[a.clone()]), of(&[a, ("env", Test::In(names(&["p"])))]));
+    // Every namespace has a name.
+    let others = (NAMESPACE_NAME_LABEL, Test::NotIn(names(&["a"])));
+    assert_eq!(of(&[others.clone()]), of(&[others, (NAMESPACE_NAME_LABEL, Test::Exists)]));
+}
+
+#[test]
+fn pods_that_exist_are_found() {
+    let [mut cluster, _] = clusters();
+    for (namespace, name, app, address) in [
+        ("a", "in", "x", "10.0.0.1"),
+        ("a", "elsewhere", "x", "192.0.2.1"),
+        ("a", "other", "y", "10.0.0.2"),
+        ("b", "in-b", "x", "10.0.0.3"),
+        ("unknown", "unknown", "x", "10.0.0.0"),
+    ] {
+        let labels = [("app", app)].into_iter().collect();
+        let addresses = vec![address.parse().expect("an address")];
+        cluster.pods.insert(Pod { labels, addresses, ..running_pod(namespace, name) });
+    }
+    cluster.pods.insert(Pod { host_network: true, ..running_pod("a", "host") });
+    let existing = |set: &PodSet| {
+        set.existing(&cluster).map(|pod| pod.key.name.to_string()).collect::<BTreeSet<String>>()
+    };
+    let is = |found: BTreeSet<String>, expected: &[&str]| {
+        assert_eq!(found, expected.iter().map(ToString::to_string).collect());
+    };
+    let block = IpBlock { cidr: "10.0.0.0/30".parse().expect("a network"), except: [].into() };
+    let addresses = PodSet::of_block(&block).expect("addresses").addresses;
+    let apps = |app: &str| Selector::of_labels([("app", app)]);
+    let of = |namespaces, pods| PodSet::of(&PodMatch { namespaces, pods }).expect("pods may match");
+    let everywhere = || NamespaceMatch::Selected(Selector::everything());
+    let in_a = of(NamespaceMatch::Named("a".into()), apps("x"));
+    is(existing(&in_a), &["in", "elsewhere"]);
+    is(existing(&PodSet { addresses: addresses.clone(), ..in_a }), &["in"]);
+    is(
+        existing(&of(NamespaceMatch::Named("a".into()), Selector::everything())),
+        &["in", "elsewhere", "other"],
+    );
+    let everything = PodSet { addresses, ..of(everywhere(), apps("x")) };
+    is(existing(&everything), &["in", "in-b", "unknown"]);
+    let env = NamespaceMatch::Selected(Selector::of_labels([("env", "p")]));
+    is(existing(&of(env, apps("x"))), &["in", "elsewhere"]);
+}
+
 /// Traffic to compare with: ports by number, and a name.
 fn traffic(rng: &mut Rng) -> PodTraffic {
     let of = |protocol, port| Traffic::of(protocol, PortSet::range(port, port));
@@ -404,7 +468,12 @@ fn covered_parts_are_those_that_other_rules_match() {
         let own: Vec<Rule> = (0..rng.usize(1..4)).map(|_| rule(rng)).collect();
         let other: Vec<Rule> = (0..rng.usize(..3)).map(|_| rule(rng)).collect();
         cluster.policies.clear();
-        for policy in [policy("own", own.clone()), policy("other", other.clone())] {
+        // In a cluster-wide tier only rules count that come before.
+        let ordered = rng.usize(..3) == 0;
+        for mut policy in [policy("other", other.clone()), policy("own", own.clone())] {
+            if ordered {
+                (policy.tier, policy.priority) = (Tier::Admin, cluster.policies.len() as i32);
+            }
             cluster.policies.insert(policy.key.clone(), Arc::new(policy));
         }
         let subject = &cluster.policies[&PolicyKey::network_policy("a", "own")];
@@ -414,7 +483,8 @@ fn covered_parts_are_those_that_other_rules_match() {
         let mut left: Vec<&Rule> = own.iter().collect();
         for index in (0..own.len()).rev() {
             let own = left.remove(index);
-            let by: Vec<&Rule> = other.iter().chain(left.iter().copied()).collect();
+            let before = if ordered { &left[..index] } else { &left[..] };
+            let by: Vec<&Rule> = other.iter().chain(before.iter().copied()).collect();
             let whole = covered(own, &by);
             assert_eq!(
                 is_found((index, RulePart::Whole)),
@@ -455,6 +525,13 @@ fn covered_parts_are_those_that_other_rules_match() {
         for part in &found {
             assert!(!part.by.is_empty() && part.direction == Direction::Ingress, "seed {seed}");
             assert_eq!(part.by.iter().collect::<BTreeSet<_>>().len(), part.by.len(), "seed {seed}");
+            let [own_ends, own_ports] = matched(&own[part.rule], &ends);
+            for by in &part.by {
+                let rules = if *by.policy.name == *"own" { &own } else { &other };
+                let [by_ends, by_ports] = matched(&rules[by.index], &ends);
+                let meet = |a: &[bool], b: &[bool]| a.iter().zip(b).any(|(a, b)| *a && *b);
+                assert!(meet(&own_ends, &by_ends) && meet(&own_ports, &by_ports), "seed {seed}: {part:?}");
+            }
         }
     }
     assert!(seen.iter().all(|count| *count > 10), "{seen:?}");
