@@ -254,10 +254,10 @@ fn equal_sets_have_one_normal_form() {
     let names = |names: &[&str]| names.iter().copied().map(Name::from).collect::<BTreeSet<_>>();
     // The labels of a namespace are known.
     let a = (NAMESPACE_NAME_LABEL, Test::In(names(&["a"])));
-    assert_eq!(of(&[a.clone()]), of(&[a, ("env", Test::In(names(&["p"])))]));
+    assert_eq!(of(std::slice::from_ref(&a)), of(&[a, ("env", Test::In(names(&["p"])))]));
     // Every namespace has a name.
     let others = (NAMESPACE_NAME_LABEL, Test::NotIn(names(&["a"])));
-    assert_eq!(of(&[others.clone()]), of(&[others, (NAMESPACE_NAME_LABEL, Test::Exists)]));
+    assert_eq!(of(std::slice::from_ref(&others)), of(&[others, (NAMESPACE_NAME_LABEL, Test::Exists)]));
 }
 
 #[test]

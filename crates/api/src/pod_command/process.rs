@@ -230,14 +230,17 @@ mod tests {
         let (end, status) = tokio::sync::oneshot::channel();
         let (events, mut received) = mpsc::channel(8);
         let lines = LineReader::new(output, Duration::from_secs(3600));
-        let reading =
-            tokio::spawn(async move { read(&pod, lines, async { status.await.ok() }, &events).await });
+        let reading = tokio::spawn(async move {
+            let mut has_printed = false;
+            let result = read(&pod, lines, async { status.await.ok() }, &events, &mut has_printed).await;
+            (result, has_printed)
+        });
         assert!(matches!(received.recv().await, Some(PodEvent::Line(_, line)) if line == b"one"));
         // The rest of a line is not lost when the connection is.
         drop(end);
         open.write_all(b"o\n").await.unwrap();
         assert!(matches!(received.recv().await, Some(PodEvent::Line(_, line)) if line == b"two"));
-        assert!(matches!(reading.await.unwrap(), Err(ExecError::ConnectionLost)));
+        assert!(matches!(reading.await.unwrap(), (Err(ExecError::ConnectionLost), true)));
     }
 
     #[test]
