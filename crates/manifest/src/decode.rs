@@ -33,6 +33,8 @@ pub(crate) struct Context<'c> {
     pub(crate) channel: Channel,
     /// Whether an API server has admitted the cluster-wide policies.
     pub(crate) admission: Admission,
+    /// Whether what enforces the policies learns the addresses of names.
+    pub(crate) learns_names: bool,
     /// The object being decoded, as findings name it.
     pub(crate) object: Option<String>,
     /// The number of errors found in the object being decoded.

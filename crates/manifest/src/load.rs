@@ -180,6 +180,7 @@ fn context<'c>(
         strict_cidr: options.strict_cidr && !text.is_of_cluster(),
         channel: options.channel,
         admission: if text.is_of_cluster() { Admission::Passed } else { options.admission },
+        learns_names: options.learns_names,
         object: None,
         errors: 0,
     }

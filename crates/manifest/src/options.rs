@@ -31,6 +31,8 @@ pub struct LoadOptions {
     pub max_made_pods: u32,
     /// Limits for each document.
     pub limits: Limits,
+    /// Whether what enforces the policies learns the addresses of names. Otherwise `domainNames` match nothing, and a finding says so.
+    pub learns_names: bool,
     /// Whether an undeclared namespace doesn't exist, provided that any namespace is declared.
     pub all_namespaces: bool,
     /// Whether the hosts are read that environment variables, arguments and ConfigMaps name.
@@ -57,6 +59,7 @@ impl Default for LoadOptions {
             // Kubernetes supports clusters of up to 150,000 pods.
             max_made_pods: 300_000,
             limits: Limits::default(),
+            learns_names: false,
             all_namespaces: true,
             references: false,
             addresses: Some(AddressPlan::default()),

@@ -202,6 +202,20 @@ fn addresses_of_names_are_reachable_where_rules_of_an_example_have_the_names() {
     assert!(kernel.contains("payments.example is 203.0.113.12"), "{kernel}");
 }
 
+/// That names match nothing is said where it is so: not of a lab whose nodes learn their addresses.
+#[test]
+fn a_lab_that_learns_names_does_not_say_that_they_match_nothing() {
+    let runtime = TempDir::new().unwrap();
+    let (hosts, zones) = (example("egress-by-name/hosts"), example("egress-by-name.zones.yaml"));
+    let options: [&[&Path]; 3] = [&[], &[Path::new("--hosts"), &hosts], &[Path::new("--zones"), &zones]];
+    for (options, expected) in options.into_iter().zip([1, 0, 0]) {
+        let mut command = palisade(runtime.path());
+        command.args(["lab", "run", "--dry-run"]).arg(example("egress-by-name")).args(options);
+        let (code, out, err) = text(&command.output().unwrap());
+        assert_eq!((code, err.matches("not-enforced").count()), (0, expected), "{options:?}: {out}{err}");
+    }
+}
+
 /// Pods ask DNS servers, agents learn what they answer, and connections follow at once.
 #[test]
 fn pods_reach_what_dns_servers_answer_for_names_of_rules() {
@@ -358,6 +372,7 @@ fn a_lab_answers_names_as_long_as_it_is_up() {
     let lab = Running::start_with("egress-by-name", &[Path::new("--zones"), &zones]);
     let up = lab.until("waiting for edits");
     assert!(up.contains("  DNS: ") && up.contains("names"), "{up}");
+    assert!(!up.contains("not-enforced"), "{up}");
     let probe = |to: &str, code| run(&mut lab.command(&["probe", "billing/invoices", to]), code);
     let servers = || {
         let out = run(&mut lab.command(&["exec", "billing/invoices", "--", "cat", "/etc/resolv.conf"]), 0);

@@ -31,6 +31,7 @@ pub(super) fn read(names: &Interner, object: String) -> Decoded<Option<Arc<Polic
         strict_cidr: false,
         channel: Channel::Experimental,
         admission: Admission::Passed,
+        learns_names: false,
         object: None,
         errors: 0,
     };

@@ -86,12 +86,14 @@ impl AdmittedReader<'_, '_> {
             }
             names.push(PeerEntry { peer: Peer::DomainName(pattern), origin: Some(self.cx.origin(&at)) });
         }
-        self.cx.warn(
-            at,
-            Code::NotEnforced,
-            "domainNames are enforced only by agents that learn addresses (--domain-names=on); none are known here, so these names match \
-             nothing",
-        );
+        if !self.cx.learns_names {
+            self.cx.warn(
+                at,
+                Code::NotEnforced,
+                "domainNames are enforced only by agents that learn addresses (--domain-names=on); none are known here, so these names \
+                 match nothing",
+            );
+        }
         names
     }
 

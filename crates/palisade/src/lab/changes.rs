@@ -222,7 +222,7 @@ spec: {nodeName: n1, containers: [{name: c, image: i}]}
 ---
 ";
         let input = palisade_manifest::Input::Text { name: "m".into(), text: format!("{pods}{policies}") };
-        let loaded = palisade_manifest::load(&[input], &super::super::layout_arguments::load_options());
+        let loaded = palisade_manifest::load(&[input], &super::super::layout_arguments::load_options(false));
         assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
         Verdicts::of(&Layout::of(&loaded.cluster, &palisade_lab::LayoutOptions::default()).unwrap())
     }

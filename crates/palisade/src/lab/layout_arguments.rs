@@ -53,7 +53,8 @@ impl LayoutArguments {
     }
 }
 
-/// Returns the options for reading manifests. The lab assigns addresses itself, by nodes and subnets.
-pub(crate) fn load_options() -> LoadOptions {
-    LoadOptions { addresses: None, ..Default::default() }
+/// Returns the options for reading manifests. The lab assigns addresses itself, by nodes and subnets. `learns_names`: whether its
+/// nodes learn the addresses of names.
+pub(crate) fn load_options(learns_names: bool) -> LoadOptions {
+    LoadOptions { addresses: None, learns_names, ..Default::default() }
 }

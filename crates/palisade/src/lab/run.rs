@@ -89,7 +89,8 @@ pub(crate) fn run(arguments: &Run) -> Result<Outcome> {
     let mut files = inputs::inputs(&arguments.paths)?;
     files.extend(arguments.render.inputs(None, false)?);
     let names = [arguments.paths.clone(), arguments.render.names()].concat().join(", ");
-    let mut loaded = inputs::load_inputs(&files, &names, &arguments.reading, &load_options(), false)?;
+    let reading = load_options(arguments.hosts.is_some() || arguments.zones.is_some());
+    let mut loaded = inputs::load_inputs(&files, &names, &arguments.reading, &reading, false)?;
     let mut layout_options = arguments.layout.options();
     if let Some(path) = &arguments.hosts {
         let hosts = hosts::read(path).context("--hosts")?;

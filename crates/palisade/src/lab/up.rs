@@ -65,7 +65,8 @@ pub(crate) fn run(arguments: &Up) -> Result<Outcome> {
     if arguments.paths.iter().any(|p| Input::of_argument(p) == Input::Stdin) {
         bail!("standard input can't be watched; use files or directories, or `palisade lab run -`");
     }
-    let loaded = inputs::load(&arguments.paths, &arguments.reading, &load_options(), false)?;
+    let loaded =
+        inputs::load(&arguments.paths, &arguments.reading, &load_options(arguments.zones.is_some()), false)?;
     let mut options = arguments.layout.options();
     let (by_name, layout) = match &arguments.zones {
         Some(path) => {
@@ -251,7 +252,7 @@ impl Running<'_> {
             return Ok(());
         }
         let inputs: Vec<Input> = self.arguments.paths.iter().map(|p| Input::of_argument(p)).collect();
-        let options = self.arguments.reading.options(load_options());
+        let options = self.arguments.reading.options(load_options(self.arguments.zones.is_some()));
         let loaded = palisade_manifest::load(&inputs, &options);
         // Repeating the same warnings at every save would hide the effect of the save.
         if loaded.diagnostics != self.reported {
