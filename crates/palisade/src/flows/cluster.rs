@@ -81,7 +81,7 @@ impl Merged<'_> {
     fn run(mut self, commands: &mut PodCommands, pods: &[Arc<ExecPod>]) -> Result<Outcome> {
         loop {
             match commands.next(self.merger.next()) {
-                NextPodEvent::Event(event) => self.process(event)?,
+                NextPodEvent::Event(event) => self.process(event),
                 NextPodEvent::Elapsed => {}
                 NextPodEvent::End => break,
             }
@@ -116,13 +116,13 @@ impl Merged<'_> {
         Ok(Outcome::Yes)
     }
 
-    fn process(&mut self, event: PodEvent) -> Result<()> {
+    fn process(&mut self, event: PodEvent) {
         match event {
             PodEvent::Line(pod, line) => match serde_json::from_slice(&line) {
                 Ok(page) => self.page(&pod, page),
-                Err(error) => self.failed(&pod, &format!("it printed no page of flows: {error}"))?,
+                Err(error) => self.failed(&pod, &format!("it printed no page of flows: {error}")),
             },
-            PodEvent::Ended(pod, ended) => self.ended(&pod, ended)?,
+            PodEvent::Ended(pod, ended) => self.ended(&pod, ended),
             PodEvent::Appeared(pod) => {
                 output::note(&format!("node {}: its agent has started\n", escape::plain(&pod.node)));
                 self.agents.insert(pod.uid.clone(), Known::default());
@@ -138,7 +138,6 @@ impl Merged<'_> {
             )),
             PodEvent::Found { .. } => {}
         }
-        Ok(())
     }
 
     fn page(&mut self, pod: &ExecPod, page: FlowPage) {
@@ -170,26 +169,27 @@ impl Merged<'_> {
         }
     }
 
-    fn ended(&mut self, pod: &ExecPod, ended: Result<CommandStatus, ExecError>) -> Result<()> {
+    fn ended(&mut self, pod: &ExecPod, ended: Result<CommandStatus, ExecError>) {
         self.merger.caught_up(&pod.uid);
         match ended {
-            Ok(CommandStatus { code: 0, .. }) => Ok(()),
+            Ok(CommandStatus { code: 0, .. }) => {}
             Ok(CommandStatus { code, stderr }) => self.failed(pod, &agents::failure(code, &stderr)),
             Err(error) => self.failed(pod, &error.to_string()),
         }
     }
 
-    fn failed(&mut self, pod: &ExecPod, why: &str) -> Result<()> {
+    fn failed(&mut self, pod: &ExecPod, why: &str) {
         self.is_complete = false;
         let known = self.agents.entry(pod.uid.clone()).or_default();
-        if !std::mem::replace(&mut known.has_failed, true) {
-            agents::note_failure(pod, why);
+        if std::mem::replace(&mut known.has_failed, true) {
+            return;
         }
+        agents::note_failure(pod, why);
         let all = self.agents.values();
+        // They may be starting. The pauses between attempts grow to 30 s.
         if self.arguments.follow && all.clone().all(|known| known.has_failed && !known.has_answered) {
-            bail!("none of {} could be queried", agents::count(all.len()));
+            output::note(&format!("none of {} could be queried, trying again\n", agents::count(all.len())));
         }
-        Ok(())
     }
 
     fn note_late(&mut self) {

@@ -253,12 +253,24 @@ fn a_connection_that_is_lost_before_the_first_record_does_not_shorten_what_is_as
     assert!(commands[1].contains(&"--last=5".to_owned()), "{commands:?}");
 }
 
+/// Agents may be starting. Without `-f`, their failure is the answer.
 #[test]
-fn following_ends_if_no_agent_can_be_queried() {
-    let server =
-        ExecServer::of(&["n1", "n2"], Some(2), |_, _| vec![Act::Refuse(403, "pods/exec is forbidden")]);
-    let (code, _, err) = flows(&server, "-f");
-    assert!(code == 2 && err.contains("none of 2 agents could be queried"), "{code} {err}");
+fn following_tries_again_if_no_agent_can_be_queried() {
+    for nodes in [&["n1"][..], &["n1", "n2"]] {
+        let server = ExecServer::of(nodes, Some(nodes.len()), |node, attempt| match (node, attempt) {
+            ("n1", 2..) => vec![Act::Line(page(node, &[(1, 10)], 0)), Act::Stay],
+            _ => vec![Act::Refuse(403, "pods/exec is forbidden")],
+        });
+        let follower = Follower::of(&server, "-o json");
+        let seen = follower.until("10:00:10").join("\n");
+        assert_eq!(seen.matches("node n1 (palisade-agent-n1): 403 Forbidden").count(), 1, "{seen}");
+        let none = format!("none of {} agent", nodes.len());
+        assert!(seen.contains(&none) && seen.contains("could be queried, trying again"), "{seen}");
+        assert!(seen.contains("node n1: its flows are followed again"), "{seen}");
+    }
+    let server = ExecServer::of(&["n1"], Some(1), |_, _| vec![Act::Refuse(403, "pods/exec is forbidden")]);
+    let (code, _, err) = flows(&server, "");
+    assert!(code == 2 && err.contains("none of 1 agent could be queried"), "{code} {err}");
 }
 
 fn status(ready: bool) -> Value {
