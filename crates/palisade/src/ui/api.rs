@@ -79,6 +79,12 @@ impl Api {
         Self { gate, source, board, flows, answers: Answers::new(), turns: Turns::default() }
     }
 
+    /// Whether a request is one of the server's own pages, with the token.
+    pub(super) fn knows<B>(&self, request: &Request<B>) -> bool {
+        let headers = request.headers();
+        self.gate.check(request.uri(), headers).and_then(|()| self.gate.check_data(headers)).is_ok()
+    }
+
     /// Answers a request.
     pub(super) async fn reply<B>(&self, request: Request<B>) -> Reply
     where
