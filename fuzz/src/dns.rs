@@ -54,7 +54,7 @@ pub fn exchange(data: &[u8]) {
                 && set.addresses.iter().all(|address| learnable.check(address).is_ok())
         );
     }
-    let file = encode(&learned).expect("JSON");
+    let file = encode(&learned, 0).expect("JSON");
     let again = decode(&file, *learned.limits(), 1_000).expect("what was written");
     assert_eq!(again.all_changes(), learned.all_changes(), "written and read again");
 }
@@ -171,7 +171,7 @@ pub fn state(data: &[u8]) {
     let check = |file: &[u8]| {
         let Ok(learned) = decode(file, limits, 1_000) else { return };
         assert!(learned.names() <= 50 && learned.addresses() <= 200);
-        let again = decode(&encode(&learned).expect("JSON"), limits, 1_000);
+        let again = decode(&encode(&learned, 0).expect("JSON"), limits, 1_000);
         assert_eq!(
             again.map(|again| again.all_changes()),
             Ok(learned.all_changes()),

@@ -12,6 +12,7 @@
 //! An answer is released only after its addresses are in the kernel, so that the first packet to them passes. Whatever goes wrong, an answer is
 //! dropped, or an address is not learned: then policies deny it. Nothing is allowed that no answer of a trusted server contained.
 
+mod clock;
 mod core;
 mod file;
 mod link;
@@ -40,7 +41,7 @@ use palisade_policy::{Change, Cluster, Direction, ObjectKey, Peer, Pod, Policy};
 
 pub use self::core::MessageCounts;
 pub(crate) use self::file::NamesFile;
-use self::{core::Core, link::Link, public::PublicPods, warnings::Warnings};
+use self::{clock::Clock, core::Core, link::Link, public::PublicPods, warnings::Warnings};
 use crate::{Reconciler, error_chain};
 
 /// The port of DNS.
@@ -122,12 +123,12 @@ impl Names {
     /// [`Names::tick`] on.
     #[must_use]
     pub fn new(settings: &NamesSettings, receiver: Arc<dyn ReceiveLearned>) -> Self {
-        let started = Instant::now();
+        let clock = Clock::start();
         let file = settings.state_dir.as_deref().map(NamesFile::new);
         if file.is_none() {
             tracing::warn!("no state directory, learned names are lost if the agent restarts");
         }
-        let known = file.as_ref().map(|file| file.read(Core::limits(), threads::moment(started).seconds));
+        let known = file.as_ref().map(|file| file.read(Core::limits(), clock.now().seconds));
         let learned = match known {
             Some(Ok(mut learned)) => {
                 // `dns-allow` may have been shorter since. What the cluster has is known only with the first snapshot.
@@ -153,7 +154,7 @@ impl Names {
             // Before the first snapshot, so that connections to them are not denied in between.
             receiver.receive_learned(LearnedAnswer { changes: restored, packet: None });
         }
-        let link = Arc::new(Link { core: Mutex::new(core), receiver, started });
+        let link = Arc::new(Link { core: Mutex::new(core), receiver, clock });
         Self {
             link,
             file,
@@ -161,7 +162,7 @@ impl Names {
             is_open,
             allowed: settings.allowed.clone(),
             open: None,
-            retry: started,
+            retry: Instant::now(),
             policies: Vec::new(),
             servers: BTreeSet::new(),
             pods: BTreeMap::new(),

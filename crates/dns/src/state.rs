@@ -47,16 +47,22 @@ struct SavedName {
     addresses: BTreeMap<IpAddr, Seconds>,
 }
 
-/// Returns the names as a file. `O(addresses)`.
+/// Returns the names as a file. `O(addresses)`. `ahead`: how many seconds the clock of the file is ahead of that of `learned`, since
+/// a clock that is never set means nothing to another process.
 ///
 /// # Errors
 /// [`BadState::Content`] if they can't be written as JSON.
-pub fn encode(learned: &LearnedNames) -> Result<Vec<u8>, BadState> {
+pub fn encode(learned: &LearnedNames, ahead: i64) -> Result<Vec<u8>, BadState> {
     let names: BTreeMap<&str, SavedName> = learned
         .iter()
         .map(|(name, known)| {
             let (namespace, pod) = (known.first.namespace.to_string(), known.first.name.to_string());
-            (name.as_str(), SavedName { namespace, pod, addresses: known.addresses.clone() })
+            let saved =
+                |(address, until): (&IpAddr, &Seconds)| (*address, until.saturating_add_signed(ahead));
+            (
+                name.as_str(),
+                SavedName { namespace, pod, addresses: known.addresses.iter().map(saved).collect() },
+            )
         })
         .collect();
     let body = serde_json::to_string(&names).map_err(|e| BadState::Content(e.to_string()))?;
@@ -144,7 +150,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_and_what_has_expired_stays_while_it_is_used() {
-        let (before, bytes) = (learned(), encode(&learned()).unwrap());
+        let (before, bytes) = (learned(), encode(&learned(), 0).unwrap());
         let after = read(&bytes, 1000).unwrap();
         assert_eq!(after.all_changes(), before.all_changes());
         assert_eq!((after.next_expiry(), after.addresses()), (before.next_expiry(), 4));
@@ -155,14 +161,14 @@ mod tests {
         };
         assert_eq!((left(1090, false), left(5000, false), left(5000, true)), (2, 0, 4));
         // The clock was set back by ten weeks: nothing stays longer than an answer could have it.
-        let early = encode(&read(&bytes, 1000).unwrap()).unwrap();
+        let early = encode(&read(&bytes, 1000).unwrap(), 0).unwrap();
         let limits = LearnLimits { max_ttl: 100, ..LearnLimits::default() };
         assert_eq!(decode(&early, limits, 0).unwrap().next_expiry(), Some(130));
     }
 
     #[test]
     fn a_file_that_is_cut_changed_or_foreign_is_not_used() {
-        let bytes = encode(&learned()).unwrap();
+        let bytes = encode(&learned(), 0).unwrap();
         for length in 0..bytes.len() {
             assert!(read(&bytes[..length], 1000).is_err(), "{length} bytes");
         }

@@ -35,12 +35,12 @@ pub(super) struct Core {
     pub(super) counts: MessageCounts,
 }
 
-/// A moment, on both clocks.
+/// A moment, of a clock that nothing sets while the process runs.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
-    /// Of a clock that doesn't go back.
+    /// Since the process started.
     pub(super) milliseconds: u64,
-    /// Since 1970.
+    /// Since 1970, as the wall clock was when the process started.
     pub(super) seconds: Seconds,
 }
 
@@ -215,6 +215,13 @@ impl Core {
         self.learned.expiring(now)
     }
 
+    /// Returns which of these connections' destinations pods use that a rule with names selects. Connections of others, such as the
+    /// node's own, keep nothing allowed. `O(connections)`.
+    pub(super) fn used(&self, connections: impl IntoIterator<Item = (IpAddr, IpAddr)>) -> BTreeSet<IpAddr> {
+        let of_pods = connections.into_iter().filter(|(source, _)| self.pods.contains_key(source));
+        of_pods.map(|(_, destination)| destination).collect()
+    }
+
     /// Removes addresses whose time is over. Returns what is to be committed.
     pub(super) fn expire(&mut self, now: Moment, is_in_use: impl Fn(IpAddr) -> bool) -> Vec<Change> {
         self.exchanges.expire(now.milliseconds);
@@ -242,9 +249,9 @@ impl Core {
         self.connections.release(packet, committed);
     }
 
-    /// Returns the names as a file, if they have changed since the last call.
-    pub(super) fn unsaved(&mut self) -> Option<Result<Vec<u8>, BadState>> {
-        std::mem::take(&mut self.is_unsaved).then(|| encode(&self.learned))
+    /// Returns the names as a file, if they have changed since the last call. `ahead`: by how many seconds the wall clock is ahead.
+    pub(super) fn unsaved(&mut self, ahead: i64) -> Option<Result<Vec<u8>, BadState>> {
+        std::mem::take(&mut self.is_unsaved).then(|| encode(&self.learned, ahead))
     }
 
     /// The names were not saved.
@@ -349,6 +356,20 @@ mod tests {
         assert_eq!(hear(&mut core, 1, [10, 0, 0, 1]), Fate::Pass);
         assert_eq!((core.size(), core.counts.refused.is_some()), ((0, 0), true));
         assert_eq!(core.packet(&QueuedPacket { id: 1, arrives: true, bytes: vec![0x45] }, NOW), Fate::Drop);
+    }
+
+    /// Otherwise the node's own connections would keep addresses allowed for pods.
+    #[test]
+    fn only_connections_of_pods_that_a_rule_with_names_selects_use_an_address() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        let connections = [
+            ("10.244.7.2", "198.51.100.1"),
+            ("10.244.7.3", "198.51.100.2"),
+            ("192.0.2.7", "198.51.100.3"),
+            ("198.51.100.4", "10.244.7.2"),
+        ];
+        let used = core().used(connections.map(|(source, destination)| (ip(source), ip(destination))));
+        assert_eq!(used, [ip("198.51.100.1")].into());
     }
 
     #[test]

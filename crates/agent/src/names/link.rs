@@ -1,18 +1,15 @@
 //! What the worker and the threads share.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{ReceiveLearned, core::Core};
+use super::{ReceiveLearned, clock::Clock, core::Core};
 
 /// What the threads share.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) core: Mutex<Core>,
     pub(super) receiver: Arc<dyn ReceiveLearned>,
-    pub(super) started: Instant,
+    pub(super) clock: Clock,
 }
 
 impl Link {

@@ -50,8 +50,8 @@ fn restored(allowed: &str) -> (Names, Arc<Received>) {
     let everything = ["0.0.0.0/0".parse().unwrap()];
     let learnable = Learnable::new(everything.into(), BTreeSet::new(), BTreeSet::new());
     let (name, pod) = (DomainName::new("a.io").unwrap(), ObjectKey::new("shop", "web"));
-    learned.learn(&name, &pod, &addresses, (&patterns, &learnable), threads::moment(Instant::now()).seconds);
-    NamesFile::new(dir.path()).write(&palisade_dns::encode(&learned).unwrap()).unwrap();
+    learned.learn(&name, &pod, &addresses, (&patterns, &learnable), Clock::start().now().seconds);
+    NamesFile::new(dir.path()).write(&palisade_dns::encode(&learned, 0).unwrap()).unwrap();
     let receiver = Arc::new(Received::default());
     let settings = NamesSettings {
         allowed: allowed.split_terminator(',').map(|text| text.parse().unwrap()).collect(),
@@ -119,4 +119,24 @@ fn an_address_that_a_pod_gets_is_no_longer_that_of_a_name() {
     let name = DomainName::new("a.io").unwrap();
     assert_eq!(change(Change::SetPod(pod.clone())), (vec![Change::RemoveLearned(name)], false));
     assert_eq!(change(Change::RemovePod(pod.key)), (Vec::new(), true));
+}
+
+/// As on a node whose clock is set while the agent runs.
+#[test]
+fn addresses_expire_by_a_clock_that_is_not_set_and_the_file_has_the_wall_clock() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = NamesFile::new(dir.path());
+    let clock = Clock::with_wall(5_000);
+    assert!((5_000..5_060).contains(&clock.now().seconds), "{clock:?}");
+    let (name, address) = (DomainName::new("a.io").unwrap(), ip("198.51.100.1"));
+    let patterns: Patterns = [DomainPattern::new("a.io")].into_iter().collect();
+    let mut learned = LearnedNames::new(LearnLimits::default());
+    let rules = (&patterns, &Learnable::default());
+    learned.learn(&name, &ObjectKey::new("shop", "web"), &[(address, 600)], rules, clock.now().seconds);
+    file.write(&palisade_dns::encode(&learned, clock.ahead()).unwrap()).unwrap();
+
+    let now = Clock::start().now().seconds;
+    let read = file.read(LearnLimits::default(), now).unwrap();
+    assert!(read.expiring(now + 600).is_empty(), "for as long as the answer said");
+    assert_eq!(read.expiring(now + 700), [address].into());
 }

@@ -1,12 +1,6 @@
 //! The threads: one decides about DNS messages, one removes what expires and saves the rest.
 
-use std::{
-    collections::BTreeSet,
-    net::IpAddr,
-    sync::Weak,
-    thread,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Weak, thread, time::Duration};
 
 use palisade_nft::{
     Kernel,
@@ -14,12 +8,7 @@ use palisade_nft::{
     packet_queue::{PacketQueue, Verdicts},
 };
 
-use super::{
-    LearnedAnswer,
-    core::{Fate, Moment},
-    file::NamesFile,
-    link::Link,
-};
+use super::{LearnedAnswer, core::Fate, file::NamesFile, link::Link};
 use crate::error_chain;
 
 /// How long the reader blocks if no packet arrives. The threads end with their [`super::Names`].
@@ -33,12 +22,6 @@ pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io:
     thread::Builder::new().name(name.into()).spawn(run).map(drop)
 }
 
-/// Returns the time on both clocks.
-pub(super) fn moment(started: Instant) -> Moment {
-    let seconds = SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs());
-    Moment { milliseconds: started.elapsed().as_millis() as u64, seconds }
-}
-
 /// Decides about packets as long as there is a link.
 pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Weak<Link>) {
     loop {
@@ -48,7 +31,7 @@ pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Weak<Link
             for packet in &packets {
                 // Into the inbox before another thread learns something: later changes of a name replace earlier ones.
                 let mut core = link.core();
-                match core.packet(packet, moment(link.started)) {
+                match core.packet(packet, link.clock.now()) {
                     Fate::Pass => verdicts.decide(packet.id, true)?,
                     Fate::Drop => verdicts.decide(packet.id, false)?,
                     Fate::Reset(reset) => verdicts.replace(packet.id, &reset)?,
@@ -75,10 +58,12 @@ pub(super) fn read(mut queue: PacketQueue, verdicts: &Verdicts, link: &Weak<Link
 /// agent ran.
 pub(super) fn upkeep(mut kernel: Kernel, link: &Weak<Link>, file: Option<&NamesFile>) {
     while let Some(link) = link.upgrade() {
-        let now = moment(link.started);
+        let now = link.clock.now();
         let expiring = link.core().expiring(now.seconds);
-        let used = if expiring.is_empty() { Some(BTreeSet::new()) } else { in_use(&mut kernel, &expiring) };
+        let listed = if expiring.is_empty() { Some(Vec::new()) } else { connections(&mut kernel, &expiring) };
         let mut core = link.core();
+        let used =
+            listed.map(|listed| core.used(listed.iter().map(|entry| (entry.source, entry.destination))));
         // What can't be seen is taken to be in use.
         let is_in_use = |address: IpAddr| used.as_ref().is_none_or(|used| used.contains(&address));
         let changes = core.expire(now, is_in_use);
@@ -92,22 +77,22 @@ pub(super) fn upkeep(mut kernel: Kernel, link: &Weak<Link>, file: Option<&NamesF
     }
 }
 
-fn in_use(kernel: &mut Kernel, addresses: &BTreeSet<IpAddr>) -> Option<BTreeSet<IpAddr>> {
-    let entries: Vec<ConntrackEntry> = match conntrack::list(kernel, addresses) {
-        Ok(entries) => entries,
+/// Lists the connections of these addresses.
+fn connections(kernel: &mut Kernel, addresses: &BTreeSet<IpAddr>) -> Option<Vec<ConntrackEntry>> {
+    match conntrack::list(kernel, addresses) {
+        Ok(entries) => Some(entries),
         Err(error) => {
             let err = error_chain::with_causes(&error);
             tracing::warn!(err, "cannot list connections, expired addresses of names stay allowed");
-            return None;
+            None
         }
-    };
-    Some(entries.iter().flat_map(|entry| [entry.source, entry.destination]).collect())
+    }
 }
 
 /// Writes the names if they have changed.
 pub(super) fn save(link: &Link, file: Option<&NamesFile>) {
     let Some(file) = file else { return };
-    let Some(unsaved) = link.core().unsaved() else { return };
+    let Some(unsaved) = link.core().unsaved(link.clock.ahead()) else { return };
     let error = match unsaved {
         Ok(content) => file.write(&content).err().map(|error| error_chain::with_causes(&error)),
         Err(error) => Some(error_chain::with_causes(&error)),
