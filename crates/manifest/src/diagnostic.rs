@@ -90,7 +90,7 @@ codes! {
     Unusable = "unusable",
     /// This version doesn't enforce a valid field. What it would match isn't matched.
     NotEnforced = "not-enforced",
-    /// Cluster-wide policies of the same tier have the same priority.
+    /// Cluster-wide policies of the same tier have the same priority, and may select the same pods.
     EqualPriority = "equal-priority",
     /// The cluster has both AdminNetworkPolicies and ClusterNetworkPolicies.
     MixedApis = "mixed-apis",

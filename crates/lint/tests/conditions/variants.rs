@@ -392,3 +392,63 @@ fn what_is_left_out_is_let_in_again() {
         ),
     ]);
 }
+
+#[test]
+fn a_service_hides_clients_on_its_own_ports() {
+    let from = |port: &str| {
+        ingress(
+            DB,
+            &format!("{{from: [{}], ports: [{{port: {port}, protocol: TCP}}]}}", block("198.51.100.0/24")),
+        )
+    };
+    let exposed = service("type: LoadBalancer");
+    let by_name = exposed.replace("targetPort: 5432", "targetPort: sql");
+    // A second Service in front of the same pods leads to another port.
+    let metrics = exposed.replace("name: db,", "name: a,").replace("targetPort: 5432", "targetPort: 9187");
+    table(&[
+        ("PAL061", "w", exposed.clone() + &from("5432")),
+        ("PAL061", "w", exposed.clone() + &from("sql")),
+        ("PAL061", "w", by_name.clone() + &from("5432")),
+        ("PAL061", "", exposed.clone() + &from("9187")),
+        ("PAL061", "", by_name + &from("9187")),
+        // The Service's own port is not the pod's.
+        ("PAL061", "", exposed.clone() + &from("80")),
+        ("PAL061", "", exposed.replace("port: 80, ", "protocol: UDP, port: 80, ") + &from("5432")),
+        ("PAL061", "w", metrics + &exposed + &from("5432")),
+    ]);
+}
+
+#[test]
+fn equal_priorities_matter_where_pods_are_selected_twice() {
+    let deny = "ingress: [{action: Deny, from: [{namespaces: {}}]}]";
+    let accept = deny.replace("Deny", "Accept");
+    let two = |first: &str, second: &str| {
+        cluster_wide("one", "Admin", 5, first, deny) + &cluster_wide("two", "Admin", 5, second, &accept)
+    };
+    let team = |team: &str| format!("namespaces: {{matchLabels: {{team: {team}}}}}");
+    let pods = |test: &str| {
+        format!("pods: {{namespaceSelector: {{}}, podSelector: {{matchExpressions: [{{{test}}}]}}}}")
+    };
+    let app = |test: &str, values: &str| pods(&format!("key: app, operator: {test}, values: [{values}]"));
+    let none = pods("key: app, operator: DoesNotExist");
+    let egress = deny.replace("ingress", "egress").replace("from", "to");
+    let third = cluster_wide("three", "Admin", 5, &team("green"), deny);
+    table(&[
+        ("PAL052", "w", two(&team("blue"), "namespaces: {}")),
+        ("PAL052", "w", two(&team("blue"), "namespaces: {matchLabels: {zone: a}}")),
+        ("PAL052", "w", two(&app("In", "db"), &app("In", "web, db"))),
+        ("PAL052", "", two(&team("blue"), &team("green"))),
+        ("PAL052", "", two(&app("In", "web"), &app("NotIn", "web, db"))),
+        ("PAL052", "", two(&app("In", "web"), &none)),
+        (
+            "PAL052",
+            "",
+            cluster_wide("one", "Admin", 5, "namespaces: {}", deny)
+                + &cluster_wide("two", "Admin", 5, "namespaces: {}", &egress),
+        ),
+        // The third one matches nothing that the second leaves over, too.
+        ("PAL052", "wn", two(&team("blue"), &team("green")) + &third),
+    ]);
+    let message = &findings("PAL052", &(two(&team("blue"), &team("green")) + &third))[0].message;
+    assert!(message.starts_with("spec.priority: 2 policies") && !message.contains("Policy one"), "{message}");
+}
