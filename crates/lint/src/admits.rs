@@ -1,10 +1,10 @@
 //! What policies allow pods with the same labels: all tiers, for sets of ports, by an index of the policies.
 //!
 //! The order of evaluation is [`tiers::fold`]; selectors, blocks and ports are matched by the policy crate. Where the address
-//! of the other end is not known, a block of an allowing rule counts as containing it, and one of another rule does not: what
-//! is denied then is denied at every address.
+//! of the other end is not known, a block of an allowing rule counts as containing it, unless it is a cluster IP, and one of
+//! another rule does not: what is denied then is denied at every address.
 
-use std::net::IpAddr;
+use std::{collections::HashSet, net::IpAddr};
 
 use palisade_policy::{
     Action, Direction, Labels, NamespaceMatch, Peer, Pod, PodMatch, Policy, Rule, Tier, Traffic, Verdict,
@@ -82,6 +82,7 @@ pub(crate) fn allowed(
 ) -> Traffic {
     let policies: Vec<&Policy> = cx.in_profile(profile).collect();
     let mut one = OneProfile {
+        cluster_ips: &cx.cluster_ips,
         policies: &policies,
         direction,
         other,
@@ -134,6 +135,7 @@ pub(crate) fn ports(rule: &Rule, destination: Option<&Pod>) -> Traffic {
 
 /// Sets of traffic on their way through the tiers.
 struct OneProfile<'c> {
+    cluster_ips: &'c HashSet<IpAddr>,
     policies: &'c [&'c Policy],
     direction: Direction,
     other: Other<'c>,
@@ -150,10 +152,17 @@ impl<'c> OneProfile<'c> {
         of_tier.flat_map(move |policy| policy.rules(direction).unwrap_or_default())
     }
 
+    /// Returns whether a peer is a block of nothing but a cluster IP, which is translated before policies look.
+    fn is_cluster_ip(&self, peer: &Peer) -> bool {
+        let Peer::Block(block) = peer else { return false };
+        block.cidr.prefix_len() == block.cidr.max_prefix_len()
+            && self.cluster_ips.contains(&block.cidr.addr())
+    }
+
     fn matches(&self, rule: &Rule) -> bool {
         let Some(peers) = &rule.peers else { return true };
-        let unknown = rule.action == Action::Accept;
-        peers.iter().any(|entry| self.other.matches(&entry.peer).unwrap_or(unknown))
+        let unknown = |peer| rule.action == Action::Accept && !self.is_cluster_ip(peer);
+        peers.iter().any(|entry| self.other.matches(&entry.peer).unwrap_or_else(|| unknown(&entry.peer)))
     }
 }
 

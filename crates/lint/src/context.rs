@@ -3,6 +3,7 @@
 use std::{
     cell::{OnceCell, RefCell},
     collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
     rc::Rc,
 };
 
@@ -69,6 +70,8 @@ pub(crate) struct Context<'a> {
     pub(crate) plugin: Option<Plugin>,
     policies: PolicyIndex<'a>,
     services: ServiceIndex<'a>,
+    /// The cluster IPs, which no pod has.
+    pub(crate) cluster_ips: HashSet<IpAddr>,
     /// The names of the namespaces with pods that selectors match.
     selected_namespaces: RefCell<HashMap<Selector, Rc<[&'a Name]>>>,
     /// The policy that begins at a place.
@@ -119,6 +122,7 @@ impl<'a> Context<'a> {
             plugin,
             policies: PolicyIndex::new(loaded.cluster.policies.values().map(|p| &**p)),
             services: ServiceIndex::new(loaded.cluster.services.values()),
+            cluster_ips: loaded.cluster.services.values().flat_map(|s| s.addresses.iter().copied()).collect(),
             selected_namespaces: RefCell::default(),
             by_place: policies.filter_map(|(key, p)| Some((place(p.origin.as_ref()?), key))).collect(),
             misses: RefCell::default(),

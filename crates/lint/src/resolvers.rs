@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
-use palisade_names::{DNS_PORT, DnsServer, dns_servers};
-use palisade_policy::{Direction, Policy, PortMatch, Protocol, Rule};
+use palisade_names::{DNS_PORT, DnsServer, dns_servers, dns_service_addresses};
+use palisade_policy::{Direction, Pod, Policy, PortMatch, Protocol, Rule};
 
 use crate::{
     admits::{Other, allowed, is_isolated, isolating},
-    context::Context,
+    context::{Class, Context},
     index::Profile,
 };
 
@@ -24,6 +24,8 @@ pub(crate) struct Resolvers<'a> {
     pub(crate) servers: Vec<DnsServer<'a>>,
     /// Whether a cache on each node answers at [`LINK_LOCAL`].
     pub(crate) node_local: bool,
+    /// Where pods ask it.
+    addresses: HashSet<IpAddr>,
 }
 
 impl<'a> Resolvers<'a> {
@@ -31,7 +33,10 @@ impl<'a> Resolvers<'a> {
         let (key, value) = NODE_LOCAL;
         let mut pods = cx.loaded.cluster.pods.values();
         let node_local = pods.any(|pod| pod.host_network && pod.labels.get(key) == Some(value));
-        Self { servers: dns_servers(&cx.loaded.cluster), node_local }
+        let servers = dns_servers(&cx.loaded.cluster);
+        let own = servers.iter().flat_map(|server| server.pod.addresses.iter().copied());
+        let addresses = own.chain(dns_service_addresses(&cx.loaded.cluster)).chain([LINK_LOCAL]).collect();
+        Self { servers, node_local, addresses }
     }
 
     /// Returns whether the pods of a profile reach a DNS server over a protocol.
@@ -48,16 +53,32 @@ impl<'a> Resolvers<'a> {
         allowed(cx, profile, Direction::Egress, other, None).contains(protocol, DNS_PORT)
     }
 
-    /// Returns the distinct profiles of pods that NetworkPolicies isolate for egress, except those of DNS servers.
-    pub(crate) fn isolated_clients(&self, cx: &Context<'_>) -> Vec<Profile> {
-        let is_server = |namespace: &str, labels: &palisade_policy::Labels| {
-            self.servers.iter().any(|s| *s.pod.key.namespace == *namespace && s.pod.labels == *labels)
+    /// Returns the classes of pods that ask the DNS of the cluster, except its servers.
+    pub(crate) fn clients<'c>(&'c self, cx: &'c Context<'a>) -> impl Iterator<Item = &'c Class<'a>> + 'c {
+        let is_server = |class: &Class<'_>| {
+            self.servers
+                .iter()
+                .any(|s| s.pod.key.namespace == *class.namespace && s.pod.labels == *class.labels)
         };
+        let asks = |pod: &&Pod| {
+            let own = cx.loaded.own_dns.get(&pod.key);
+            own.is_none_or(|servers| servers.iter().any(|server| self.addresses.contains(server)))
+        };
+        cx.all_classes().filter(move |class| !is_server(class) && class.pods.iter().any(asks))
+    }
+
+    /// Returns the distinct profiles of such pods.
+    pub(crate) fn client_profiles(&self, cx: &Context<'a>) -> Vec<Profile> {
         let mut known = HashSet::new();
-        let clients = cx.all_classes().filter(|class| !is_server(class.namespace, class.labels));
-        let profiles = clients.map(|class| cx.profile(class));
-        let distinct = profiles.filter(|profile| known.insert(Rc::as_ptr(profile)));
-        distinct.filter(|profile| is_isolated(cx, profile, Direction::Egress)).collect()
+        let profiles = self.clients(cx).map(|class| cx.profile(class));
+        profiles.filter(|profile| known.insert(Rc::as_ptr(profile))).collect()
+    }
+
+    /// Returns the distinct profiles of such pods that NetworkPolicies isolate for egress.
+    pub(crate) fn isolated_clients(&self, cx: &Context<'a>) -> Vec<Profile> {
+        let mut profiles = self.client_profiles(cx);
+        profiles.retain(|profile| is_isolated(cx, profile, Direction::Egress));
+        profiles
     }
 }
 

@@ -1,5 +1,7 @@
 //! Each condition of a rule: an input in which it alone decides whether the rule finds something.
 
+#[path = "conditions/dns.rs"]
+mod dns;
 #[path = "conditions/variants.rs"]
 mod variants;
 

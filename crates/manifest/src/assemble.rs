@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -48,7 +49,7 @@ pub(crate) fn assemble(
     let mut workloads = std::mem::take(&mut gathered.workloads);
     use_referenced_templates(&mut workloads, found);
     for (key, declared) in std::mem::take(&mut gathered.pods) {
-        let mut pod = declared.pod;
+        let (mut pod, mut own_dns) = (declared.pod, declared.own_dns);
         let root = root_workload(&workloads, &pod, names);
         if declared.from_cluster
             && let Some(workload) =
@@ -58,11 +59,13 @@ pub(crate) fn assemble(
                 continue;
             }
             overlay::roll_out(&mut pod, workload);
+            own_dns.clone_from(&workload.template.own_dns);
         }
         if declared.awaits_address {
             evidence.awaiting.insert(key.clone());
         }
         pod.workload = Some(root);
+        loaded.own_dns.extend(own_dns.map(|servers| (key, servers)));
         loaded.cluster.pods.insert(pod);
     }
     let real: BTreeSet<(Name, Workload)> = loaded
@@ -72,8 +75,13 @@ pub(crate) fn assemble(
         .filter(|pod| !has_finished_a_run(pod))
         .filter_map(|p| Some((p.key.namespace.clone(), p.workload.clone()?)))
         .collect();
-    let mut maker =
-        PodMaker { cluster: &mut loaded.cluster, nodes: &gathered.nodes, left: options.max_made_pods, names };
+    let mut maker = PodMaker {
+        cluster: &mut loaded.cluster,
+        own_dns: &mut loaded.own_dns,
+        nodes: &gathered.nodes,
+        left: options.max_made_pods,
+        names,
+    };
     for workload in workloads.values() {
         let namespace = &workload.key.namespace;
         if workload.owner.as_ref().is_some_and(|o| declared(&workloads, namespace, o).is_some()) {
@@ -214,6 +222,8 @@ fn root_workload(
 /// Makes up the pods of workloads that have no real pod.
 struct PodMaker<'m> {
     cluster: &'m mut Cluster,
+    /// As in [`Loaded`].
+    own_dns: &'m mut BTreeMap<ObjectKey, Vec<IpAddr>>,
     nodes: &'m BTreeMap<Name, Node>,
     left: u32,
     names: &'m Interner,
@@ -278,6 +288,9 @@ impl PodMaker<'_> {
             declared.chain(added).collect::<Labels>()
         };
         let key = ObjectKey { namespace: workload.key.namespace.clone(), name: self.names.name(&name) };
+        if let Some(servers) = &template.own_dns {
+            self.own_dns.insert(key.clone(), servers.clone());
+        }
         let pod = Pod {
             key,
             labels,

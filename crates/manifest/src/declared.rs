@@ -2,7 +2,7 @@
 
 mod routes;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use ipnet::IpNet;
 use palisade_policy::{
@@ -46,6 +46,8 @@ pub(crate) struct PodTemplate {
     pub(crate) ports: Arc<[ContainerPort]>,
     pub(crate) host_network: bool,
     pub(crate) node: Option<Name>,
+    /// The name servers of its own, if it doesn't ask the DNS of the cluster.
+    pub(crate) own_dns: Option<Vec<IpAddr>>,
     /// The node selector, which decides on which nodes a DaemonSet runs.
     pub(crate) node_selector: Labels,
     /// Where the template, its metadata and its labels begin.
@@ -64,6 +66,8 @@ pub(crate) struct TemplatePlaces {
 #[derive(Clone, Debug)]
 pub(crate) struct DeclaredPod {
     pub(crate) pod: Pod,
+    /// As in [`PodTemplate`].
+    pub(crate) own_dns: Option<Vec<IpAddr>>,
     /// The status says that the pod has no address yet, so none is generated (SEMANTICS A51).
     pub(crate) awaits_address: bool,
     /// An API server sent it.

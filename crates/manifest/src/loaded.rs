@@ -1,6 +1,6 @@
 //! The result of reading manifests.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use palisade_names::Route;
 use palisade_policy::{Cluster, Direction, Labels, Name, ObjectKey, Origin, PolicyKey, Rule, Workload};
@@ -82,6 +82,9 @@ pub struct Loaded {
     pub callers: Vec<Caller>,
     /// The hosts that the settings of workloads name, if they were read ([`LoadOptions::references`](crate::LoadOptions)).
     pub references: References,
+    /// The name servers of `dnsConfig` of pods whose `dnsPolicy` is `None` or `Default`: they don't ask the DNS of the
+    /// cluster, unless it is among these.
+    pub own_dns: BTreeMap<ObjectKey, Vec<IpAddr>>,
     /// The labels of Services that have any. No policy matches them.
     pub service_labels: BTreeMap<ObjectKey, Labels>,
     /// Policies with errors, and what stands for each in the cluster, in the order of their documents.

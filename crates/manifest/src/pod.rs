@@ -120,7 +120,8 @@ pub(crate) fn pod(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declarati
         uid: meta.uid,
         workload: meta.owner.clone(),
     };
-    Some(Declaration::Pod(DeclaredPod { pod, awaits_address, from_cluster }))
+    let own_dns = template.own_dns;
+    Some(Declaration::Pod(DeclaredPod { pod, own_dns, awaits_address, from_cluster }))
 }
 
 fn phase(cx: &mut Context<'_>, at: &At<'_>) -> Option<Phase> {
@@ -220,6 +221,7 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels, more: &[&
             ports,
             host_network: false,
             node: None,
+            own_dns: None,
             node_selector: Labels::default(),
             places: TemplatePlaces::default(),
         };
@@ -238,8 +240,21 @@ fn pod_spec(cx: &mut Context<'_>, at: Option<&At<'_>>, labels: Labels, more: &[&
     let node = spec.string(cx, "nodeName").filter(|n| !n.is_empty()).map(|n| cx.names.name(n));
     let node_selector = spec.get("nodeSelector").map(|at| cx.labels(&at)).unwrap_or_default();
     let host_network = spec.bool(cx, "hostNetwork");
+    let own_dns = own_dns(cx, &spec);
     let (ports, places) = (cx.names.ports(&ports), TemplatePlaces::default());
-    PodTemplate { labels, ports, host_network, node, node_selector, places }
+    PodTemplate { labels, ports, host_network, node, own_dns, node_selector, places }
+}
+
+/// Returns the name servers of `dnsConfig` if `dnsPolicy` leaves out the DNS of the cluster: `Default` takes those of the
+/// node too, which are not known.
+fn own_dns(cx: &mut Context<'_>, spec: &Fields<'_>) -> Option<Vec<IpAddr>> {
+    if !["None", "Default"].contains(&spec.string(cx, "dnsPolicy")?) {
+        return None;
+    }
+    let config = spec.get("dnsConfig");
+    let list = config.as_ref().and_then(|config| config.get("nameservers"));
+    let servers = list.iter().flat_map(|at| at.items());
+    Some(servers.filter_map(|at| parse_ip(cx.string(&at)?)).collect())
 }
 
 /// Adds a container's ports. Init containers count only if they keep running (G-9).
