@@ -146,20 +146,24 @@ impl Watcher {
     /// Returns the next change by another program, if one has been reported.
     ///
     /// # Errors
-    /// If the socket fails.
+    /// If the socket fails. Notifications may be lost then, as with [`Drift::Overrun`].
     pub fn read(&mut self) -> Result<Option<Drift>, Error> {
         loop {
             if let Some(drift) = self.ready.pop_front() {
                 return Ok(Some(drift));
             }
-            let failed = |source| Error::Socket { doing: "reading changes of nftables", source };
-            let messages: Vec<Reply> = match self.subscription.receive().map_err(failed)? {
-                Received::Datagram(datagram) => replies(datagram).collect(),
-                Received::Overrun => {
+            let messages: Vec<Reply> = match self.subscription.receive() {
+                Ok(Received::Datagram(datagram)) => replies(datagram).collect(),
+                Ok(Received::Overrun) => {
                     self.tracker.reset();
                     return Ok(Some(Drift::Overrun));
                 }
-                Received::Nothing => return Ok(None),
+                Ok(Received::Nothing) => return Ok(None),
+                Err(source) => {
+                    // The end of a transaction may be missing, and the next one is another program's.
+                    self.tracker.reset();
+                    return Err(Error::Socket { doing: "reading changes of nftables", source });
+                }
             };
             for message in &messages {
                 let drift = self.tracker.observe(message);

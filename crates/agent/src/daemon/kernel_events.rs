@@ -128,21 +128,36 @@ fn set_problem(why: &str, seen: &SeenConnections, metrics: &Metrics) {
 pub(super) fn read_table_changes(mut watcher: Watcher, inbox: Arc<Inbox>) -> Result<(), DaemonError> {
     spawn("palisade-drift", move || {
         loop {
-            let read = watcher.wait(READ_TIMEOUT).and_then(|_| {
-                while let Some(drift) = watcher.read()? {
-                    match drift {
-                        Drift::Overrun => inbox.add_lost_notifications(),
-                        Drift::Changed { .. } => inbox.add_table_change(TableChange {
-                            description: drift.to_string(),
-                            removed_table: drift.is_gone(),
-                        }),
-                    }
-                }
-                Ok(())
-            });
+            let read = watcher.wait(READ_TIMEOUT).map(drop);
+            let read = hand_over_table_changes(read, || watcher.read(), &inbox);
             pause_after_failure("nftables notifications", &read);
         }
     })
+}
+
+/// Reads notifications until there are no more. After an error, whichever it is, some may be missing: the table is then compared, as after
+/// an overrun.
+fn hand_over_table_changes(
+    waited: Result<(), palisade_nft::Error>,
+    mut next: impl FnMut() -> Result<Option<Drift>, palisade_nft::Error>,
+    inbox: &Inbox,
+) -> Result<(), palisade_nft::Error> {
+    let read = waited.and_then(|()| {
+        while let Some(drift) = next()? {
+            match drift {
+                Drift::Overrun => inbox.add_lost_notifications(),
+                Drift::Changed { .. } => inbox.add_table_change(TableChange {
+                    description: drift.to_string(),
+                    removed_table: drift.is_gone(),
+                }),
+            }
+        }
+        Ok(())
+    });
+    if read.is_err() {
+        inbox.add_lost_notifications();
+    }
+    read
 }
 
 fn pause_after_failure(events: &str, read: &Result<(), palisade_nft::Error>) {
@@ -156,4 +171,33 @@ fn pause_after_failure(events: &str, read: &Result<(), palisade_nft::Error>) {
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), DaemonError> {
     let spawned: io::Result<_> = thread::Builder::new().name(name.into()).spawn(run);
     spawned.map(drop).map_err(DaemonError::Start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn failed() -> palisade_nft::Error {
+        palisade_nft::Error::Socket { doing: "reading", source: io::Error::from(io::ErrorKind::OutOfMemory) }
+    }
+
+    /// Reads what `results` has. Returns whether that was an error, and whether the table is to be compared.
+    fn handed_over(
+        waited: Result<(), palisade_nft::Error>,
+        results: Vec<Result<Option<Drift>, palisade_nft::Error>>,
+    ) -> (bool, bool) {
+        let (inbox, mut results) = (Inbox::default(), results.into_iter());
+        let read = hand_over_table_changes(waited, || results.next().unwrap_or(Ok(None)), &inbox);
+        // So that there is something to take.
+        inbox.note_connections();
+        (read.is_err(), inbox.take(Duration::ZERO).lost_notifications)
+    }
+
+    #[test]
+    fn any_error_of_reading_is_a_loss_of_notifications() {
+        assert_eq!(handed_over(Ok(()), vec![]), (false, false));
+        assert_eq!(handed_over(Ok(()), vec![Ok(Some(Drift::Overrun))]), (false, true));
+        assert_eq!(handed_over(Ok(()), vec![Err(failed())]), (true, true));
+        assert_eq!(handed_over(Err(failed()), vec![]), (true, true));
+    }
 }

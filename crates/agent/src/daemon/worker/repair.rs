@@ -96,7 +96,7 @@ impl Worker {
                 tracing::debug!("lost nftables notifications, table inet palisade is unchanged");
             }
             Ok(Some(_)) | Err(_) => {
-                let description = "nftables changed faster than notifications could be read".to_owned();
+                let description = "nftables notifications were lost".to_owned();
                 self.repairs.add(TableChange { description, removed_table: false });
             }
         }
