@@ -170,7 +170,9 @@ pub(crate) fn compared_while(
 
 /// Returns a difference with what could not be decided.
 fn judged(sides: Sides, difference: palisade_analysis::Diff) -> Comparison {
-    let Sides { sides, missing, mut notes, .. } = sides;
+    let Sides { sides, missing, mut notes, unread, .. } = sides;
+    let complete = unread.is_empty();
+    notes.extend(unread);
     if sides.iter().all(|side| side.cluster.pods.is_empty()) && !difference.is_same() {
         let text =
             "neither side has pods or workloads: compared by what policies allow to pods that may exist";
@@ -179,7 +181,7 @@ fn judged(sides: Sides, difference: palisade_analysis::Diff) -> Comparison {
     let mut undecided = undecided(&sides, &difference);
     undecided.extend(by_addresses(&difference.undecided));
     undecided.extend(not_evaluated(&sides));
-    Comparison { sides, difference, missing, undecided, notes }
+    Comparison { sides, difference, missing, complete, undecided, notes }
 }
 
 /// Returns the routes of both sides, with the pods that `--ingress-controller` names. A workload that is new or gone is

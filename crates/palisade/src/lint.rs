@@ -189,11 +189,14 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
     }
     let rules = rules(&arguments.select, &arguments.ignore)?;
     let mut older = None;
+    // Only ranges of revisions have any.
+    let mut unread = Vec::new();
     let mut known = arguments.baseline.as_deref().map(baseline::read).transpose()?;
     let mut gathered = arguments.sources.gather(arguments.namespace.as_deref(), Need::Everything)?;
     texts::take_standard_input(&mut gathered.files, gathered.options.max_file_bytes)?;
     if let Some(range) = &arguments.git {
-        let [before, after] = introduced::sides(&arguments.sources, range)?;
+        let ([before, after], notes) = introduced::sides(&arguments.sources, range)?;
+        unread = notes;
         gathered.files = before;
         // Without anything before, everything is new.
         let old = if gathered.files.is_empty() {
@@ -226,7 +229,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
             (loaded, report) = examine(&gathered, &rules, arguments.plugin)?;
         }
     }
-    warn(&loaded.notes, &report);
+    warn(&[&*loaded.notes, &*unread].concat(), &report);
     if arguments.sources.reading.strict {
         report.findings.iter_mut().for_each(Finding::make_strict);
     }
@@ -241,7 +244,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         return Ok(outcome(arguments, &gathered, &report, false));
     }
     let mut shown = shown(arguments, &report, known.as_ref(), fixed);
-    shown.complete = outcome(arguments, &gathered, &report, false) == Outcome::Yes;
+    shown.complete = unread.is_empty() && outcome(arguments, &gathered, &report, false) == Outcome::Yes;
     let text = match arguments.output {
         LintFormat::Text => text::text(&shown),
         LintFormat::Json => formats::json(&shown)?,
@@ -251,6 +254,9 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         LintFormat::Junit => formats::junit(&shown),
     };
     output::print(&text).context("can't write the findings")?;
+    if !unread.is_empty() {
+        return Ok(Outcome::Incomplete);
+    }
     Ok(outcome(arguments, &gathered, &report, !shown.findings.is_empty()))
 }
 

@@ -383,3 +383,68 @@ fn an_object_that_is_not_evaluated_is_never_no_change() {
     let (code, _, _) = run(palisade("diff b.yaml b.yaml").current_dir(dir.path()));
     assert_eq!(code, 0);
 }
+
+#[test]
+fn what_git_does_not_have_is_said_and_the_rest_compared() {
+    let dir = shop();
+    let at = |name: &str| dir.path().join(name);
+    let policy = fs::read_to_string(at("backend-from-frontend.yaml")).unwrap();
+    fs::create_dir(at("shared")).unwrap();
+    fs::rename(at("backend-from-frontend.yaml"), at("shared/policy")).unwrap();
+    std::os::unix::fs::symlink("shared/policy", at("linked.yaml")).unwrap();
+    git(dir.path(), &["init", "-q"]);
+    let commit = || {
+        git(dir.path(), &["add", "-A", "."]);
+        git(dir.path(), &["commit", "-qm", "next"]);
+    };
+    commit();
+    let verb = |words: &str| run(palisade(words).current_dir(dir.path()));
+    // What a link leads to is read, and compared.
+    fs::write(at("shared/policy"), policy.replace("app: frontend", "app: nobody")).unwrap();
+    commit();
+    let (code, out, err) = verb("diff --git HEAD~1..HEAD .");
+    assert_eq!((code, &*err), (1, ""), "{out}");
+    assert!(out.contains("- shop/deployment/frontend → shop/deployment/backend  all"), "{out}");
+    assert_eq!(verb("review --git HEAD~1..HEAD").0, 0);
+    // Links out of the repository, to nothing, to themselves and to a directory are said, once each.
+    for (name, to) in [
+        ("outside.yaml", "../outside.yaml"),
+        ("absolute.yaml", "/etc/hostname"),
+        ("nothing.yaml", "none"),
+        ("loop.yaml", "loop.yaml"),
+        ("directory.yaml", "shared"),
+    ] {
+        std::os::unix::fs::symlink(to, at(name)).unwrap();
+    }
+    commit();
+    let links = "symbolic links that lead to no file of the revision are not read: ";
+    for (words, page) in [
+        ("diff --git HEAD~1..HEAD .", "no connection changes"),
+        ("review --git HEAD~1..HEAD", "no new findings"),
+        ("lint --git HEAD~1..HEAD -f .", ""),
+    ] {
+        let (code, out, err) = verb(words);
+        assert_eq!(code, 2, "{words}: {out}{err}");
+        assert!(out.contains(page), "{words}: {out}{err}");
+        let all = format!("{out}{err}");
+        assert_eq!(all.matches(links).count(), 1, "{words}: {all}");
+        assert!(all.contains("absolute.yaml") && !all.contains("linked.yaml"), "{words}: {all}");
+    }
+    // A submodule has its files in another repository.
+    git(
+        dir.path(),
+        &["rm", "-q", "outside.yaml", "absolute.yaml", "nothing.yaml", "loop.yaml", "directory.yaml"],
+    );
+    commit();
+    fs::create_dir(at("vendor")).unwrap();
+    let module = format!("160000,{},vendor", "1".repeat(40));
+    git(dir.path(), &["update-index", "--add", "--cacheinfo", &module]);
+    git(dir.path(), &["commit", "-qm", "a submodule"]);
+    for words in ["diff --git HEAD~1..HEAD .", "lint --git HEAD~1..HEAD -f ."] {
+        let (code, out, err) = verb(words);
+        assert_eq!(code, 2, "{words}: {out}{err}");
+        assert!(err.contains("submodules change in the range") && err.contains("vendor"), "{words}: {err}");
+    }
+    assert_eq!(verb("diff --git HEAD..HEAD .").0, 0);
+    assert_eq!(verb("lint --git HEAD..HEAD -f .").0, 0);
+}

@@ -19,6 +19,8 @@ pub(crate) struct Comparison {
     pub(crate) difference: Diff,
     /// The kinds that could not be read and without which the result may be wrong.
     pub(crate) missing: Vec<Missing>,
+    /// Whether git has everything of the range. If not, a note says what is missing.
+    pub(crate) complete: bool,
     /// What could not be decided, and why.
     pub(crate) undecided: Vec<Note>,
     /// What the reader of the answer should know.
@@ -114,7 +116,7 @@ impl Comparison {
 
     /// Returns whether everything could be read.
     pub(crate) fn is_complete(&self) -> bool {
-        self.missing.is_empty() && !self.sides.iter().any(Loaded::has_errors)
+        self.complete && self.missing.is_empty() && !self.sides.iter().any(Loaded::has_errors)
     }
 
     /// Returns whether a connection opens: between ends that are on both sides, for pods that don't exist yet, or of ends

@@ -14,7 +14,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use palisade_manifest::{DirectoryFile, Input};
+use palisade_manifest::{DirectoryFile, Input, Note};
+
+use crate::{connection_ends::abbreviated, escape};
 
 /// A path, as a directory in which git can run and the path below it. `None`: the directory itself.
 struct Place {
@@ -73,7 +75,9 @@ pub(crate) struct RangeSide {
     /// The revision. `None`: the files as they are now.
     pub(crate) revision: Option<String>,
     /// The submodules of a revision, with their commits.
-    pub(crate) submodules: BTreeMap<String, String>,
+    submodules: BTreeMap<String, String>,
+    /// The symbolic links of a revision that lead to no file of it.
+    links: BTreeSet<String>,
     path: String,
 }
 
@@ -109,9 +113,40 @@ pub(crate) fn without_revisions(sides: [RangeSide; 2]) -> [Vec<Input>; 2] {
     })
 }
 
+/// What a range has that git does not.
+#[derive(Debug, Default)]
+pub(crate) struct Unread {
+    submodules: BTreeSet<String>,
+    links: BTreeSet<String>,
+}
+
+impl Unread {
+    /// Adds what can't be read at a path.
+    pub(crate) fn add(&mut self, sides: &[RangeSide; 2]) {
+        self.submodules.extend(changed_submodules(sides));
+        self.links.extend(sides.iter().flat_map(|side| side.links.iter().cloned()));
+    }
+
+    /// Returns what to say of it; nothing if everything could be read.
+    pub(crate) fn notes(&self) -> Vec<Note> {
+        let note = |code, names: &BTreeSet<String>, text: &str| {
+            let names: Vec<&String> = names.iter().collect();
+            let shown = abbreviated(&names, |name| escape::plain(name).into_owned());
+            (!names.is_empty()).then(|| Note::new(code, format!("{text}: {shown}")))
+        };
+        let submodules = "submodules change in the range, and their files are not read";
+        let links = "symbolic links that lead to no file of the revision are not read";
+        let notes = [
+            note("submodules-not-read", &self.submodules, submodules),
+            note("links-not-read", &self.links, links),
+        ];
+        notes.into_iter().flatten().collect()
+    }
+}
+
 /// Returns the submodules that are not the same on both sides. Their files can't be compared. The working tree is not asked: it
 /// may have them, and the revision beside it doesn't.
-pub(crate) fn changed_submodules(sides: &[RangeSide; 2]) -> BTreeSet<String> {
+fn changed_submodules(sides: &[RangeSide; 2]) -> BTreeSet<String> {
     let [before, after] = sides.each_ref().map(|side| &side.submodules);
     let only_one = sides.iter().any(|side| side.revision.is_none());
     let all = before.keys().chain(after.keys());
@@ -131,12 +166,15 @@ pub(crate) fn inputs(revisions: &str, path: &str, render: Option<Render<'_>>) ->
     let or_head = |rev: &str| if rev.is_empty() { "HEAD".to_owned() } else { rev.to_owned() };
     let side = |rev: &str| -> Result<RangeSide> {
         let commit = commit(&place, rev)?;
-        let inputs = match render {
+        let tree::Manifests { inputs, links } = match render {
             None => tree::manifests(&place, &commit, rev)?,
-            Some(render) => export::rendered(&place, &commit, &format!("{rev}:{path}"), render)?,
+            Some(render) => {
+                let inputs = export::rendered(&place, &commit, &format!("{rev}:{path}"), render)?;
+                tree::Manifests { inputs, links: BTreeSet::new() }
+            }
         };
         let submodules = tree::submodules(&place, &commit)?;
-        Ok(RangeSide { inputs, revision: Some(rev.to_owned()), submodules, path: path.to_owned() })
+        Ok(RangeSide { inputs, revision: Some(rev.to_owned()), submodules, links, path: path.to_owned() })
     };
     if let Some((a, b)) = revisions.split_once("...") {
         let (a, b) = (or_head(a), or_head(b));
@@ -164,6 +202,7 @@ pub(crate) fn inputs(revisions: &str, path: &str, render: Option<Render<'_>>) ->
                         inputs: here,
                         revision: None,
                         submodules: BTreeMap::new(),
+                        links: BTreeSet::new(),
                         path: path.to_owned(),
                     },
                 ],

@@ -20,6 +20,8 @@ pub(crate) struct Sides {
     /// The kinds of the cluster that could not be read.
     pub(crate) missing: Vec<Missing>,
     pub(crate) notes: Vec<Note>,
+    /// What could not be read of a range of revisions.
+    pub(crate) unread: Vec<Note>,
 }
 
 /// The two sets of inputs to compare.
@@ -36,6 +38,8 @@ pub(crate) struct DiffInputs {
     pub(crate) quiet: [bool; 2],
     /// Whether files are called the same on both sides, so that errors have to name the side.
     pub(crate) same_names: bool,
+    /// As in [`Sides`].
+    pub(crate) unread: Vec<Note>,
 }
 
 /// Reads both sides, with the IP families that one of them shows.
@@ -55,7 +59,7 @@ pub(crate) fn read(
     reading: &ReadingArguments,
     addresses: &AddressArguments,
 ) -> Result<Sides> {
-    let DiffInputs { before, after, names, namespace, missing, live, quiet, same_names } = given;
+    let DiffInputs { before, after, names, namespace, missing, live, quiet, same_names, unread } = given;
     let (namespace, missing, live) = (namespace.clone(), missing.clone(), *live);
     let options = LoadOptions {
         default_namespace: namespace.clone(),
@@ -94,14 +98,15 @@ pub(crate) fn read(
             notes.push(note);
         }
     }
-    Ok(Sides { sides: [before, after], namespace, missing, notes })
+    Ok(Sides { sides: [before, after], namespace, missing, notes, unread: unread.clone() })
 }
 
 /// Returns the inputs to compare.
 fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
     let namespace = arguments.namespace.clone();
     if !arguments.is_live() {
-        let [(before, a), (after, b)] = file_inputs(arguments)?;
+        let mut unread = git::Unread::default();
+        let [(before, a), (after, b)] = file_inputs(arguments, &mut unread)?;
         let namespace = namespace.unwrap_or_else(|| "default".to_owned());
         let (names, missing, quiet) = ([a, b], Vec::new(), [false; 2]);
         return Ok(DiffInputs {
@@ -113,6 +118,7 @@ fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
             live: false,
             quiet,
             same_names: false,
+            unread: unread.notes(),
         });
     }
     let [path] = &arguments.paths[..] else { bail!("--live takes one path, but two were given") };
@@ -134,11 +140,12 @@ fn diff_inputs(arguments: &Diff) -> Result<DiffInputs> {
         // Problems of the cluster's own objects are reported once.
         quiet: [true, false],
         same_names: false,
+        unread: Vec::new(),
     })
 }
 
-/// Returns the inputs of each side with their name in messages.
-fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
+/// Returns the inputs of each side with their name in messages, and adds what could not be read.
+fn file_inputs(arguments: &Diff, unread: &mut git::Unread) -> Result<[(Vec<Input>, String); 2]> {
     let here = |path: &String| -> Result<(Vec<Input>, String)> {
         if let Some(rendered) = arguments.render.input(path, path, arguments.namespace.as_deref())? {
             return Ok((vec![rendered], path.clone()));
@@ -169,6 +176,7 @@ fn file_inputs(arguments: &Diff) -> Result<[(Vec<Input>, String); 2]> {
                 Ok(rendered.unwrap_or_else(|| Input::of_argument(path)))
             };
             let sides = git::inputs(revisions, path, arguments.render.is_set().then_some(&render))?;
+            unread.add(&sides);
             Ok(sides.map(|side| (side.name(), side)).map(|(name, side)| (side.inputs, name)))
         }
         (Some(_), _) => bail!("--git takes one path, but two were given"),

@@ -4,18 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
 use palisade_lint::{Finding, Level, LintOptions, LintReport, LintRule, lint};
-use palisade_manifest::{Input, LoadOptions, Loaded};
+use palisade_manifest::{Input, LoadOptions, Loaded, Note};
 
 use crate::{
     diff::git,
     inputs::{InputArguments, texts},
 };
 
-/// Returns the manifests on both sides of a range. A file is called what it is called in the working tree.
+/// Returns the manifests on both sides of a range, and what could not be read. A file is called what it is called in the
+/// working tree.
 ///
 /// # Errors
 /// When there is not exactly one path, or git can't read it.
-pub(super) fn sides(sources: &InputArguments, range: &str) -> Result<[Vec<Input>; 2]> {
+pub(super) fn sides(sources: &InputArguments, range: &str) -> Result<([Vec<Input>; 2], Vec<Note>)> {
     let [path] = &sources.files[..] else { bail!("--git takes one path: give it with -f") };
     if !sources.render.is_empty() {
         bail!("--git reads manifests as they are committed, without rendering: give them with -f");
@@ -23,11 +24,14 @@ pub(super) fn sides(sources: &InputArguments, range: &str) -> Result<[Vec<Input>
     if path == "-" {
         bail!("--git requires a path: standard input has no revisions");
     }
-    let [before, after] = git::without_revisions(git::inputs(range, path, None)?);
+    let sides = git::inputs(range, path, None)?;
+    let mut unread = git::Unread::default();
+    unread.add(&sides);
+    let [before, after] = git::without_revisions(sides);
     if after.is_empty() {
         bail!("nothing is left at {path} after the range");
     }
-    Ok([before, after])
+    Ok(([before, after], unread.notes()))
 }
 
 /// What a change of manifests introduced.

@@ -1,9 +1,6 @@
 //! Reads the manifests and the assertions of both sides of a range.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::Path,
-};
+use std::{collections::BTreeMap, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use palisade_manifest::{Input, LoadOptions, Note, files};
@@ -38,11 +35,11 @@ pub(super) fn read(arguments: &Review) -> Result<Range> {
     let paths = if nothing { &here[..] } else { &arguments.files[..] };
     let mut sides: [Vec<Input>; 2] = Default::default();
     let mut found: [BTreeMap<String, String>; 2] = Default::default();
-    let mut submodules = BTreeSet::new();
+    let mut unread = git::Unread::default();
     let mut revisions: Option<(String, [Option<String>; 2])> = None;
     for path in paths {
         let both = inside(arguments, path, None)?;
-        submodules.extend(git::changed_submodules(&both));
+        unread.add(&both);
         revisions.get_or_insert_with(|| (path.clone(), both.each_ref().map(|side| side.revision.clone())));
         for (side, inputs) in git::without_revisions(both).into_iter().enumerate() {
             found[side].extend(assertions(&inputs, false)?);
@@ -61,9 +58,10 @@ pub(super) fn read(arguments: &Review) -> Result<Range> {
     }
     let below = found.each_ref().map(BTreeMap::len);
     for path in &arguments.tests {
-        let both = git::without_revisions(inside(arguments, path, None)?);
+        let both = inside(arguments, path, None)?;
+        unread.add(&both);
         let mut any = false;
-        for (side, inputs) in both.into_iter().enumerate() {
+        for (side, inputs) in git::without_revisions(both).into_iter().enumerate() {
             let of_side = assertions(&inputs, true)?;
             any |= !of_side.is_empty();
             found[side].extend(of_side);
@@ -76,7 +74,8 @@ pub(super) fn read(arguments: &Review) -> Result<Range> {
     if let Some((path, [Some(a), Some(b)])) = &revisions {
         notes.extend(settings(&git::changed(path, [a, b], "palisade.toml")?));
     }
-    notes.extend(other_repositories(&submodules));
+    let unread = unread.notes();
+    notes.extend(unread.iter().cloned());
     let [before, after] = sides;
     let inputs = DiffInputs {
         before,
@@ -88,10 +87,11 @@ pub(super) fn read(arguments: &Review) -> Result<Range> {
         // Warnings about policies are findings of lint, and the others are printed once.
         quiet: [true, true],
         same_names: true,
+        unread: Vec::new(),
     };
     let files =
         found.map(|files| files.into_iter().map(|(name, text)| AssertionFile { name, text }).collect());
-    Ok(Range { inputs, files, below, notes, unread: !submodules.is_empty() })
+    Ok(Range { inputs, files, below, notes, unread: !unread.is_empty() })
 }
 
 fn inside(arguments: &Review, path: &str, render: Option<git::Render<'_>>) -> Result<[git::RangeSide; 2]> {
@@ -104,15 +104,6 @@ fn inside(arguments: &Review, path: &str, render: Option<git::Render<'_>>) -> Re
 /// The name of a side.
 fn named(revision: Option<String>) -> String {
     revision.unwrap_or_else(|| "the working tree".to_owned())
-}
-
-/// Says that submodules change, whose files are in other repositories.
-fn other_repositories(submodules: &BTreeSet<String>) -> Option<Note> {
-    let names: Vec<String> = submodules.iter().cloned().collect();
-    let text =
-        "submodules change in the range, and their files are not read; name the paths to review with -f";
-    (!names.is_empty())
-        .then(|| Note::new("submodules-not-read", format!("{text}: {}", abbreviated(&names, Clone::clone))))
 }
 
 /// Says that settings change. They are read as they are now, and may hide what the range introduces.

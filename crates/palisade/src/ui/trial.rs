@@ -112,6 +112,7 @@ pub(super) fn evaluate(
         namespace: world.inputs.namespace.clone(),
         missing: world.inputs.missing().to_vec(),
         notes: Vec::new(),
+        unread: Vec::new(),
     };
     let routes = diff::routes(&source.arguments.controller, &sides)?;
     let comparison = diff::compared_while(sides, &routes, is_wanted).ok_or(Superseded)?;

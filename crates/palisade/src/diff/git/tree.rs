@@ -1,7 +1,7 @@
 //! The files of a commit.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::Stdio,
@@ -54,8 +54,15 @@ pub(super) fn submodules(place: &Place, commit: &str) -> Result<BTreeMap<String,
     Ok(entries.collect())
 }
 
+/// The manifests of a commit.
+pub(super) struct Manifests {
+    pub(super) inputs: Vec<Input>,
+    /// The symbolic links among them that lead to no file of the commit.
+    pub(super) links: BTreeSet<String>,
+}
+
 /// Returns the manifests below a path in a commit, selected as [`Input::Path`] selects them from a directory.
-pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<Vec<Input>> {
+pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<Manifests> {
     let words = [&[commit][..], &place.inside.as_ref().map_or(vec![], |inside| vec!["--", inside])].concat();
     let mut selected = Vec::new();
     let mut named = false;
@@ -67,13 +74,12 @@ pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<V
         if !below.is_empty() && !is_read(Path::new(below.trim_start_matches('/'))) {
             continue;
         }
-        if link {
-            bail!(
-                "{revision}:{name} is a symbolic link, which is not supported in a revision; compare directories instead"
-            );
-        }
-        selected.push(Entry { name: format!("{revision}:{}", place.dir.join(name).display()), id, link });
+        selected.push(Entry { name, id, link });
     }
+    let mut links = follow(place, commit, &mut selected)?;
+    let shown = |name: &str| place.dir.join(name).display().to_string();
+    links = links.iter().map(|name| shown(name)).collect();
+    selected.iter_mut().for_each(|entry| entry.name = format!("{revision}:{}", shown(&entry.name)));
     selected.sort();
     let mut files = Vec::new();
     // A file that is too large is reported as such by its first bytes. The rest need not be held.
@@ -83,14 +89,83 @@ pub(super) fn manifests(place: &Place, commit: &str, revision: &str) -> Result<V
         Ok(())
     })?;
     if !named {
-        return Ok(if files.is_empty() { Vec::new() } else { vec![Input::Directory(files)] });
+        let inputs = if files.is_empty() { Vec::new() } else { vec![Input::Directory(files)] };
+        return Ok(Manifests { inputs, links });
     }
     let text = |file: DirectoryFile| {
         let DirectoryFile { path: name, bytes } = file;
         let text = String::from_utf8(bytes).with_context(|| format!("{name} is not UTF-8"))?;
         Ok(Input::Text { name, text })
     };
-    files.into_iter().map(text).collect()
+    Ok(Manifests { inputs: files.into_iter().map(text).collect::<Result<_>>()?, links })
+}
+
+/// Gives symbolic links the files of the commit to which they lead. Takes out the others, and returns their names: what they
+/// lead to is not in the commit, or no file.
+fn follow(place: &Place, commit: &str, entries: &mut Vec<Entry>) -> Result<BTreeSet<String>> {
+    let mut unread = BTreeSet::new();
+    if !entries.iter().any(|entry| entry.link) {
+        return Ok(unread);
+    }
+    let prefix = place.read(&["rev-parse", "--show-prefix"])?;
+    let prefix = String::from_utf8_lossy(&prefix).trim_end_matches('\n').to_owned();
+    let mut child = place
+        .git()
+        .args(["cat-file", "--batch-check", "--follow-symlinks"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("can't run `git`")?;
+    let (Some(mut ask), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
+        bail!("git has no standard input or output")
+    };
+    let mut answer = BufReader::new(answer);
+    let mut kept = Vec::new();
+    for mut entry in std::mem::take(entries) {
+        if entry.link {
+            // A question is a line.
+            let found = if entry.name.contains('\n') {
+                None
+            } else {
+                writeln!(ask, "{commit}:{prefix}{}", entry.name)
+                    .and_then(|()| ask.flush())
+                    .context("can't write to git")?;
+                target(&mut answer)?
+            };
+            let Some(id) = found else {
+                unread.insert(entry.name);
+                continue;
+            };
+            entry.id = id;
+        }
+        kept.push(entry);
+    }
+    *entries = kept;
+    // git ends with its input.
+    drop((ask, answer));
+    child.wait().context("can't wait for git")?;
+    Ok(unread)
+}
+
+/// Reads what `git cat-file --batch-check --follow-symlinks` says: `ID blob SIZE`, or why there is no object, which may be
+/// followed by a text.
+fn target(answer: &mut impl io::BufRead) -> Result<Option<String>> {
+    const WITH_TEXT: [&str; 4] = ["symlink", "dangling", "loop", "notdir"];
+    let can_not_read = "can't read from git";
+    let mut head = String::new();
+    answer.read_line(&mut head).context(can_not_read)?;
+    let words: Vec<&str> = head.trim_end().split(' ').collect();
+    match words[..] {
+        [id, "blob", _] => Ok(Some(id.to_owned())),
+        [word, size] if WITH_TEXT.contains(&word) => {
+            let size: u64 = size.parse().context("unexpected output of `git cat-file`")?;
+            io::copy(&mut answer.take(size.saturating_add(1)), &mut io::sink()).context(can_not_read)?;
+            Ok(None)
+        }
+        [""] => bail!("git failed while reading objects"),
+        _ => Ok(None),
+    }
 }
 
 /// Reads objects with a single git process, and calls `each` with every one: with at most the first `most` bytes.
