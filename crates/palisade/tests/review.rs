@@ -238,7 +238,7 @@ fn what_can_not_be_read_is_said() {
     repository.commit("broken");
     let (code, out, err) = repository.review(RANGE);
     assert_eq!((code, &*out), (2, ""), "{err}");
-    assert!(err.contains("in HEAD: 1 error in the manifests; use --keep-going"), "{err}");
+    assert!(err.contains("in HEAD: 1 error in the manifests; correct it, or use --keep-going"), "{err}");
     for form in ["text", "markdown"] {
         let (code, out, _) = repository.review(&with(&["--keep-going", "-o", form]));
         assert_eq!(code, 2, "{out}");
