@@ -4,8 +4,8 @@ use std::collections::HashSet;
 
 use crate::admits::{Other, allowed, is_isolated, isolating, may_admit_others};
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_names::{is_served_from_outside, recognized_controllers, route_backends};
-use palisade_policy::{Direction, Pod, PortSet, Traffic};
+use palisade_names::{Backend, is_served_from_outside, recognized_controllers, route_backends};
+use palisade_policy::{Direction, Pod, Policy, PortSet, Traffic};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -13,7 +13,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "controller-not-allowed",
     level: Level::Warning,
     what: "Finds Ingresses and routes whose controller policies keep from the backend.",
-    why: "The controller connects to the pods behind the route as any other pod does, so the policies of these pods must allow it on the port of the pod. If they don't, clients get an error of the gateway. Controllers are recognized by their labels. If none is in the input, it is a note, where no rule allows the port to anything outside the namespace.",
+    why: "The controller connects to the pods behind the route as any other pod does, so its own policies and those of these pods must allow it on the port of the pod. If they don't, clients get an error of the gateway. Controllers are recognized by their labels. If none is in the input, it is a note, where no rule allows the port to anything outside the namespace.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -116,6 +116,15 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
             else {
                 continue;
             };
+            if let Some((controller, policy)) = kept_in(cx, &controllers, &at)
+                && shown.insert((&policy.key, &route.kind, &route.key))
+            {
+                let message = format!(
+                    "no rule allows the ingress controller {} to connect to {} {} of {}, where {} {} leads",
+                    controller.key, at.protocol, at.port, at.pod.key, route.kind, route.key
+                );
+                out.push(Found::of(&policy.key, policy.origin.as_ref(), message));
+            }
             let profile = cx.profile(class);
             if !is_isolated(cx, &profile, Direction::Ingress) {
                 continue;
@@ -146,4 +155,21 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         }
     }
     out
+}
+
+/// Returns the first controller and a NetworkPolicy that isolates it, if the policies of every controller keep it from a
+/// backend.
+fn kept_in<'a>(cx: &Context<'a>, controllers: &[&'a Pod], at: &Backend<'_>) -> Option<(&'a Pod, &'a Policy)> {
+    let mut first = None;
+    for controller in controllers {
+        // Policies don't apply to a controller in the host network.
+        let profile = cx.profile(cx.class_of(controller)?);
+        let policy = isolating(cx, &profile, Direction::Egress).next()?;
+        let traffic = allowed(cx, &profile, Direction::Egress, Other::of(cx, at.pod), Some(at.pod));
+        if traffic.contains(at.protocol, at.port) {
+            return None;
+        }
+        first.get_or_insert((*controller, policy));
+    }
+    first
 }

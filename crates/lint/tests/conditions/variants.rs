@@ -452,3 +452,23 @@ fn equal_priorities_matter_where_pods_are_selected_twice() {
     let message = &findings("PAL052", &(two(&team("blue"), &team("green")) + &third))[0].message;
     assert!(message.starts_with("spec.priority: 2 policies") && !message.contains("Policy one"), "{message}");
 }
+
+#[test]
+fn a_controller_has_policies_of_its_own() {
+    let route = "apiVersion: v1\nkind: Pod\nmetadata: {name: controller, namespace: edge, labels: {app.kubernetes.io/name: ingress-nginx, app.kubernetes.io/component: controller}}\n\
+                 spec: {containers: [{name: main, image: example}]}\n---\n\
+                 apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: db, namespace: shop}\n\
+                 spec: {ingressClassName: nginx, defaultBackend: {service: {name: db, port: {number: 80}}}}\n---\n";
+    let own = |rule: &str| egress("", rule).replace("namespace: shop", "namespace: edge");
+    let to = |port: u16| {
+        format!("{{to: [{{namespaceSelector: {{}}}}], ports: [{{port: {port}, protocol: TCP}}]}}")
+    };
+    let all = service("type: ClusterIP") + route;
+    table(&[
+        ("PAL050", "", all.clone()),
+        ("PAL050", "w", all.clone() + &own("{to: [{podSelector: {}}]}")),
+        // The Service's port is not the pod's.
+        ("PAL050", "w", all.clone() + &own(&to(80))),
+        ("PAL050", "", all + &own(&to(5432))),
+    ]);
+}
