@@ -368,7 +368,7 @@ fn wrong_ends_come_with_a_cure() {
         ("shop/db", "shop/web:", "no port after the colon"),
         ("shop/db", "shop/web:80-90", "give one port. `palisade connections --port` takes ranges"),
         ("shop/db", "shop/web:80,90", "give one port"),
-        ("shop/db", "fd00::7:80", "give the port: [fd00::7:80]:PORT"),
+        ("shop/db", "fd00::7:80", "give the port: '[fd00::7:80]:PORT"),
         ("shop/db", "shop/web 8080/TCP", "the port is part of the destination: DST:8080/TCP"),
         ("shop/db", "shop/web examples", "manifests are given with -f: '-f examples'"),
     ] {
