@@ -221,7 +221,7 @@ impl Worker {
         if let Some(since) = self.agent.review_state().unreviewed_for {
             tracing::info!(
                 since_ms = since.as_millis() as u64,
-                "established connections are not all re-evaluated, the next start does so"
+                "stopped before all established connections were re-evaluated, the next agent re-evaluates them"
             );
         }
     }
