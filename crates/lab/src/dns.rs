@@ -21,16 +21,15 @@ use std::{
 
 use palisade_agent::names::NamesSettings;
 use palisade_names::{DNS_PORT, dns_service_addresses};
-use palisade_policy::{Cluster, DomainName, Family, Protocol};
+use palisade_policy::{Cluster, Family, Protocol};
 
 pub use client::{LookupOutcome, LookupPatience, lookup};
 pub use plan::{ExpectedLookup, Lookup, NamePlan};
-pub use run::{LookupResult, ask, run};
+pub use run::{LookupResult, ask, learned_by_all, learned_from, run};
 pub(crate) use server::DnsServer;
 pub use zones::{Forgery, Records, ZoneName, Zones};
 
 use crate::{
-    lab::Lab,
     layout::{Layout, LayoutError, Place},
     options::LayoutOptions,
     services::frontends,
@@ -113,21 +112,6 @@ pub fn layout(
     let layout = Layout::of(cluster, &options)?;
     let servers = NameServers::of(&layout, zones);
     Ok((layout, servers))
-}
-
-/// Returns the cluster of a lab as the engine has it once every name of its zones was asked for; without zones, its cluster.
-#[must_use]
-pub fn learned_by_all(lab: &Lab) -> Cluster {
-    match lab.names() {
-        Some((zones, _)) => plan::learned_by_all(lab.layout(), zones),
-        None => lab.layout().cluster.clone(),
-    }
-}
-
-/// Returns the cluster of a lab as the engine has it once these addresses were answered for a name, and nothing else.
-#[must_use]
-pub fn learned_from(lab: &Lab, name: &DomainName, addresses: &[IpAddr]) -> Cluster {
-    plan::learned_from(lab.layout(), name, addresses)
 }
 
 /// Returns the settings of agents that trust these servers, as the addresses that pods ask.

@@ -5,6 +5,7 @@
 mod bench;
 mod by_name;
 mod changes;
+mod connections;
 mod control;
 mod down;
 mod event;

@@ -12,12 +12,12 @@ use std::{
     time::Duration,
 };
 
-use palisade_policy::{DomainName, Endpoint, Family, reference};
+use palisade_policy::{Cluster, DomainName, Endpoint, Family, reference};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::{
     client::{LookupOutcome, LookupPatience, lookup},
-    plan::{ExpectedLookup, Lookup, NamePlan, lookup_of},
+    plan::{self, ExpectedLookup, Lookup, NamePlan, lookup_of},
 };
 use crate::{
     error::LabError,
@@ -33,6 +33,21 @@ const CONNECT: Timeouts = Timeouts { whole: Duration::from_millis(900), in_fligh
 /// How long a pod waits for answers, and for answers that must not come.
 const PATIENCE: LookupPatience = LookupPatience { tries: 3, each: Duration::from_secs(3) };
 const SILENCE: LookupPatience = LookupPatience { tries: 1, each: Duration::from_millis(900) };
+
+/// Returns the cluster of a lab as the engine has it once every name of its zones was asked for; without zones, its cluster.
+#[must_use]
+pub fn learned_by_all(lab: &Lab) -> Cluster {
+    match lab.names() {
+        Some((zones, _)) => plan::learned_by_all(lab.layout(), zones),
+        None => lab.layout().cluster.clone(),
+    }
+}
+
+/// Returns the cluster of a lab as the engine has it once these addresses were answered for a name, and nothing else.
+#[must_use]
+pub fn learned_from(lab: &Lab, name: &DomainName, addresses: &[IpAddr]) -> Cluster {
+    plan::learned_from(lab.layout(), name, addresses)
+}
 
 /// A lookup and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]

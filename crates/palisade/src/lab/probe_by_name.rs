@@ -9,7 +9,7 @@ use palisade_lab::{
 };
 use palisade_policy::{DomainName, Endpoint, Family};
 
-use super::{control::ProbeAnswer, serve};
+use super::{connections::connect, control::ProbeAnswer};
 use crate::can::{EndpointSpec, Spec, ends, question};
 
 /// Returns the name if the destination is a host that the lab's DNS servers can be asked for.
@@ -75,5 +75,5 @@ fn connections(
         let asked = question::resolve_each(&cluster, source, &to, namespace)?.flows;
         flows.extend(asked.into_iter().filter(|asked| asked.flow.source == *end));
     }
-    serve::connect(lab, &cluster, flows)
+    connect(lab, &cluster, flows)
 }
