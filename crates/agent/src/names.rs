@@ -377,7 +377,7 @@ fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Ope
 }
 
 /// The servers that are trusted if none are set: the cluster's, by its Service, and the node's. Not one of the node's if a Service takes the packets to its
-/// address: whoever may create Services could answer for it.
+/// address: users who may create Services could answer for it.
 fn default_servers(cluster: &Cluster) -> BTreeSet<SocketAddr> {
     let of_cluster: BTreeSet<IpAddr> = palisade_names::dns_service_addresses(cluster).collect();
     // A missing file names no server.

@@ -16,6 +16,7 @@ mod aliases;
 mod context;
 mod cover;
 mod diagnostics;
+mod field;
 mod finding;
 mod fix;
 mod index;
@@ -35,6 +36,7 @@ mod text;
 mod wide;
 mod written;
 
+pub use field::locate;
 pub use finding::{Affected, Fix, TextEdit};
 pub use fix::fixed;
 pub use level::Level;

@@ -93,6 +93,11 @@ fn finding(cx: &Context<'_>, rule: &'static LintRule, found: Found) -> Finding {
         level: level.unwrap_or(rule.level),
         line: lines.and_then(|(lines, line)| lines.line(line)).map(shortened),
         object: object.or_else(|| policy.as_ref().map(ToString::to_string)),
+        // Of an object of a cluster, the name of the file is kubectl's name of the object, and the field.
+        field: origin
+            .as_ref()
+            .filter(|o| o.line == 0)
+            .and_then(|o| Some(o.file.split_once(' ')?.1.to_owned())),
         affected: policy.as_ref().map_or(affected, |key| cx.affected(key)),
         origin: origin.filter(|o| o.line > 0),
         message: if policy.as_ref().is_some_and(|key| cx.is_audited(key)) {

@@ -19,6 +19,9 @@ pub struct Finding {
     pub origin: Option<Origin>,
     /// The object, such as `NetworkPolicy shop/web`.
     pub object: Option<String>,
+    /// The field of the object, as the API server writes it: `spec.ingress[0].from[1]`. `None` for the object itself, and for a finding of a
+    /// file until [`crate::locate`] has found it.
+    pub field: Option<String>,
     /// What is wrong and what happens in the cluster, in one sentence.
     pub message: String,
     /// The line of the file.

@@ -33,6 +33,21 @@ impl LintRule {
         ("PAL039"..="PAL050").contains(&self.code) && self.code != "PAL049"
     }
 
+    /// Returns whether its findings are about the key at their position, and not about the value that begins there.
+    pub(crate) fn is_about_keys(&self) -> bool {
+        matches!(
+            self.name,
+            "dns-label-mismatch"
+                | "empty-vs-absent"
+                | "label-not-on-template"
+                | "namespace-label-guess"
+                | "typo-near-label"
+                | "unknown-field"
+                | "volatile-label"
+                | "wrong-direction-key"
+        )
+    }
+
     /// Returns whether a word selects the rule: its code or name, or the beginning of either.
     #[must_use]
     pub fn is_selected_by(&self, word: &str) -> bool {

@@ -2,6 +2,8 @@
 
 #[path = "conditions/dns.rs"]
 mod dns;
+#[path = "conditions/fields.rs"]
+mod fields;
 #[path = "conditions/variants.rs"]
 mod variants;
 

@@ -172,6 +172,27 @@ impl<'a> At<'a> {
         At { tree: self.tree, id: self.id, up: None, step: Step::Root }
     }
 
+    /// Calls `f` for this value and for each within it, outermost first, with the key of those that have one. A value for which several aliases
+    /// stand is visited once. `O(values)`.
+    pub fn visit(&self, f: &mut impl FnMut(&At<'_>, Option<&At<'_>>)) {
+        self.visit_unless(&mut vec![false; self.tree.len()], None, f);
+    }
+
+    // Recursion is bounded: the parser limits the depth of documents.
+    fn visit_unless(
+        &self,
+        seen: &mut [bool],
+        key: Option<&At<'_>>,
+        f: &mut impl FnMut(&At<'_>, Option<&At<'_>>),
+    ) {
+        if std::mem::replace(&mut seen[self.id.0 as usize], true) {
+            return;
+        }
+        f(self, key);
+        self.items().for_each(|item| item.visit_unless(seen, None, f));
+        self.entries().for_each(|(_, key, value)| value.visit_unless(seen, Some(&key), f));
+    }
+
     fn pairs(&self) -> &'a [Pair<'a>] {
         match self.tree.node(self.id).kind {
             NodeKind::Mapping(from, to) => &self.tree.pairs[from as usize..to as usize],

@@ -60,7 +60,7 @@ pub fn dns_servers(cluster: &Cluster) -> Vec<DnsServer<'_>> {
 }
 
 /// Returns the addresses of the Services through which pods reach DNS: those in the first namespace that has one. The others exist only in some
-/// clusters, and elsewhere whoever may create namespaces could have one.
+/// clusters, and elsewhere users who may create namespaces could have one.
 pub fn dns_service_addresses(cluster: &Cluster) -> impl Iterator<Item = std::net::IpAddr> {
     let services = SERVICES
         .iter()

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::{Args, ValueEnum};
 use palisade_lint::{
-    Finding, Level, LintOptions, LintReport, LintRule, Plugin, RULES, lint, selected, suggestions,
+    Finding, Level, LintOptions, LintReport, LintRule, Plugin, RULES, SourceText, lint, selected, suggestions,
 };
 use palisade_manifest::{Loaded, Note, Severity, load};
 
@@ -202,12 +202,12 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         let old = if gathered.files.is_empty() {
             None
         } else {
-            Some(examine(&gathered, &rules, arguments.plugin)?.1)
+            Some(examine(&gathered, &rules, arguments.plugin)?.report)
         };
         older = Some(old.map(|old| old.findings).unwrap_or_default());
         gathered.files = after;
     }
-    let (mut loaded, mut report) = examine(&gathered, &rules, arguments.plugin)?;
+    let Examined { mut loaded, mut texts, mut report } = examine(&gathered, &rules, arguments.plugin)?;
     if let Some(older) = older {
         known = Some(introduced::known(&older, &report.findings));
     }
@@ -226,7 +226,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
                 break;
             }
             fixed += fixing::write(&changes)?;
-            (loaded, report) = examine(&gathered, &rules, arguments.plugin)?;
+            Examined { loaded, texts, report } = examine(&gathered, &rules, arguments.plugin)?;
         }
     }
     warn(&[&*loaded.notes, &*unread].concat(), &report);
@@ -244,6 +244,7 @@ pub(crate) fn run(arguments: &Lint) -> Result<Outcome> {
         return Ok(outcome(arguments, &gathered, &report, false));
     }
     let mut shown = shown(arguments, &report, known.as_ref(), fixed);
+    palisade_lint::locate(&mut shown.findings, &texts);
     shown.complete = unread.is_empty() && outcome(arguments, &gathered, &report, false) == Outcome::Yes;
     let text = match arguments.output {
         LintFormat::Text => text::text(&shown),
@@ -271,11 +272,18 @@ pub(crate) fn rules(select: &[String], ignore: &[String]) -> Result<Vec<&'static
 /// How often files are corrected and read again.
 const MAX_PASSES: usize = 8;
 
+/// What was read, and what was found in it.
+struct Examined {
+    loaded: Loaded,
+    texts: Vec<SourceText>,
+    report: LintReport,
+}
+
 fn examine(
     gathered: &Gathered,
     rules: &[&'static LintRule],
     plugin: Option<PluginArgument>,
-) -> Result<(Loaded, LintReport)> {
+) -> Result<Examined> {
     let loaded = load(&gathered.files, &gathered.options);
     if loaded.counts.objects.is_empty() && !loaded.has_errors() {
         match loaded.counts.documents {
@@ -289,7 +297,7 @@ fn examine(
     let plugin = plugin.map(PluginArgument::plugin);
     let options = LintOptions { default_namespace: &gathered.namespace, plugin };
     let report = lint(&loaded, &texts, rules, &options);
-    Ok((loaded, report))
+    Ok(Examined { loaded, texts, report })
 }
 
 /// Returns what is printed.

@@ -15,7 +15,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "client-address-lost",
     level: Level::Warning,
     what: "Finds blocks of clients behind a Service that hides their addresses.",
-    why: "With externalTrafficPolicy: Cluster, a connection from outside may reach the pod with the address of a node, so a block of client addresses does not match it. externalTrafficPolicy: Local keeps the address. Services count whose port on the pods the rule allows.",
+    why: "With externalTrafficPolicy: Cluster, a connection from outside may reach the pod with the address of a node, so a block of client addresses does not match it. externalTrafficPolicy: Local keeps the address. Only Services that lead to a port which the rule allows are considered.",
     fix: None,
     bad: BAD,
     good: GOOD,

@@ -12,7 +12,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "conflicting-priority",
     level: Level::Warning,
     what: "Finds cluster-wide policies with the same priority (conflicting-priority), rules behind others that match all of the same connections (unreachable-rule), and Pass rules after which nothing decides (pass-to-nothing).",
-    why: "In a cluster-wide tier the first rule that matches decides. If two policies have the same priority, the API doesn't define which one is first; policies of which no pod can be the subject of both don't count, nor those for different directions. A rule that matches nothing that an earlier one of the tier leaves over decides nothing: a note. Pass leaves a connection to the next tier, and where no policy of it applies to the pods, the connection is allowed: a note, since files need not contain the policies.",
+    why: "In a cluster-wide tier the first rule that matches decides. If two policies have the same priority, the API doesn't define which one is first; policies that can't select the same pod, or have rules for different directions, are left out. A rule decides nothing if earlier rules of the tier match all of its connections: a note. Pass leaves a connection to the next tier, and where no policy of it applies to the pods, the connection is allowed: a note, since files need not contain the policies.",
     fix: None,
     bad: BAD,
     good: GOOD,

@@ -12,7 +12,7 @@ pub(crate) const RULE: LintRule = LintRule {
     code: "PAL050",
     name: "controller-not-allowed",
     level: Level::Warning,
-    what: "Finds Ingresses and routes whose controller policies keep from the backend.",
+    what: "Finds Ingresses and routes whose controller can't reach the backend because of policies.",
     why: "The controller connects to the pods behind the route as any other pod does, so its own policies and those of these pods must allow it on the port of the pod. If they don't, clients get an error of the gateway. Controllers are recognized by their labels. If none is in the input, it is a note, where no rule allows the port to anything outside the namespace.",
     fix: None,
     bad: BAD,

@@ -14,7 +14,7 @@ pub(crate) const RULE: LintRule = LintRule {
     code: "PAL059",
     name: "deny-by-exception-voided",
     level: Level::Warning,
-    what: "Finds what exceptions of blocks, NotIn and DoesNotExist leave out and another peer, rule or policy allows again.",
+    what: "Finds addresses and pods that a peer leaves out (by except, NotIn or DoesNotExist), and that another peer, rule or policy allows.",
     why: "An exception takes addresses out of its own block, and NotIn takes pods out of its own peer. Neither denies anything: another peer, rule or policy for the same pods that includes them allows them.",
     fix: None,
     bad: BAD,

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, bail};
-use palisade_lint::{Finding, Level, LintOptions, LintReport, LintRule, lint};
+use palisade_lint::{Finding, Level, LintOptions, LintReport, LintRule, lint, locate};
 use palisade_manifest::{Input, LoadOptions, Loaded, Note};
 
 use crate::{
@@ -58,15 +58,19 @@ pub(crate) fn introduced(
 ) -> Introduced {
     let limit = LoadOptions::default().max_file_bytes;
     let options = LintOptions { default_namespace: namespace, plugin: None };
-    let [before, mut report] =
-        sides.map(|(inputs, loaded)| lint(loaded, &texts::texts(inputs, loaded, limit), rules, &options));
+    let [(_, before), (texts, mut report)] = sides.map(|(inputs, loaded)| {
+        let texts = texts::texts(inputs, loaded, limit);
+        let report = lint(loaded, &texts, rules, &options);
+        (texts, report)
+    });
     if strict {
         report.findings.iter_mut().for_each(Finding::make_strict);
     }
     let known = known(&before.findings, &report.findings);
     let new: Vec<&Finding> = report.findings.iter().filter(|f| !known.contains(&*f.fingerprint)).collect();
     let shown = report.findings.iter().filter(|f| f.level >= least).count();
-    let findings: Vec<Finding> = new.iter().filter(|f| f.level >= least).map(|f| (*f).clone()).collect();
+    let mut findings: Vec<Finding> = new.iter().filter(|f| f.level >= least).map(|f| (*f).clone()).collect();
+    locate(&mut findings, &texts);
     Introduced {
         below: new.len() - findings.len(),
         older: shown - findings.len(),

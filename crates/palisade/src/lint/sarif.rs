@@ -35,6 +35,10 @@ pub(super) fn document(shown: &Shown, rules: &[&'static LintRule]) -> Result<Str
                 "artifactLocation": { "uri": uri(&origin.file) },
                 "region": { "startLine": origin.line, "startColumn": origin.column },
             }}]);
+            if let (Some(object), Some(field)) = (&f.object, &f.field) {
+                let name = format!("{object} {field}");
+                result["locations"][0]["logicalLocations"] = json!([{ "fullyQualifiedName": name }]);
+            }
         }
         result
     };
