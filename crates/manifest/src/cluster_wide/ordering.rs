@@ -63,10 +63,12 @@ fn competing<'a>(peers: &[&'a Policy]) -> Vec<&'a Policy> {
     peers.iter().zip(competes).filter_map(|(policy, competes)| competes.then_some(*policy)).collect()
 }
 
-/// Whether two policies have rules of the same direction.
+/// Whether two policies have rules of the same direction. One without any is taken to have both: its rules are still to be written.
 fn share_direction(a: &Policy, b: &Policy) -> bool {
     let has = |policy: &Policy, direction| policy.rules(direction).is_some_and(|rules| !rules.is_empty());
-    Direction::BOTH.into_iter().any(|direction| has(a, direction) && has(b, direction))
+    let is_empty = |policy: &Policy| !Direction::BOTH.into_iter().any(|direction| has(policy, direction));
+    let both_have = |direction| has(a, direction) && has(b, direction);
+    is_empty(a) || is_empty(b) || Direction::BOTH.into_iter().any(both_have)
 }
 
 /// Returns the labels of the namespaces and pods that a policy selects. `None`: it can't select any.
