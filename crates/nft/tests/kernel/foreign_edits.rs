@@ -195,7 +195,7 @@ fn edits() -> Vec<Edit> {
     let table = "inet palisade";
     // Deletes a set that rules use, so that another can replace it.
     let without_self4 =
-        format!("flush chain {table} forward; flush chain {table} input; delete set {table} self4;");
+        format!("flush chain {table} forward4; flush chain {table} input4; delete set {table} self4;");
     let recreated = |what: &str| {
         format!("{without_self4} add set {table} self4 {{ type ipv4_addr . ipv4_addr; {what} }}")
     };
@@ -358,7 +358,7 @@ fn edits() -> Vec<Edit> {
         "chain extra",
     );
     edit(format!("flush chain {table} {row}"), "rule", "is missing");
-    for chain in ["forward", "input"] {
+    for chain in ["forward", "input", "forward4", "input6"] {
         edit(format!("flush chain {table} {chain}"), "rule", "is missing");
         edit(format!("delete rule {table} {chain} handle {}", first(chain)), "rule", "is missing");
         edit(format!("replace rule {table} {chain} handle {} accept", first(chain)), "rule", "is [accept]");

@@ -147,9 +147,10 @@ fn completed() {
     let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     let whole = shape(&mut enforcer);
     drop(enforcer);
-    for command in ["flush chain inet palisade forward", "delete chain inet palisade link"] {
-        nft(command);
+    for chain in ["forward", "forward4", "forward6"] {
+        nft(&format!("flush chain inet palisade {chain}"));
     }
+    nft("delete chain inet palisade link");
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     assert_eq!((commit.transactions, commit.elements), (1, 0), "{commit:?}");
     assert_eq!(shape(&mut enforcer), whole);
