@@ -66,8 +66,14 @@ const RESULT: Type = Type {
         ("partialFingerprints", strings),
     ],
 };
-const LOCATION: Type =
-    Type { required: &[], properties: &[("physicalLocation", |v| of(v, &PHYSICAL_LOCATION))] };
+const LOCATION: Type = Type {
+    required: &[],
+    properties: &[
+        ("physicalLocation", |v| of(v, &PHYSICAL_LOCATION)),
+        ("logicalLocations", |v| unique(v).and_then(|()| all(v, &LOGICAL_LOCATION))),
+    ],
+};
+const LOGICAL_LOCATION: Type = Type { required: &[], properties: &[("fullyQualifiedName", string)] };
 const PHYSICAL_LOCATION: Type = Type {
     required: &["artifactLocation"],
     properties: &[("artifactLocation", |v| of(v, &ARTIFACT)), ("region", |v| of(v, &REGION))],
