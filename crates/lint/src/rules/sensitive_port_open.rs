@@ -147,7 +147,7 @@ fn sensitive(cx: &Context<'_>, policy: &Policy, port: &PortMatch) -> Option<u16>
         PortMatch::Numbers { protocol: Protocol::Tcp, first, last } => {
             let within = |port: &u16| (*first..=*last).contains(port);
             let mut all = SENSITIVE.into_iter().filter(within);
-            // Nobody means each port of a wide range, so it counts if a pod has it.
+            // A wide range is rarely meant for each of its ports, so a port counts only if a pod has it.
             if last - first < MEANT {
                 all.next()
             } else {
