@@ -297,6 +297,8 @@ impl LinkMonitor {
         self.bindings.forget(&self.facts.take_gone());
         self.unbound.clear();
         if self.source_check.is_on() {
+            out.pod_routes.extend(self.facts.on_link());
+            out.pod_routes.retain(|_, interface| out.pod_interfaces.contains(interface));
             self.bind(&ends, &mut out);
         }
         if self.source_check.is_on() && !out.pod_ports.is_empty() {

@@ -24,7 +24,8 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isol
     chains.push(discovery::chain());
     chains.extend(refusal::chains(options, sets));
     chains.extend(of_isolation(options, sets, isolating));
-    chains.extend([labels_chain(), revoked::chain(), audit_chain(sets), midstream::chain(sets)]);
+    chains.extend([labels_chain(), revoked::chain(), midstream::chain(sets)]);
+    chains.extend(Family::BOTH.map(|family| to_itself_chain(family, sets)));
     chains.extend(from_pods::chains(options, sets));
     chains.extend(from_pods::prerouting_chains(options, sets));
     chains.extend(Hook::POLICY.into_iter().flat_map(|hook| hook_chains(hook, options, sets)));
@@ -43,15 +44,18 @@ pub(crate) struct Isolating {
     pub(crate) egress: bool,
     /// Whether any local pod refuses what its policies deny.
     pub(crate) refusing: bool,
+    /// Whether policies in audit mode select any local pod.
+    pub(crate) audited: bool,
 }
 
-/// Returns the chains whose rules depend on whether local pods are isolated, and refuse. Without rules they decide nothing.
+/// Returns the chains whose rules depend on whether local pods are isolated, refuse, and are selected by policies in audit mode. Without rules they
+/// decide nothing.
 pub(crate) fn of_isolation(
     options: &EnforcerOptions,
     sets: &BaseSets,
-    Isolating { any, egress, refusing }: Isolating,
+    Isolating { any, egress, refusing, audited }: Isolating,
 ) -> Vec<Chain> {
-    let mut chains = vec![link_chain(any), strangers_chain(sets, any)];
+    let mut chains = vec![link_chain(any), strangers_chain(sets, any), audit_chain(sets, audited)];
     chains.extend(refusal::of_pods(sets, refusing));
     if options.egress_to_own_node {
         chains.push(node_link_chain(sets, egress));
@@ -113,15 +117,10 @@ fn opening_chain(hook: Hook, family: Family, sets: &BaseSets) -> Chain {
         }
     }
     rules.extend(revoked::by_tuple(family, sets));
-    // A packet from an address to itself went through a service (SEMANTICS C25, G-6). The map's chain drops it or
-    // returns. If the pod is isolated, the next rule accepts it, before the tables of pods and their peers. If the pod
-    // is not isolated, no table applies to it.
-    for target in [JumpTarget::Hairpin, JumpTarget::AuditHairpin] {
-        let map = sets.dispatch(target, family).name.clone();
-        rules.push(vec![Expression::Family(family), Expression::PairDispatch(family, map)]);
-    }
+    // A packet from an address to itself went through a service (SEMANTICS C25, G-6). If the pod is not isolated, no table applies to it.
     let set = sets.self_pairs(family).name.clone();
-    rules.push(vec![Expression::Family(family), Expression::PairIn(family, set), accept()]);
+    let to_itself = Expression::Verdict(Outcome::Goto(to_itself_name(family).into()));
+    rules.push(vec![Expression::Family(family), Expression::PairIn(family, set), to_itself]);
     // A packet to the node itself is never ingress of a pod, but it may be egress of one (SEMANTICS G-5).
     let directions = if hook == Hook::Forward { &Direction::BOTH[..] } else { &[Direction::Egress] };
     rules.extend(dispatch(sets, directions, &[family], JumpTarget::Table));
@@ -129,9 +128,30 @@ fn opening_chain(hook: Hook, family: Family, sets: &BaseSets) -> Chain {
         rules.extend(midstream::unless_from_opener());
     }
     // Last, since only what the enforced policies allow counts.
-    rules.extend(dispatch(sets, directions, &[family], JumpTarget::Audit));
+    if hook == Hook::Forward {
+        rules.push(to_audit());
+    } else {
+        rules.extend(dispatch(sets, directions, &[family], JumpTarget::Audit));
+    }
     let name = format!("{}{}", hook.chain(), family_digit(family));
     Chain::regular(name, format!("packets that may open a connection, {family}"), rules)
+}
+
+fn to_itself_name(family: Family) -> String {
+    format!("to_itself{}", family_digit(family))
+}
+
+/// Returns the chain for packets from an isolated pod to itself. The maps' chains drop a packet or return. What is left is accepted, before the
+/// tables of pods and their peers.
+fn to_itself_chain(family: Family, sets: &BaseSets) -> Chain {
+    let dispatch = |target| {
+        let map = sets.dispatch(target, family).name.clone();
+        vec![Expression::Family(family), Expression::PairDispatch(family, map)]
+    };
+    let mut rules: Vec<Rule> = [JumpTarget::Hairpin, JumpTarget::AuditHairpin].map(dispatch).into();
+    rules.push(vec![accept()]);
+    let comment = format!("from an isolated pod to itself, through a service, {family}");
+    Chain::regular(to_itself_name(family), comment, rules)
 }
 
 fn accept() -> Expression {
@@ -166,8 +186,11 @@ pub(crate) fn to_audit() -> Rule {
 
 /// Returns the chain that evaluates packets which the enforced policies allow, as if every policy were enforced. What that
 /// would deny is logged, counted and accepted. Established packets never get here.
-fn audit_chain(sets: &BaseSets) -> Chain {
-    let rules = dispatch(sets, &Direction::BOTH, &Family::BOTH, JumpTarget::Audit);
+fn audit_chain(sets: &BaseSets, audited: bool) -> Chain {
+    let rules = match audited {
+        true => dispatch(sets, &Direction::BOTH, &Family::BOTH, JumpTarget::Audit),
+        false => Vec::new(),
+    };
     Chain::regular(AUDIT_CHAIN, "what policies in audit mode would deny: logged, counted, accepted", rules)
 }
 

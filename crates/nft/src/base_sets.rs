@@ -146,6 +146,9 @@ pub(crate) fn node_set(set: NodeSet) -> Set {
         NodeSet::InterfaceSources(family) => {
             (format!("interface_sources{}", family_digit(family)), Key::InterfaceAddress(family))
         }
+        NodeSet::RoutedSources(family) => {
+            (format!("routed_sources{}", family_digit(family)), Key::InterfaceAddress(family))
+        }
         NodeSet::AllowedSources(family) => {
             (format!("allowed_sources{}", family_digit(family)), Key::InterfaceAddress(family))
         }

@@ -66,8 +66,12 @@ pub(crate) fn dispatch(
 }
 
 fn self_pairs(plan: &NodePlan, family: Family) -> Vec<Element> {
+    let isolated = plan.ingress.keys().chain(plan.egress.keys());
     let audited = plan.audit.ingress.keys().chain(plan.audit.egress.keys());
-    let paired: BTreeSet<&IpAddr> = plan.ingress.keys().chain(plan.egress.keys()).chain(audited).collect();
+    let of_hairpins = plan.hairpin.iter().chain(&plan.audit.hairpin);
+    // A pod that may reach itself by everything has no chain for it.
+    let limited = of_hairpins.filter(|(_, traffic)| !traffic.is_all()).map(|(address, _)| address);
+    let paired: BTreeSet<&IpAddr> = isolated.chain(audited).chain(limited).collect();
     paired.into_iter().filter(|a| Family::of(**a) == family).map(|a| Element::SelfPair(*a)).collect()
 }
 

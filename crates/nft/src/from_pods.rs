@@ -10,8 +10,9 @@ use crate::{
     EnforcerOptions, SourceCheck,
     base_sets::BaseSets,
     ruleset::{
-        Chain, EARLY_FORGED_CHAIN, ENCAPSULATED_CHAIN, Expression, FORGED_CHAIN, FORWARDED_CHAIN, Hook,
-        NodeSet, Outcome, RECEIVED_CHAIN, Rule, STRANGERS_CHAIN, SenderField,
+        Chain, EARLY_FORGED_CHAIN, ELSEWHERE_CHAIN, ENCAPSULATED_CHAIN, Expression, FORGED_CHAIN,
+        FORWARDED_CHAIN, Hook, NodeSet, Outcome, RECEIVED_CHAIN, Rule, STRANGERS_CHAIN, SenderField,
+        TUNNELED_CHAIN,
     },
 };
 
@@ -25,7 +26,7 @@ pub(crate) fn by_interface(hook: Hook, sets: &BaseSets) -> Rule {
 ///
 /// No other source is checked: routing to the node's other networks may be asymmetric on purpose.
 pub(crate) fn by_address(hook: Hook, family: Family, sets: &BaseSets) -> Rule {
-    let chain = if hook == Hook::Forward { FORWARDED_CHAIN } else { ENCAPSULATED_CHAIN };
+    let chain = if hook == Hook::Forward { ELSEWHERE_CHAIN } else { ENCAPSULATED_CHAIN };
     leading(claims_pod_from_elsewhere(family, sets), chain)
 }
 
@@ -42,16 +43,29 @@ fn from_interface_of_pods(is_one: bool, sets: &BaseSets) -> Expression {
 /// Returns the chains, each after the chains that its rules use.
 pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     let mut forwarded = vec![between_ports(sets)];
-    forwarded.extend(Family::BOTH.into_iter().flat_map(|f| to_tunnel_endpoints(f, sets)));
     let mut received = vec![vec![jump(ENCAPSULATED_CHAIN)]];
     for chain in [&mut forwarded, &mut received] {
-        let suspicious =
-            not_of_pods(options, sets).into_iter().chain(no_route_back(options, options.reverse_route));
-        chain.extend(suspicious.map(|matches| leading(matches, FORGED_CHAIN)));
+        chain.extend(forged_here(options, sets).into_iter().map(|matches| leading(matches, FORGED_CHAIN)));
     }
+    forwarded.extend(encapsulated(sets).map(|matches| leading(matches, TUNNELED_CHAIN)));
+    let mut elsewhere: Vec<Rule> = no_route_back(options, options.reverse_route)
+        .map(|matches| leading(matches, FORGED_CHAIN))
+        .into_iter()
+        .collect();
+    elsewhere.extend(encapsulated(sets).map(|matches| leading(matches, TUNNELED_CHAIN)));
     vec![
         forged_chain(options, sets),
+        Chain::regular(
+            TUNNELED_CHAIN,
+            "tunnel packets: dropped where a tunnel of the cluster ends",
+            Family::BOTH.map(|family| to_tunnel_end(family, sets)).into(),
+        ),
         Chain::regular(ENCAPSULATED_CHAIN, "tunnel packets to this node from its pods", to_this_node(sets)),
+        Chain::regular(
+            ELSEWHERE_CHAIN,
+            "from addresses of local pods on other interfaces: forged sources, tunnel packets to nodes",
+            elsewhere,
+        ),
         Chain::regular(
             RECEIVED_CHAIN,
             "from local pods to this node: forged sources, tunnel packets",
@@ -70,32 +84,73 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
 /// The rules of [`by_interface`] and [`by_address`] come after connection tracking and see no packet of an established connection. A pod could write into
 /// connections of other pods, and end them: connection tracking believes a forged packet before any filter sees it.
 ///
-/// Every packet of a pod passes here, so a genuine one costs the lookups of its interface and of its route alone.
+/// Every packet of a pod passes here, so a genuine one costs one lookup of its interface with its source: the routes to local pods are known.
+/// The kernel looks up the route of any other.
 pub(crate) fn prerouting_chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     let no_route_back = no_route_back(options, options.early_reverse_route);
     let of_pods =
         no_route_back.clone().map(|matches| [vec![from_interface_of_pods(true, sets)], matches].concat());
-    let mut rules: Vec<Rule> = not_of_pods(options, sets).into_iter().chain(of_pods).collect();
+    let mut rules = leading_to_early_forged(not_of_pods(options, sets));
+    if of_pods.is_some() {
+        rules.extend(Family::BOTH.map(|family| has_known_route(family, sets)));
+    }
+    rules.extend(leading_to_early_forged(of_pods));
     if let Some(matches) = no_route_back.filter(|_| !options.reverse_route) {
         // The forward hook can't, so that every packet costs the lookups that there only the first of a connection does.
         let claims = Family::BOTH.map(|family| claims_pod_from_elsewhere(family, sets));
-        rules.extend(claims.map(|claims| [claims, matches.clone()].concat()));
+        rules.extend(leading_to_early_forged(claims.map(|claims| [claims, matches.clone()].concat())));
     }
     if rules.is_empty() {
         return Vec::new();
     }
-    // A host without an address sends from these (RFC 2131, RFC 4862). Only discovery passes the forward hook with them.
-    let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
-    let mut early: Vec<Rule> = unspecified
-        .map(|address| {
-            let family = Expression::Family(Family::of(address));
-            vec![family, Expression::SourceIs(address), Expression::Verdict(Outcome::Return)]
-        })
+    // Only discovery passes the forward hook with them.
+    let mut early: Vec<Rule> = from_unspecified()
+        .map(|matches| [matches, vec![Expression::Verdict(Outcome::Return)]].concat())
         .into();
     early.push(vec![Expression::Verdict(Outcome::Goto(FORGED_CHAIN.into()))]);
     let comment = "from local pods, also in established connections: sources that seem forged";
-    let rules = rules.into_iter().map(|matches| leading(matches, EARLY_FORGED_CHAIN)).collect();
     vec![Chain::regular(EARLY_FORGED_CHAIN, comment, early), Chain::base(Hook::Prerouting, rules)]
+}
+
+fn leading_to_early_forged(rules: impl IntoIterator<Item = Rule>) -> Vec<Rule> {
+    rules.into_iter().map(|matches| leading(matches, EARLY_FORGED_CHAIN)).collect()
+}
+
+/// Matches the sources from which a host without an address sends (RFC 2131, RFC 4862).
+fn from_unspecified() -> [Rule; 2] {
+    let unspecified: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+    unspecified.map(|address| vec![Expression::Family(Family::of(address)), Expression::SourceIs(address)])
+}
+
+/// Accepts a packet whose source is a local pod to which a route leads through the packet's interface, as far as this chain decides.
+fn has_known_route(family: Family, sets: &BaseSets) -> Rule {
+    vec![
+        Expression::Family(family),
+        Expression::SenderIn {
+            field: SenderField::Source(family),
+            by_port: true,
+            ranges: false,
+            set: sets.node(NodeSet::RoutedSources(family)).name.clone(),
+            inverted: false,
+        },
+        Expression::Verdict(Outcome::Accept),
+    ]
+}
+
+/// Matches packets from interfaces of pods whose source seems forged. Where every packet was checked in front of connection tracking, only
+/// sources that are exempt there are left.
+fn forged_here(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
+    let Some(no_route_back) = no_route_back(options, options.reverse_route) else {
+        // What `prerouting_chains` has is all there is.
+        return not_of_pods(options, sets);
+    };
+    if options.early_reverse_route {
+        let is_strict = options.source_check == SourceCheck::Strict;
+        let checks = [no_route_back].into_iter().chain(is_strict.then(|| vec![of_known_pod(sets)]));
+        let forged = checks.flat_map(|check| from_unspecified().map(|from| [from, check.clone()].concat()));
+        return forged.collect();
+    }
+    not_of_pods(options, sets).into_iter().chain([no_route_back]).collect()
 }
 
 /// Jumps to [`STRANGERS_CHAIN`] for packets between the ports of a bridge that has no ports but pods'.
@@ -174,28 +229,27 @@ fn allowed_by_annotation(family: Family, sets: &BaseSets) -> Rule {
 
 /// Matches a packet from an interface whose pod is known, if its source isn't the pod's.
 fn not_the_pods(family: Family, sets: &BaseSets) -> Rule {
-    let name = |set| sets.node(set).name.clone();
     vec![
         Expression::Family(family),
-        Expression::InterfaceIn { set: name(NodeSet::BoundInterfaces), inverted: false },
+        of_known_pod(sets),
         Expression::SenderIn {
             field: SenderField::Source(family),
             by_port: true,
             ranges: false,
-            set: name(NodeSet::InterfaceSources(family)),
+            set: sets.node(NodeSet::InterfaceSources(family)).name.clone(),
             inverted: true,
         },
     ]
 }
 
-/// The sets are empty on a node without tunnels.
-fn to_tunnel_endpoints(family: Family, sets: &BaseSets) -> impl Iterator<Item = Rule> {
-    let endpoints = sets.node(NodeSet::TunnelEndpoints(family)).name.clone();
-    let to_endpoints = move || {
-        [Expression::Family(family), Expression::PeerIn(Direction::Egress, family, endpoints.clone())]
-            .into_iter()
-    };
-    encapsulated(sets).into_iter().map(move |matches| dropped(to_endpoints().chain(matches)))
+fn of_known_pod(sets: &BaseSets) -> Expression {
+    Expression::InterfaceIn { set: sets.node(NodeSet::BoundInterfaces).name.clone(), inverted: false }
+}
+
+/// The set is empty on a node without tunnels.
+fn to_tunnel_end(family: Family, sets: &BaseSets) -> Rule {
+    let ends = sets.node(NodeSet::TunnelEndpoints(family)).name.clone();
+    dropped([Expression::Family(family), Expression::PeerIn(Direction::Egress, family, ends)])
 }
 
 /// Every packet at the input hook is to this node, whichever of its addresses is the destination.

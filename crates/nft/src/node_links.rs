@@ -29,6 +29,9 @@ pub(crate) type Sender<'a> = (&'a LinkSender, &'a BTreeSet<IpAddr>);
 pub struct NodeLinks {
     /// The indexes of the interfaces on which only packets of local pods arrive.
     pub pod_interfaces: BTreeSet<u32>,
+    /// The addresses of local pods, with the interface among these through which the route leads there. A packet that arrives with such a source
+    /// on that interface has a route back, and the kernel need not look it up. Left out, it is looked up.
+    pub pod_routes: BTreeMap<IpAddr, u32>,
     /// The bridges among these interfaces.
     pub pod_bridges: BTreeSet<u32>,
     /// The indexes of the bridge ports that lead to local pods.
@@ -80,8 +83,11 @@ impl NodeLinks {
     /// Returns the number of elements of all node sets under a plan, in both tables.
     pub(crate) fn count(&self, plan: &NodePlan, source_check: SourceCheck) -> usize {
         let of_owners: usize = self.interface_owners.values().map(|addresses| 1 + addresses.len()).sum();
-        let links =
-            self.pod_interfaces.len() + self.pod_bridges.len() + of_owners + self.link_senders().count();
+        let links = self.pod_interfaces.len()
+            + self.pod_bridges.len()
+            + of_owners
+            + self.link_senders().count()
+            + self.pod_routes.len();
         let endpoints = plan.nodes.len() + self.tunnel_peers.difference(&plan.nodes).count();
         let tunnels = self.tunnel_ports.len() + self.tunnel_protocols.len();
         let mut of_bridge =
@@ -118,6 +124,10 @@ impl NodeLinks {
                 let all = self.interface_owners.iter().flat_map(|(i, of)| of.iter().map(|a| (*i, *a)));
                 let of_family = all.filter(|(_, address)| Family::of(*address) == family);
                 of_family.map(|(index, address)| Element::InterfaceAddress(index, address)).collect()
+            }
+            NodeSet::RoutedSources(family) => {
+                let of_family = self.pod_routes.iter().filter(|(address, _)| Family::of(**address) == family);
+                of_family.map(|(address, index)| Element::InterfaceAddress(*index, *address)).collect()
             }
             NodeSet::AllowedSources(family) => self.allowed_elements(false, family).collect(),
             NodeSet::LinkSenders => self.senders.iter().filter_map(link_sender).collect(),
@@ -207,6 +217,7 @@ impl NodeLinks {
             NodeSet::BoundInterfaces | NodeSet::InterfaceSources(_) => {
                 self.interface_owners == to.interface_owners
             }
+            NodeSet::RoutedSources(_) => self.pod_routes == to.pod_routes,
             NodeSet::AllowedSources(_) => {
                 self.allowed_sources == to.allowed_sources && self.pod_ports == to.pod_ports
             }

@@ -21,7 +21,7 @@ pub(crate) struct Phases {
     pub(crate) create: Vec<Step>,
     /// New members of sets in use.
     pub(crate) join: Vec<Step>,
-    /// What pods may use of themselves. Independent of all other phases.
+    /// What pods may use of themselves, then which pods this applies to.
     pub(crate) hairpin: Vec<Step>,
     /// The table `bridge palisade`. Independent of all other phases.
     pub(crate) bridge: Vec<Step>,

@@ -353,16 +353,6 @@ impl Program {
         for name in released {
             self.registry.release(&name, &mut undo.edit);
         }
-        for family in Family::BOTH {
-            let changed = |was: bool| {
-                let now = |a: &IpAddr| self.is_paired(*a);
-                let of = paired.iter().filter(move |(a, w)| Family::of(**a) == family && **w == was);
-                of.map(|(a, _)| *a).filter(|a| now(a) != was).map(Element::SelfPair).collect::<Vec<_>>()
-            };
-            let set = self.sets.self_pairs(family);
-            phases.join.extend(add(set, changed(false)));
-            phases.leave.extend(remove(set, changed(true)));
-        }
         let change = self.change_isolation(was_isolating, self.isolating_in());
         if !change.is_empty() {
             phases.switch.push(change);
@@ -370,15 +360,34 @@ impl Program {
         for ((target, family), (removed, added)) in changes {
             phases.dispatch(target).extend(replace(self.sets.dispatch(target, family), removed, added));
         }
+        // After what leads to the rows of hairpins, since pairs without one are accepted.
+        for family in Family::BOTH {
+            let changed = |was: bool| {
+                let now = |a: &IpAddr| self.is_paired(*a);
+                let of = paired.iter().filter(move |(a, w)| Family::of(**a) == family && **w == was);
+                of.map(|(a, _)| *a).filter(|a| now(a) != was).map(Element::SelfPair).collect::<Vec<_>>()
+            };
+            let set = self.sets.self_pairs(family);
+            phases.hairpin.extend(add(set, changed(false)));
+            phases.leave.extend(remove(set, changed(true)));
+        }
         Ok(())
     }
 
-    /// Returns whether a local pod is isolated in any direction, also by policies in audit mode.
+    /// Returns whether a local pod is isolated in any direction, also by policies in audit mode, or may not reach itself.
     fn is_paired(&self, address: IpAddr) -> bool {
-        Direction::BOTH.iter().any(|direction| {
-            let targets = [JumpTarget::Table(*direction), JumpTarget::Audit(*direction)];
-            targets.iter().any(|target| self.dispatch.contains_key(&(*target, address)))
-        })
+        let of_directions =
+            Direction::BOTH.into_iter().flat_map(|d| [JumpTarget::Table(d), JumpTarget::Audit(d)]);
+        of_directions
+            .chain([JumpTarget::Hairpin, JumpTarget::AuditHairpin])
+            .any(|target| self.dispatch.contains_key(&(target, address)))
+    }
+
+    /// Returns the elements of the set of pods to which [`Program::is_paired`] applies.
+    pub(crate) fn pairs(&self, family: Family) -> Vec<Element> {
+        let addresses: BTreeSet<IpAddr> = self.dispatch.keys().map(|(_, address)| *address).collect();
+        let paired = addresses.into_iter().filter(|a| Family::of(*a) == family && self.is_paired(*a));
+        paired.map(Element::SelfPair).collect()
     }
 
     /// Returns whether any local pod is isolated. `O(log n)`.
@@ -387,13 +396,21 @@ impl Program {
         self.dispatch.first_key_value().is_some_and(|((target, _), _)| matches!(target, JumpTarget::Table(_)))
     }
 
-    /// Returns in which directions any local pod is isolated, and whether any refuses. `O(log n)`.
-    pub(crate) fn isolating_in(&self) -> Isolating {
+    /// Returns whether any local address is in these dispatch maps. `O(log n)`.
+    fn has_any(&self, of: JumpTarget) -> bool {
         const FIRST: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-        let egress = JumpTarget::Table(Direction::Egress);
-        let mut from = self.dispatch.range((egress, FIRST)..);
-        let has_egress = from.next().is_some_and(|((target, _), _)| *target == egress);
-        Isolating { any: self.isolating(), egress: has_egress, refusing: self.refusing }
+        self.dispatch.range((of, FIRST)..).next().is_some_and(|((target, _), _)| *target == of)
+    }
+
+    /// Returns what the rules of [`base::of_isolation`] depend on. `O(log n)`.
+    pub(crate) fn isolating_in(&self) -> Isolating {
+        let audited = Direction::BOTH.into_iter().any(|direction| self.has_any(JumpTarget::Audit(direction)));
+        Isolating {
+            any: self.isolating(),
+            egress: self.has_any(JumpTarget::Table(Direction::Egress)),
+            refusing: self.refusing,
+            audited,
+        }
     }
 
     fn uses(&self, peer_set: PeerSetId) -> bool {

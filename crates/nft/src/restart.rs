@@ -361,6 +361,9 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
             phases.dispatch(target).extend(replace(map, to_closed, to_own_chains));
         }
     }
+    for family in Family::BOTH {
+        first.extend(add(program.sets.self_pairs(family), program.pairs(family)).flatten());
+    }
     phases.switch.extend(add(&program.sets.link_dispatch, program.link_elements()));
     first.extend(program.change_isolation(Isolating::default(), program.isolating_in()));
     phases.create.splice(0..0, std::iter::once(first).chain(program.add_revoked()));

@@ -76,6 +76,8 @@ pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
 pub(crate) const FORWARDED_CHAIN: &str = "from_pods";
 pub(crate) const RECEIVED_CHAIN: &str = "from_pods_here";
 pub(crate) const ENCAPSULATED_CHAIN: &str = "encapsulated";
+pub(crate) const ELSEWHERE_CHAIN: &str = "from_elsewhere";
+pub(crate) const TUNNELED_CHAIN: &str = "to_tunnel_ends";
 pub(crate) const FORGED_CHAIN: &str = "forged";
 pub(crate) const EARLY_FORGED_CHAIN: &str = "forged_early";
 

@@ -246,8 +246,13 @@ impl Facts {
 
     /// Returns the interfaces that lead to local addresses.
     pub(super) fn interfaces(&self) -> BTreeSet<u32> {
-        let on_link = self.routes.values().flatten().filter(|route| route.on_link);
-        on_link.map(|route| route.interface).collect()
+        self.on_link().map(|(_, interface)| interface).collect()
+    }
+
+    /// Returns the local addresses on a link of the node, each with the interface that the route leads through.
+    pub(super) fn on_link(&self) -> impl Iterator<Item = (IpAddr, u32)> {
+        let routes = self.routes.iter().filter_map(|(address, route)| Some((*address, route.as_ref()?)));
+        routes.filter(|(_, route)| route.on_link).map(|(address, route)| (address, route.interface))
     }
 
     /// Returns the interfaces that lead out of the node.

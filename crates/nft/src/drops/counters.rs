@@ -8,7 +8,7 @@ use crate::{
     ruleset::{
         ENCAPSULATED_CHAIN, FORGED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN,
         RECEIVED_CHAIN, REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN, REVOKED_CHAIN, SOURCES_CHAIN,
-        STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN,
+        STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN, TUNNELED_CHAIN,
     },
 };
 
@@ -65,12 +65,13 @@ impl Counters {
 const AUDIT_ROW: &str = "audit_row_";
 
 /// The chains that count as a direction without containing it in their names.
-const OF_EGRESS: [&str; 9] = [
+const OF_EGRESS: [&str; 10] = [
     "closed_egress",
     FORGED_CHAIN,
     FORWARDED_CHAIN,
     RECEIVED_CHAIN,
     ENCAPSULATED_CHAIN,
+    TUNNELED_CHAIN,
     FROM_PORTS_CHAIN,
     NODE_LINK_CHAIN,
     SOURCES_CHAIN,

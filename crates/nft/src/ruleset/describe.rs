@@ -159,6 +159,9 @@ impl Content {
             Self::Node(NodeSet::InterfaceSources(family)) => {
                 format!("{family} addresses of pods, by interface")
             }
+            Self::Node(NodeSet::RoutedSources(family)) => {
+                format!("{family} addresses of local pods, by the interface that leads to them")
+            }
             Self::Node(NodeSet::LinkSenders) => "pods by interface and hardware address".to_owned(),
             Self::Node(NodeSet::AllowedSources(family)) => {
                 format!("further {family} sources of pods, by interface")

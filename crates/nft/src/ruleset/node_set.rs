@@ -29,6 +29,8 @@ pub(crate) enum NodeSet {
     BoundInterfaces,
     /// These interfaces with the addresses of their pods.
     InterfaceSources(Family),
+    /// The interfaces of pods with the addresses of local pods that routes lead to through them.
+    RoutedSources(Family),
     /// Interfaces of pods with the hardware addresses of pods that are known.
     LinkSenders,
     /// Interfaces of pods, not bridges, with the further addresses that their pods may use as a source.
@@ -64,7 +66,7 @@ impl NodeSet {
     }
 
     /// The sets of the table `inet palisade`.
-    pub(crate) const ALL: [Self; 16] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Local(Family::V4),
         Self::Local(Family::V6),
         Self::Refusing(Family::V4),
@@ -78,6 +80,8 @@ impl NodeSet {
         Self::BoundInterfaces,
         Self::InterfaceSources(Family::V4),
         Self::InterfaceSources(Family::V6),
+        Self::RoutedSources(Family::V4),
+        Self::RoutedSources(Family::V6),
         Self::AllowedSources(Family::V4),
         Self::AllowedSources(Family::V6),
         Self::LinkSenders,

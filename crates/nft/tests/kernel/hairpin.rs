@@ -146,7 +146,7 @@ fn chains() {
     // Allowing everything explicitly is the same as having no hairpin.
     let delta = enforcer.programmed().delta_to(&plan(&Traffic::all()));
     let commit = enforcer.commit(&delta).unwrap();
-    assert_eq!((commit.transactions, commit.elements), (1, 4), "{commit:?}");
+    assert_eq!((commit.transactions, commit.elements), (1, 6), "{commit:?}");
     let ruleset = shape(&mut enforcer);
     assert!(!ruleset.chains.contains_key(rows[0]), "the row is unused");
     assert_eq!(targets(&ruleset, "hairpin4"), []);
@@ -229,7 +229,7 @@ fn completed() {
     drop(enforcer);
     let flush = |chain| message(DELRULE, &[(1, "palisade"), (2, chain)]);
     let delete = |set| message(DELSET, &[(1, "palisade"), (2, set)]);
-    let flushed = ["forward4", "forward6", "input4", "input6"].map(flush);
+    let flushed = ["to_itself4", "to_itself6"].map(flush);
     perform(&[&flushed[..], &[delete("hairpin4"), delete("hairpin6")]].concat());
     let (mut enforcer, commit) = Enforcer::start(Kernel::open().unwrap(), &plan).unwrap();
     assert_eq!((commit.transactions, commit.elements), (1, 4), "only the hairpins were missing");

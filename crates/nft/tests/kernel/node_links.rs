@@ -25,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_pod_and_its_interface_are_one_transaction", together),
         trial_with_nft("the_nft_program_loads_the_text_with_node_links", loads),
         trial("forged_sources_are_dropped_without_a_reverse_route", forged),
+        trial("a_route_that_is_known_is_not_looked_up", known_routes),
+        trial("a_source_that_is_no_address_needs_a_route_back", unspecified),
         trial("strictly_routed_pods_have_no_address_but_their_own", strictly),
         trial("sources_that_are_allowed_need_no_route_back_unless_they_are_a_pods", allowed),
         trial("routed_pods_may_use_the_sources_that_they_are_allowed", allowed_to_one),
@@ -80,8 +82,11 @@ fn node_links(random: &mut Random) -> NodeLinks {
         ((interface, [2, 0, 0, 0, 1, n]), addresses)
     });
     let senders = senders.collect();
+    let routed = some(random, &["10.244.0.3", "10.244.9.9", "fd00::2", "fd00:244::9"].map(address));
+    let pod_routes = routed.into_iter().map(|address| (address, *random.pick(&[70, 71]))).collect();
     NodeLinks {
         senders,
+        pod_routes,
         allowed_sources,
         interface_owners,
         owners,
@@ -248,6 +253,11 @@ pub(crate) fn passes(ruleset: &Ruleset, packet: &Packet) -> bool {
     ruleset.evaluate(packet).unwrap().verdict == Verdict::Allow
 }
 
+/// Whether a packet passes in front of connection tracking, and then at its own hook.
+fn arrives(ruleset: &Ruleset, packet: &Packet) -> bool {
+    passes(ruleset, &Packet { hook: Hook::Prerouting, ..*packet }) && passes(ruleset, packet)
+}
+
 fn forged() {
     let around = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
     for source_check in CHECKS {
@@ -270,10 +280,10 @@ fn forged() {
                         Arrival { in_interface: interface, has_reverse_route, ..Arrival::default() };
                     let forward = packet(Hook::Forward, source, destination, arrival);
                     let expected = has_reverse_route || !is_checked || !source_check.is_on();
-                    assert_eq!(passes(&ruleset, &forward), expected, "{forward:?}");
+                    assert_eq!(arrives(&ruleset, &forward), expected, "{forward:?}");
                     let input = Packet { hook: Hook::Input, ..forward };
-                    assert_eq!(passes(&ruleset, &input), expected || interface == 9, "{input:?}");
-                    // Replies are not checked.
+                    assert_eq!(arrives(&ruleset, &input), expected || interface == 9, "{input:?}");
+                    // The forward hook doesn't check replies.
                     let answer = Packet { state: State::Established, ..forward };
                     assert!(passes(&ruleset, &answer), "{answer:?}");
                 }
@@ -310,7 +320,7 @@ fn allowed() {
                 let destination = if source.contains(':') { "2001:db8::9" } else { "203.0.113.9" };
                 let packet = packet(hook, source, destination, arrival);
                 let expected = is_allowed || !source_check.is_on();
-                assert_eq!(passes(&ruleset, &packet), expected, "{source_check:?} {packet:?}");
+                assert_eq!(arrives(&ruleset, &packet), expected, "{source_check:?} {packet:?}");
             }
         }
         assert_eq!(enforcer.verify().unwrap().differences, []);
@@ -347,10 +357,10 @@ fn allowed_to_one() {
                     let expected = is_allowed || !source_check.is_on();
                     let arrival =
                         Arrival { in_interface: interface, has_reverse_route: false, ..Arrival::default() };
-                    for hook in [Hook::Prerouting, Hook::Forward, Hook::Input] {
+                    for hook in Hook::POLICY {
                         let destination = if source.contains(':') { "2001:db8::9" } else { "203.0.113.9" };
                         let packet = packet(hook, source, destination, arrival);
-                        assert_eq!(passes(&ruleset, &packet), expected, "{source_check:?} {packet:?}");
+                        assert_eq!(arrives(&ruleset, &packet), expected, "{source_check:?} {packet:?}");
                     }
                 }
             }
@@ -383,12 +393,67 @@ fn strictly() {
                     let packet = packet(hook, source, destination, arrival);
                     let expected = is_own || source_check != SourceCheck::Strict;
                     let link_scoped = packet.is_link_scoped();
-                    assert_eq!(passes(&ruleset, &packet), expected && !link_scoped, "{source_check:?} {packet:?}");
+                    assert_eq!(arrives(&ruleset, &packet), expected && !link_scoped, "{source_check:?} {packet:?}");
                 }
             }
             assert_eq!(enforcer.verify().unwrap().differences, []);
             enforcer.remove().unwrap();
         }
+    }
+}
+
+/// A source to which a route is known to lead through the packet's interface is not looked up. Where the check is strict, it must be the
+/// pod's too.
+fn known_routes() {
+    let owners = [(7, [address(LOCAL[0])].into())].into();
+    let around = NodeLinks { pod_interfaces: [7, 8].into(), interface_owners: owners, ..NodeLinks::default() };
+    let routes = |interfaces: [u32; 2]| LOCAL.map(address).into_iter().zip(interfaces).collect();
+    for source_check in CHECKS {
+        let options = EnforcerOptions { source_check, ..EnforcerOptions::default() };
+        let first = NodeLinks { pod_routes: routes([7, 7]), ..around.clone() };
+        let (mut enforcer, _) = start(options, first, &plan(&LOCAL, &LOCAL));
+        for interfaces in [[7, 7], [8, 7], [7, 8]] {
+            let links = NodeLinks { pod_routes: routes(interfaces), ..around.clone() };
+            enforcer.set_node_links(&links).unwrap();
+            let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
+            for (source, interface) in LOCAL.into_iter().flat_map(|pod| [(pod, 7), (pod, 8)]) {
+                let leads_back = links.pod_routes[&address(source)] == interface;
+                let is_own = interface == 8 || source == LOCAL[0];
+                for state in [State::New, State::Established] {
+                    let arrival =
+                        Arrival { in_interface: interface, has_reverse_route: false, ..Arrival::default() };
+                    let destination = if source.contains(':') { "2001:db8::9" } else { "203.0.113.9" };
+                    let packet = packet(Hook::Forward, source, destination, arrival);
+                    let expected = match source_check {
+                        SourceCheck::Off => true,
+                        SourceCheck::Enforce => leads_back,
+                        SourceCheck::Strict => leads_back && is_own,
+                    };
+                    let packet = Packet { state, ..packet };
+                    assert_eq!(arrives(&ruleset, &packet), expected, "{source_check:?} {packet:?}");
+                }
+            }
+            assert_eq!(enforcer.verify().unwrap().differences, []);
+        }
+        enforcer.remove().unwrap();
+    }
+}
+
+/// Nobody has the address from which a host without one sends: it needs a route back at the forward hook too.
+fn unspecified() {
+    let around = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
+    for source_check in CHECKS {
+        let options = EnforcerOptions { source_check, ..EnforcerOptions::default() };
+        let (mut enforcer, ruleset) = start(options, around.clone(), &plan(&LOCAL, &[]));
+        for (source, destination) in [("0.0.0.0", LOCAL[0]), ("::", LOCAL[1])] {
+            for hook in Hook::POLICY {
+                let arrival = Arrival { in_interface: 7, has_reverse_route: false, ..Arrival::default() };
+                let packet = packet(hook, source, destination, arrival);
+                assert!(passes(&ruleset, &Packet { hook: Hook::Prerouting, ..packet }), "{packet:?}");
+                assert_eq!(passes(&ruleset, &packet), !source_check.is_on(), "{source_check:?} {packet:?}");
+            }
+        }
+        enforcer.remove().unwrap();
     }
 }
 

@@ -95,7 +95,7 @@ fn crash() {
 fn foreign() {
     let random = &mut Random::new(7);
     let world = World::new(random, 20);
-    for limit in [None, Some(76_500)] {
+    for limit in [None, Some(80_000)] {
         make_table();
         let (kernel, script) = kernel();
         script.lock().unwrap().largest = limit;

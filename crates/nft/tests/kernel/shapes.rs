@@ -139,15 +139,14 @@ fn flat_cost() {
         out
     };
     let most = |count, stranger| judge(count, stranger).iter().map(|j| j.lookups).max().unwrap();
-    // Besides the peer sets: the source by interface and by address, two lookups of the pair, two dispatch maps, and the
-    // three of them for audit, which are empty.
-    assert_eq!(most(LINEAR_LOOKUPS, false), LINEAR_LOOKUPS + 9);
-    assert!(most(LINEAR_LOOKUPS + 1, false) < LINEAR_LOOKUPS + 9);
+    // Besides the peer sets: the source by interface and by address, the pair, and two dispatch maps.
+    assert_eq!(most(LINEAR_LOOKUPS, false), LINEAR_LOOKUPS + 5);
+    assert!(most(LINEAR_LOOKUPS + 1, false) < LINEAR_LOOKUPS + 5);
     for count in [40, 256, 257, 1000] {
         let levels = if count <= LINEAR_LOOKUPS * LINEAR_LOOKUPS { 2 } else { 3 };
-        assert!(most(count, false) <= levels * LINEAR_LOOKUPS + 9, "{count}");
+        assert!(most(count, false) <= levels * LINEAR_LOOKUPS + 5, "{count}");
         // Whether an end of what is denied is a local pod, which has a share of the log.
-        assert!(most(count, true) <= LINEAR_LOOKUPS + 9, "{count}");
+        assert!(most(count, true) <= LINEAR_LOOKUPS + 7, "{count}");
     }
 }
 
