@@ -84,22 +84,25 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
 /// The rules of [`by_interface`] and [`by_address`] come after connection tracking and see no packet of an established connection. A pod could write into
 /// connections of other pods, and end them: connection tracking believes a forged packet before any filter sees it.
 ///
-/// Every packet of a pod passes here, so a genuine one costs one lookup of its interface with its source: the routes to local pods are known.
-/// The kernel looks up the route of any other.
+/// Every packet of a pod passes here, so a genuine one costs two lookups: of its interface, and of that with its source, since the routes to
+/// local pods are known. The kernel looks up the route of any other.
 pub(crate) fn prerouting_chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     let no_route_back = no_route_back(options, options.early_reverse_route);
-    let of_pods =
-        no_route_back.clone().map(|matches| [vec![from_interface_of_pods(true, sets)], matches].concat());
-    let mut rules = leading_to_early_forged(not_of_pods(options, sets));
-    if of_pods.is_some() {
-        rules.extend(Family::BOTH.map(|family| has_known_route(family, sets)));
-    }
-    rules.extend(leading_to_early_forged(of_pods));
-    if let Some(matches) = no_route_back.filter(|_| !options.reverse_route) {
+    let mut rules = Vec::new();
+    if let Some(matches) = no_route_back.clone().filter(|_| !options.reverse_route) {
         // The forward hook can't, so that every packet costs the lookups that there only the first of a connection does.
         let claims = Family::BOTH.map(|family| claims_pod_from_elsewhere(family, sets));
         rules.extend(leading_to_early_forged(claims.map(|claims| [claims, matches.clone()].concat())));
     }
+    if no_route_back.is_some() {
+        // First, so that packets to pods cost no more than this lookup.
+        rules.push(vec![from_interface_of_pods(false, sets), Expression::Verdict(Outcome::Accept)]);
+    }
+    rules.extend(leading_to_early_forged(not_of_pods(options, sets)));
+    if no_route_back.is_some() {
+        rules.extend(Family::BOTH.map(|family| has_known_route(family, sets)));
+    }
+    rules.extend(leading_to_early_forged(no_route_back));
     if rules.is_empty() {
         return Vec::new();
     }
