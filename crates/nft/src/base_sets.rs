@@ -161,6 +161,9 @@ pub(crate) fn node_set(set: NodeSet) -> Set {
         NodeSet::BoundPorts => ("bound_ports".to_owned(), Key::Interface),
         NodeSet::HardwarePorts => ("mac_ports".to_owned(), Key::Interface),
         NodeSet::PortHardware => ("port_macs".to_owned(), Key::InterfaceHardware),
+        NodeSet::PortSenders(family) => {
+            (format!("senders{}", family_digit(family)), Key::InterfaceSender(family))
+        }
         NodeSet::Hardware => ("macs".to_owned(), Key::Hardware),
         NodeSet::PortSources(family) => {
             (format!("sources{}", family_digit(family)), Key::InterfaceAddress(family))

@@ -93,6 +93,8 @@ pub(crate) fn has_type(set: &Set, found: &FoundSet) -> bool {
         Key::Target => 16,
         Key::InterfaceAddress(Family::V4) => 8,
         Key::InterfaceHardware => 12,
+        Key::InterfaceSender(Family::V4) => 16,
+        Key::InterfaceSender(Family::V6) => 28,
         Key::InterfaceAddress(Family::V6) | Key::InterfaceTarget => 20,
     };
     found.key_length == key_length && found.has_intervals() == set.intervals && found.is_map() == set.verdicts

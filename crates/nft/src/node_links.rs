@@ -135,6 +135,7 @@ impl NodeLinks {
             | NodeSet::BoundPorts
             | NodeSet::HardwarePorts
             | NodeSet::PortHardware
+            | NodeSet::PortSenders(_)
             | NodeSet::Hardware
             | NodeSet::PortSources(_)
             | NodeSet::PortAllowed(_)

@@ -250,9 +250,13 @@ fn elements(set: &Set, found: &FoundSet) -> Option<BTreeSet<Element>> {
         }
         (Key::Hardware, None) => Some(Element::Hardware(key[..].try_into().ok()?)),
         (Key::Target, None) => Some(Element::Target(<[u8; 16]>::try_from(&key[..]).ok()?.into())),
-        (Key::InterfaceAddress(_) | Key::InterfaceHardware | Key::InterfaceTarget, None) => {
-            of_port(set.key, key)
-        }
+        (
+            Key::InterfaceAddress(_)
+            | Key::InterfaceHardware
+            | Key::InterfaceSender(_)
+            | Key::InterfaceTarget,
+            None,
+        ) => of_port(set.key, key),
         (Key::InterfaceHardware, Some(Target::Jump(chain))) => match of_port(set.key, key)? {
             Element::InterfaceHardware(port, mac) => {
                 Some(Element::LinkJump(port, mac, chain.as_str().into()))
@@ -274,6 +278,12 @@ fn of_port(kind: Key, key: &[u8]) -> Option<Element> {
         Key::InterfaceAddress(_) => Some(Element::InterfaceAddress(port, address(rest)?)),
         Key::InterfaceHardware => match rest {
             [mac @ .., 0, 0] => Some(Element::InterfaceHardware(port, mac.try_into().ok()?)),
+            _ => None,
+        },
+        Key::InterfaceSender(_) => match rest {
+            [source @ .., a, b, c, d, e, f, 0, 0] => {
+                Some(Element::InterfaceSender(port, address(source)?, [*a, *b, *c, *d, *e, *f]))
+            }
             _ => None,
         },
         Key::InterfaceTarget => Some(Element::InterfaceTarget(port, <[u8; 16]>::try_from(rest).ok()?.into())),

@@ -221,6 +221,8 @@ pub(crate) enum Key {
     InterfaceAddress(Family),
     /// An interface index and a hardware address.
     InterfaceHardware,
+    /// An interface index, an address and a hardware address.
+    InterfaceSender(Family),
     /// An interface index and an address in a message of neighbor discovery.
     InterfaceTarget,
 }
@@ -351,6 +353,8 @@ pub(crate) enum Element {
     InterfaceAddress(u32, IpAddr),
     /// An interface index and a hardware address.
     InterfaceHardware(u32, Mac),
+    /// An interface index, an address and a hardware address.
+    InterfaceSender(u32, IpAddr, Mac),
     /// An interface index and an IPv6 address in a message of neighbor discovery.
     InterfaceTarget(u32, Ipv6Addr),
     /// An interface index and a range of addresses, also as targets of neighbor discovery.
@@ -442,6 +446,8 @@ pub(crate) enum Expression {
         /// Matches senders outside the set.
         inverted: bool,
     },
+    /// The port by which a frame entered, its source address and its hardware address, in a set.
+    PortSenderIn(Family, Name),
     /// What a packet says of its sender, an address, in a network.
     SenderInNetwork(SenderField, IpNet),
     /// `arp saddr ip` equals. Requires [`Expression::EtherType`] 0x0806 before it.

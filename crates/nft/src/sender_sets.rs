@@ -31,6 +31,11 @@ impl NodeLinks {
             NodeSet::PortHardware => {
                 with_hardware().map(|(port, mac)| Element::InterfaceHardware(port, mac)).collect()
             }
+            NodeSet::PortSenders(family) => owners()
+                .filter_map(|(port, owner)| Some((*port, owner.hardware?, &owner.addresses)))
+                .flat_map(|(port, mac, of)| of.iter().map(move |a| Element::InterfaceSender(port, *a, mac)))
+                .filter(|element| matches!(element, Element::InterfaceSender(_, a, _) if Family::of(*a) == family))
+                .collect(),
             NodeSet::Hardware => with_hardware()
                 .map(|(_, mac)| mac)
                 .chain(self.bridge_hardware.iter().copied())

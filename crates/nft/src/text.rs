@@ -125,6 +125,7 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         Key::Hardware => "ether_addr".to_owned(),
         Key::Target => TARGET.to_owned(),
         Key::InterfaceAddress(family) => format!("iface_index . {}", address_type(family)),
+        Key::InterfaceSender(family) => format!("iface_index . {} . ether_addr", address_type(family)),
         Key::InterfaceHardware => "iface_index . ether_addr".to_owned(),
         Key::InterfaceTarget => format!("iif . {TARGET}"),
     };
@@ -188,6 +189,7 @@ pub(crate) fn element(element: &Element) -> String {
         Element::Hardware(mac) => hardware(*mac),
         Element::Target(a) => target(*a),
         Element::InterfaceAddress(port, a) => format!("{port} . {a}"),
+        Element::InterfaceSender(port, a, mac) => format!("{port} . {a} . {}", hardware(*mac)),
         Element::InterfaceHardware(port, mac) => format!("{port} . {}", hardware(*mac)),
         Element::InterfaceTarget(port, a) => format!("{port} . {}", target(*a)),
         Element::InterfaceRange(port, range) => format!("{port} . {}", span(&range.first, &range.last)),
@@ -254,6 +256,13 @@ fn expression(expression: &Expression) -> String {
             let field = sender(*field);
             let (port, not) = (if *by_port { "iif . " } else { "" }, if *inverted { "!= " } else { "" });
             format!("{port}{field} {not}@{set}")
+        }
+        Expression::PortSenderIn(family, set) => {
+            format!(
+                "iif . {} . {} @{set}",
+                sender(SenderField::Source(*family)),
+                sender(SenderField::Hardware)
+            )
         }
         Expression::SenderInNetwork(SenderField::Target, network) => {
             format!("{TARGET} & {} == {}", number(network.netmask()), number(network.network()))

@@ -10,7 +10,7 @@
 //! ```
 //!
 //! It sees each frame, also of established connections, before the bridge learns its hardware address. A frame with the pod's own
-//! addresses costs two lookups, whatever the number of pods.
+//! addresses costs one lookup, whatever the number of pods.
 //!
 //! A port is *bound* when its pod is known. Only the address of a bound port or of a node is taken: a pod that isn't known yet keeps what it
 //! sends, and strict rules don't apply to its port.
@@ -41,7 +41,7 @@ const REDIRECT: u8 = 137;
 const DHCP_SERVER: u16 = 67;
 
 /// Returns the first rules of the base chain. They accept what the chains accept too: plain IP from the pod's own address and hardware address. Most
-/// frames end here, after two lookups.
+/// frames end here, after one lookup.
 pub(super) fn genuine(bridge: &Bridge) -> [Rule; 2] {
     Family::BOTH.map(|family| {
         let kind = if family == Family::V4 { ETH_P_IP } else { ETH_P_IPV6 };
@@ -50,8 +50,7 @@ pub(super) fn genuine(bridge: &Bridge) -> [Rule; 2] {
             // Discovery says more than its source.
             rule.push(Expression::ProtocolNotIn(vec![ICMPV6]));
         }
-        rule.push(sender(bridge, SenderField::Source(family), true, NodeSet::PortSources(family), false));
-        rule.push(sender(bridge, SenderField::Hardware, true, NodeSet::PortHardware, false));
+        rule.push(Expression::PortSenderIn(family, bridge.name_of(NodeSet::PortSenders(family))));
         rule.push(verdict(Outcome::Accept));
         rule
     })

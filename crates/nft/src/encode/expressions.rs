@@ -107,6 +107,13 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             sender(out, if *by_port { SECOND_V4 } else { KEY }, *field);
             lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
         }
+        Expression::PortSenderIn(family, set) => {
+            meta(out, NFT_META_IIF);
+            sender(out, SECOND_V4, SenderField::Source(*family));
+            let third = if *family == Family::V4 { NFT_REG32_02 } else { NFT_REG32_05 };
+            sender(out, third, SenderField::Hardware);
+            lookup(out, set, Lookup::In);
+        }
         Expression::SenderInNetwork(field, network) => sender_in(out, *field, *network),
         Expression::ArpSourceIs(source) => {
             sender(out, KEY, SenderField::ArpSource);

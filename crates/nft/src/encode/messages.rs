@@ -235,11 +235,16 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         Key::InterfaceAddress(Family::V6) => (concatenation(&[TYPE_IFINDEX, IPV6]), 20),
         // Each part fills whole words of four bytes.
         Key::InterfaceHardware => (concatenation(&[TYPE_IFINDEX, TYPE_ETHERADDR]), 12),
+        Key::InterfaceSender(Family::V4) => (concatenation(&[TYPE_IFINDEX, IPV4, TYPE_ETHERADDR]), 16),
+        Key::InterfaceSender(Family::V6) => (concatenation(&[TYPE_IFINDEX, IPV6, TYPE_ETHERADDR]), 28),
         Key::InterfaceTarget => (concatenation(&[TYPE_IFINDEX, TYPE_INTEGER]), 20),
     };
     let byte_order = match set.key {
         Key::Number | Key::Interface | Key::InterfacePair => BYTEORDER_HOST_ENDIAN,
-        Key::InterfaceAddress(_) | Key::InterfaceHardware | Key::InterfaceTarget => BYTEORDER_INVALID,
+        Key::InterfaceAddress(_)
+        | Key::InterfaceHardware
+        | Key::InterfaceSender(_)
+        | Key::InterfaceTarget => BYTEORDER_INVALID,
         _ => BYTEORDER_BIG_ENDIAN,
     };
     let fields = ranged_fields(set);
@@ -338,7 +343,10 @@ fn element(list: &mut AttributeWriter, element: &Element, with_data: bool) {
         Element::Protocol(number) => key(list, &[*number]),
         Element::Hardware(mac) => key(list, mac),
         Element::Target(a) => key(list, &a.octets()),
-        Element::InterfaceAddress(..) | Element::InterfaceHardware(..) | Element::InterfaceTarget(..) => {
+        Element::InterfaceAddress(..)
+        | Element::InterfaceHardware(..)
+        | Element::InterfaceSender(..)
+        | Element::InterfaceTarget(..) => {
             key(list, &port_key(element));
         }
         Element::InterfaceRange(..) => {
@@ -376,6 +384,9 @@ pub(crate) fn port_key(element: &Element) -> Vec<u8> {
         Element::InterfaceAddress(port, address) => [&port.to_ne_bytes()[..], &octets(*address)].concat(),
         Element::InterfaceHardware(port, mac) | Element::LinkJump(port, mac, _) => {
             [&port.to_ne_bytes()[..], mac, &[0; 2]].concat()
+        }
+        Element::InterfaceSender(port, address, mac) => {
+            [&port.to_ne_bytes()[..], &octets(*address), mac, &[0; 2]].concat()
         }
         Element::InterfaceTarget(port, target) => [&port.to_ne_bytes()[..], &target.octets()].concat(),
         _ => Vec::new(),

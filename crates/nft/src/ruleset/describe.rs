@@ -97,6 +97,7 @@ impl Element {
             (
                 Self::InterfaceAddress(..)
                 | Self::InterfaceHardware(..)
+                | Self::InterfaceSender(..)
                 | Self::InterfaceTarget(..)
                 | Self::InterfaceRange(..),
                 _,
@@ -178,6 +179,9 @@ impl Content {
                 "bridge ports whose pods' hardware addresses are known".to_owned()
             }
             Self::Node(NodeSet::PortHardware) => "hardware addresses of pods, by bridge port".to_owned(),
+            Self::Node(NodeSet::PortSenders(family)) => {
+                format!("{family} and hardware addresses of pods, by bridge port")
+            }
             Self::Node(NodeSet::Hardware) => "hardware addresses of pods and bridges".to_owned(),
             Self::Node(NodeSet::PortSources(family)) => {
                 format!("{family} addresses of pods, by bridge port")

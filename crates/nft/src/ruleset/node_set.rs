@@ -43,6 +43,8 @@ pub(crate) enum NodeSet {
     HardwarePorts,
     /// Bridge ports with the hardware addresses of their pods.
     PortHardware,
+    /// Bridge ports with the addresses and the hardware address of their pods.
+    PortSenders(Family),
     /// The hardware addresses of pods and bridges.
     Hardware,
     /// Bridge ports with the addresses of their pods.
@@ -96,11 +98,13 @@ impl NodeSet {
     ];
 
     /// The sets of the table `bridge palisade` for the check of senders.
-    pub(crate) const OF_SENDERS: [Self; 14] = [
+    pub(crate) const OF_SENDERS: [Self; 16] = [
         Self::CheckedPorts,
         Self::BoundPorts,
         Self::HardwarePorts,
         Self::PortHardware,
+        Self::PortSenders(Family::V4),
+        Self::PortSenders(Family::V6),
         Self::Hardware,
         Self::PortSources(Family::V4),
         Self::PortSources(Family::V6),

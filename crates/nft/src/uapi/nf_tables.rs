@@ -129,6 +129,7 @@ pub const NFT_REG32_01: u32 = libc::NFT_REG32_01 as u32;
 pub const NFT_REG32_02: u32 = libc::NFT_REG32_02 as u32;
 pub const NFT_REG32_03: u32 = libc::NFT_REG32_03 as u32;
 pub const NFT_REG32_04: u32 = libc::NFT_REG32_04 as u32;
+pub const NFT_REG32_05: u32 = libc::NFT_REG32_05 as u32;
 pub const NFT_REG32_09: u32 = libc::NFT_REG32_09 as u32;
 pub const NFT_REG32_10: u32 = libc::NFT_REG32_10 as u32;
 

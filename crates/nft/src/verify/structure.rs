@@ -243,9 +243,10 @@ fn as_found(element: &Element) -> Option<FoundElement> {
         Element::Protocol(number) => (vec![*number], vec![*number], None),
         Element::Hardware(mac) => (mac.to_vec(), mac.to_vec(), None),
         Element::Target(a) => (a.octets().to_vec(), a.octets().to_vec(), None),
-        Element::InterfaceAddress(..) | Element::InterfaceHardware(..) | Element::InterfaceTarget(..) => {
-            (port_key(element), port_key(element), None)
-        }
+        Element::InterfaceAddress(..)
+        | Element::InterfaceHardware(..)
+        | Element::InterfaceSender(..)
+        | Element::InterfaceTarget(..) => (port_key(element), port_key(element), None),
         Element::LinkJump(_, _, chain) => (port_key(element), port_key(element), jump(chain)),
         Element::InterfaceRange(..) => {
             let [first, last] = port_range_keys(element);
