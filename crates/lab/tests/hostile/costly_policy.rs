@@ -24,7 +24,7 @@ const RULES: usize = 3200;
 
 /// The maximum time from a change of a file to its effect on packets. A debug build reads all manifests at each change, including
 /// the expensive ones; a release build is many times faster.
-const BOUND: Duration = Duration::from_secs(3);
+const BOUND: Duration = Duration::from_secs(6);
 /// The maximum time until the expensive policy itself is enforced, or its pod is closed.
 const BOUND_OF_EXPENSIVE: Duration = Duration::from_secs(10);
 
