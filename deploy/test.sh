@@ -52,6 +52,31 @@ settings_restart() {
     ! diff <(template | grep palisade.dev/config) <(template --set agent.logLevel=debug | grep palisade.dev/config)
 }
 
+# A plugin of CNI that is left behind lets no pod start, and an earlier setting may have added one.
+removal_finds_the_plugin() {
+    local rendered
+    rendered=$(template --set removeRules=true --show-only templates/daemonset.yaml)
+    grep -q 'mountPath: /etc/cni/net.d' <<<"$rendered" && grep -q 'mountPath: /opt/cni/bin' <<<"$rendered"
+}
+
+# Secrets may be deleted before the release is.
+removal_needs_no_secret() {
+    local rendered
+    rendered=$(template --set removeRules=true,agent.otlp.headersSecret=deleted)
+    ! grep deleted <<<"$rendered"
+}
+
+# notes ARGUMENT…: what `helm install` prints.
+notes() { "$HELM" install palisade "$chart" --namespace palisade-system --dry-run=client "$@" | sed '1,/^NOTES:/d'; }
+
+notes_say_what_is_enforced() {
+    local enforce audit
+    enforce=$(notes) && audit=$(notes --set agent.mode=audit) || return 1
+    grep -q "^Each node enforces NetworkPolicies" <<<"$enforce" || return 1
+    grep -q "^agent.mode is audit" <<<"$audit" || return 1
+    ! grep "enforces NetworkPolicies" <<<"$audit"
+}
+
 check "committed files are up to date" ./render.sh --check
 check "lint" "$HELM" lint --strict "$chart"
 for case in tests/*/; do
@@ -59,6 +84,9 @@ for case in tests/*/; do
 done
 check "the dashboard is in its ConfigMap" dashboard_is_whole
 check "a change of settings restarts the agents" settings_restart
+check "the removal finds the CNI plugin of an earlier setting" removal_finds_the_plugin
+check "the removal needs no Secret" removal_needs_no_secret
+check "the notes say what is enforced" notes_say_what_is_enforced
 while IFS=$'\t' read -r values pattern; do
     [[ -n $values && $values != \#* ]] || continue
     read -ra arguments <<<"$values"

@@ -18,6 +18,11 @@ app.kubernetes.io/component: agent
 {{- end -}}
 {{- end }}
 
+{{/* "true" if the directories of CNI are mounted. At the removal too: a plugin that an earlier setting has added lets no pod start without an agent. */}}
+{{- define "palisade.cni" -}}
+{{- if or (eq .Values.agent.cniChain "on") .Values.removeRules -}}true{{- end -}}
+{{- end }}
+
 {{/* The address to listen on, as ADDRESS:PORT. An IPv6 address is in brackets. */}}
 {{- define "palisade.listen" -}}
 {{- with .Values.agent.listen -}}
