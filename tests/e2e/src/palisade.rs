@@ -145,7 +145,7 @@ pub fn remove(cluster: &Cluster, method: Method) -> Result<()> {
             Method::Helm => {
                 helm(
                     cluster,
-                    &["upgrade", "palisade", CHART, "--reuse-values", "--set", "removeRules=true"],
+                    &["upgrade", "palisade", CHART, "--reset-then-reuse-values", "--set", "removeRules=true"],
                 )?;
                 rolled_out(cluster)?;
                 helm(cluster, &["uninstall", "palisade", "--wait"])?;
