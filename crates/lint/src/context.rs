@@ -9,8 +9,8 @@ use std::{
 
 use palisade_manifest::Loaded;
 use palisade_policy::{
-    Action, Direction, Labels, Mode, Name, NamespaceMatch, Origin, Peer, Pod, PodMatch, Policy, PolicyKey,
-    Rule, Selector, Service,
+    Action, Direction, Labels, Mode, Name, NamespaceMatch, Origin, Peer, PeerEntry, Pod, PodMatch, Policy,
+    PolicyKey, Rule, Selector, Service,
 };
 
 use crate::{
@@ -82,6 +82,8 @@ pub(crate) struct Context<'a> {
     pub(crate) misses: RefCell<HashMap<PodMatch, Option<Rc<Miss>>>>,
     /// One pod for each port list of the pods that matches select.
     ports: RefCell<HashMap<&'a PodMatch, Rc<[&'a Pod]>>>,
+    /// One pod for each port list.
+    all_ports: OnceCell<Rc<[&'a Pod]>>,
     /// The pods that policies select, by what they select.
     affected: RefCell<HashMap<&'a PodMatch, Affected>>,
 }
@@ -127,6 +129,7 @@ impl<'a> Context<'a> {
             by_place: policies.filter_map(|(key, p)| Some((place(p.origin.as_ref()?), key))).collect(),
             misses: RefCell::default(),
             ports: RefCell::default(),
+            all_ports: OnceCell::new(),
             affected: RefCell::default(),
         }
     }
@@ -291,15 +294,41 @@ impl<'a> Context<'a> {
         direction: Direction,
         rule: &'a Rule,
     ) -> Rc<[&'a Pod]> {
+        let is_pods = |entry: &PeerEntry| matches!(entry.peer, Peer::Pods(_));
+        let only_pods = rule.peers.as_ref().is_some_and(|peers| peers.iter().all(is_pods));
+        if direction == Direction::Egress && !only_pods {
+            return Rc::from([]);
+        }
+        self.named_destinations(policy, direction, rule)
+    }
+
+    /// As [`Self::destinations`], of ports that a rule has by name: only pods have names of ports, so other destinations don't count,
+    /// and without peers these are all pods.
+    pub(crate) fn named_destinations(
+        &self,
+        policy: &'a Policy,
+        direction: Direction,
+        rule: &'a Rule,
+    ) -> Rc<[&'a Pod]> {
         if direction == Direction::Ingress {
             return self.ports_of(&policy.subject);
         }
-        let mut out = Vec::new();
-        for entry in rule.peers.iter().flatten() {
-            let Peer::Pods(choice) = &entry.peer else { return Rc::from([]) };
-            out.extend(self.ports_of(choice).iter());
-        }
-        out.into()
+        let Some(peers) = &rule.peers else { return self.all_ports() };
+        let choices = peers.iter().filter_map(|entry| match &entry.peer {
+            Peer::Pods(choice) => Some(choice),
+            Peer::Block(_) | Peer::Nodes(_) | Peer::DomainName(_) => None,
+        });
+        choices.flat_map(|choice| self.ports_of(choice).iter().copied().collect::<Vec<_>>()).collect()
+    }
+
+    /// Returns one pod for each port list of all pods on the cluster's network.
+    fn all_ports(&self) -> Rc<[&'a Pod]> {
+        let found = || {
+            let mut known = HashSet::new();
+            let pods = self.all_classes().flat_map(|class| class.by_ports.iter().copied());
+            pods.filter(|pod| known.insert(&*pod.ports)).collect()
+        };
+        Rc::clone(self.all_ports.get_or_init(found))
     }
 
     /// Returns one pod for each port list of the pods that a match selects.

@@ -31,6 +31,7 @@ mod report;
 mod resolvers;
 mod rule;
 mod rules;
+mod service_addresses;
 mod suppress;
 mod text;
 mod wide;

@@ -104,8 +104,13 @@ fn template_in(cx: &Context<'_>, namespace: &Name, pods: &Selector) -> Option<Mi
     let first = (namespace.clone(), Workload { kind: "".into(), name: "".into() });
     let all = cx.loaded.workload_labels.range(first..).take_while(|((own, _), _)| own == namespace);
     all.into_iter().find_map(|((_, workload), labels)| {
-        let only_there = pods.matches(&labels.object) && !pods.matches(&labels.template);
-        only_there.then(|| Miss::Template(format!("{} {namespace}/{}", workload.kind, workload.name)))
+        if pods.matches(&labels.template) {
+            return None;
+        }
+        let object = || format!("{} {namespace}/{}", workload.kind, workload.name);
+        let jobs = || format!("the jobTemplate of {}", object());
+        let on_object = pods.matches(&labels.object).then(object);
+        on_object.or_else(|| pods.matches(&labels.jobs).then(jobs)).map(Miss::Template)
     })
 }
 

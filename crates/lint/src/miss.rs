@@ -9,7 +9,7 @@ pub(crate) enum Miss {
     HostNetwork,
     /// A label is one or two letters away from one that pods, or namespaces, have.
     Near(Requirement, Requirement),
-    /// A label is on a workload's object and not on its pods.
+    /// A label is on a workload's object, or on the Jobs of a CronJob, and not on its pods. What has it: `Deployment shop/cart`.
     Template(String),
     /// Namespaces are selected by a label with a namespace's name, which the namespace does not have. Whether the namespace
     /// is declared.

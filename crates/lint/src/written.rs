@@ -14,7 +14,10 @@ pub const ANNOTATION: &str = "palisade.dev/lint-ignore";
 /// How the kinds of policies end.
 const POLICY: &str = "Policy";
 
-/// A NetworkPolicy as it is written.
+/// The other kinds of policies whose ports are TCP ports without a protocol. ClusterNetworkPolicies always name it.
+const DEFAULT_TCP: [&str; 2] = ["AdminNetworkPolicy", "BaselineAdminNetworkPolicy"];
+
+/// A NetworkPolicy as it is written. Of other policies, only the ports of rules are read.
 #[derive(Debug)]
 pub(crate) struct Written {
     pub(crate) file: Name,
@@ -158,8 +161,13 @@ fn policy(file: &Name, at: &At<'_>, kind: String) -> Written {
         ignored,
         name,
     };
-    let spec = at.get("spec").filter(|_| written.name.0 == "NetworkPolicy");
-    let Some(spec) = spec else { return written };
+    let Some(spec) = at.get("spec") else { return written };
+    if DEFAULT_TCP.contains(&&*written.name.0) {
+        admin_rules(&spec, &mut written);
+    }
+    if kind_is_other {
+        return written;
+    }
     let field = |key: &str| spec.get(key).filter(|at| !at.is_null());
     written.spec = spec.entries().next().map(|(_, key, _)| start(&key));
     // An empty list gets the same default as an absent one.
@@ -220,15 +228,39 @@ fn rule(at: &At<'_>, direction: Direction, peers: &str, written: &mut Written) {
     let mut ports = Vec::new();
     if let Some(list) = at.get("ports") {
         for port in list.items() {
-            let number = port.get("port").and_then(|at| match at.value() {
-                Value::Scalar(Scalar::Int(number)) => Some(*number),
-                _ => None,
-            });
-            let has_protocol = port.get("protocol").is_some_and(|at| !at.is_null());
-            ports.push(WrittenPort { start: start(&port), has_protocol, number });
+            ports.push(written_port(&port, start(&port)));
         }
     }
     written.rules.push(WrittenRule { direction, empty_peers, empty_ports, ports });
+}
+
+/// Reads the ports of the rules of a v1alpha1 policy.
+fn admin_rules(spec: &At<'_>, written: &mut Written) {
+    for (direction, list) in [(Direction::Ingress, "ingress"), (Direction::Egress, "egress")] {
+        let rules = spec.get(list);
+        for rule in rules.iter().flat_map(At::items) {
+            let ports = rule.get("ports");
+            let ports = ports.iter().flat_map(At::items).filter_map(|port| {
+                let number = port.get("portNumber");
+                let range = port.get("portRange");
+                // A named port has the protocol of the container's.
+                let of = number.as_ref().or(range.as_ref())?;
+                Some(written_port(of, start(&port)))
+            });
+            let ports = ports.collect();
+            written.rules.push(WrittenRule { direction, empty_peers: None, empty_ports: None, ports });
+        }
+    }
+}
+
+/// Reads `port` and `protocol`.
+fn written_port(at: &At<'_>, start: usize) -> WrittenPort {
+    let number = at.get("port").and_then(|at| match at.value() {
+        Value::Scalar(Scalar::Int(number)) => Some(*number),
+        _ => None,
+    });
+    let has_protocol = at.get("protocol").is_some_and(|at| !at.is_null());
+    WrittenPort { start, has_protocol, number }
 }
 
 fn labels(selector: &At<'_>, peer: Option<usize>, out: &mut Vec<WrittenLabel>) {

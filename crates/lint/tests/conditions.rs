@@ -4,6 +4,8 @@
 mod dns;
 #[path = "conditions/fields.rs"]
 mod fields;
+#[path = "conditions/kinds.rs"]
+mod kinds;
 #[path = "conditions/variants.rs"]
 mod variants;
 

@@ -179,6 +179,7 @@ fn declared_labels(workload: &DeclaredWorkload) -> WorkloadLabels {
     WorkloadLabels {
         selector: workload.selector.clone(),
         object: workload.labels.clone(),
+        jobs: workload.job_labels.clone(),
         template: workload.template.labels.clone(),
         template_origin: places.template,
         metadata_origin: places.metadata,

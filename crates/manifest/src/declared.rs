@@ -110,6 +110,8 @@ pub(crate) struct DeclaredWorkload {
     pub(crate) replicas: Replicas,
     /// The labels of the object itself, which no policy matches.
     pub(crate) labels: Labels,
+    /// The labels of the Jobs that a CronJob makes, which no policy matches either.
+    pub(crate) job_labels: Labels,
     /// `spec.selector.matchLabels`, or the selector of a ReplicationController.
     pub(crate) selector: Labels,
     pub(crate) template: PodTemplate,

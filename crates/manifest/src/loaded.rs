@@ -37,6 +37,8 @@ pub struct WorkloadLabels {
     pub selector: Labels,
     /// The labels of the object itself.
     pub object: Labels,
+    /// The labels of the Jobs that it makes, if it is a CronJob.
+    pub jobs: Labels,
     /// The labels of its pod template.
     pub template: Labels,
     /// Where the pod template begins.

@@ -6,7 +6,7 @@ use crate::{
     declared::{Declaration, DeclaredWorkload, PodTemplate, Replicas},
     decode::{Context, Fields},
     diagnostic::Code,
-    meta::Object,
+    meta::{self, Object},
     names,
     pod::template,
     scalar::Scalar,
@@ -129,7 +129,17 @@ pub(crate) fn cron_job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decl
     let job_spec = fields.and_then(|f| f.get("spec"));
     let job = job_spec.as_ref().and_then(|at| cx.fields(at, JOB));
     let template = pod_template(cx, job);
-    Some(declaration(declared(cx, object, Replicas::Count { first: 0, count: 1 }, template)))
+    let job_labels = job_labels(cx, fields);
+    let workload = declared(cx, object, Replicas::Count { first: 0, count: 1 }, template);
+    Some(declaration(DeclaredWorkload { job_labels, ..workload }))
+}
+
+/// Returns the labels of the Jobs that a CronJob makes.
+fn job_labels(cx: &mut Context<'_>, job_template: Option<Fields<'_>>) -> Labels {
+    let metadata = job_template.and_then(|template| template.get("metadata"));
+    let fields = metadata.as_ref().and_then(|at| cx.fields(at, meta::FIELDS));
+    let labels = fields.and_then(|fields| fields.get("labels"));
+    labels.map(|at| cx.labels(&at)).unwrap_or_default()
 }
 
 /// Wraps a workload.
@@ -157,6 +167,7 @@ pub(crate) fn declared(
         owner: meta.owner.clone(),
         replicas,
         labels: meta.labels.clone(),
+        job_labels: Labels::default(),
         selector: match_labels(cx, object),
         template,
         created: meta.created,

@@ -1,11 +1,8 @@
 //! `clusterip-in-ipblock`: finds addresses of Services in blocks.
 
+use crate::service_addresses::ServiceAddresses;
 use crate::{context::Context, finding::Found, level::Level, rule::LintRule};
-use palisade_policy::{Direction, Family, IpBlock, IpRange, Peer, Service, address::to_number};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-};
+use palisade_policy::{Direction, Peer};
 
 /// The rule.
 pub(crate) const RULE: LintRule = LintRule {
@@ -77,12 +74,12 @@ spec:
 );
 
 fn check(cx: &Context<'_>) -> Vec<Found> {
-    let known = Known::new(cx);
+    let known = ServiceAddresses::new(cx, |service| service.addresses.clone());
     let mut out = Vec::new();
     for (policy, direction, rule) in cx.rules() {
         for entry in rule.peers.iter().flatten().filter(|_| direction == Direction::Egress) {
             let Peer::Block(block) = &entry.peer else { continue };
-            let Some(service) = known.within(block) else { continue };
+            let Some((_, service)) = known.within(block) else { continue };
             let (cidr, key) = (block.cidr, &service.key);
             let message = if cidr.prefix_len() == cidr.max_prefix_len() {
                 format!(
@@ -98,44 +95,4 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
         }
     }
     out
-}
-
-/// The addresses of the input: those of Services, and those that a block may be meant for beside them.
-struct Known<'a> {
-    services: BTreeMap<(Family, u128), &'a Service>,
-    others: BTreeSet<(Family, u128)>,
-    ranges: Vec<IpRange>,
-}
-
-impl<'a> Known<'a> {
-    fn new(cx: &Context<'a>) -> Self {
-        let cluster = &cx.loaded.cluster;
-        let at = |address: &IpAddr| (Family::of(*address), to_number(*address));
-        let services = cluster.services.values();
-        let of_nodes = cluster.nodes.values().flat_map(|node| node.addresses.iter());
-        let pods = cluster.pods.values().flat_map(|pod| pod.addresses.iter());
-        let of_pods = pods.filter(|address| !cluster.addressing.is_placeholder(**address));
-        Self {
-            services: services.flat_map(|s| s.addresses.iter().map(move |a| (at(a), s))).collect(),
-            others: of_nodes.chain(of_pods).map(at).collect(),
-            ranges: cluster.nodes.values().flat_map(|n| n.pod_cidrs.iter().map(IpRange::of_net)).collect(),
-        }
-    }
-
-    /// Returns a Service whose address a block has, if it is that address, or a network that seems to be that of Services.
-    fn within(&self, block: &IpBlock) -> Option<&'a Service> {
-        // The largest that Kubernetes allows are /12 and /108; wider blocks have other things, too.
-        let widest = if block.cidr.addr().is_ipv4() { 12 } else { 108 };
-        if block.cidr.prefix_len() < widest {
-            return None;
-        }
-        let family = Family::of_net(&block.cidr);
-        block.ranges().iter().find_map(|range| {
-            let keys = (family, to_number(range.first))..=(family, to_number(range.last));
-            let (_, service) = self.services.range(keys.clone()).next()?;
-            let has_others = self.others.range(keys).next().is_some()
-                || self.ranges.iter().any(|pods| range.contains(pods.first) || pods.contains(range.first));
-            (!has_others).then_some(*service)
-        })
-    }
 }

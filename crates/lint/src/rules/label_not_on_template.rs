@@ -9,7 +9,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "label-not-on-template",
     level: Level::Warning,
     what: "Finds selectors that match the labels of a workload's object and not those of its pods.",
-    why: "Policies match pods, whose labels are those of the pod template. As it is, the selector matches nothing.",
+    why: "Policies match pods, whose labels are those of the pod template. Those of a CronJob's jobTemplate are on its Jobs only. As it is, the selector matches nothing.",
     fix: None,
     bad: BAD,
     good: GOOD,

@@ -73,7 +73,7 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
     for (policy, direction, rule) in cx.rules() {
         for entry in rule.ports.iter().flatten() {
             let PortMatch::Named { name, protocol } = &entry.port else { continue };
-            let destinations = cx.destinations(policy, direction, rule);
+            let destinations = cx.named_destinations(policy, direction, rule);
             let numbers = destinations.iter().flat_map(|pod| pod.named_ports(name, *protocol));
             let numbers: BTreeSet<u16> = numbers.map(|(_, port)| port).collect();
             if numbers.len() > 1 {

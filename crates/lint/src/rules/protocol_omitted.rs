@@ -8,7 +8,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "protocol-omitted",
     level: Level::Warning,
     what: "Finds ports without a protocol, which are TCP ports.",
-    why: "An absent protocol means TCP. For services that use UDP, such as DNS, NTP, syslog and StatsD, that is rarely meant, and their packets are dropped. For other ports, the finding is a note.",
+    why: "An absent protocol means TCP. For services that use UDP, such as DNS, NTP, syslog and StatsD, that is rarely meant, and their packets are dropped. For other ports, the finding is a note. AdminNetworkPolicies and BaselineAdminNetworkPolicies have the same default; the ports of a ClusterNetworkPolicy name their protocol.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -57,6 +57,7 @@ const UDP: [i128; 24] = [
 fn check(cx: &Context<'_>) -> Vec<Found> {
     let mut out = Vec::new();
     for (written, key) in cx.written() {
+        let is_admin = written.name.0 != "NetworkPolicy";
         for rule in &written.rules {
             // The other protocol may be another item.
             let other = |number| rule.ports.iter().any(|p| p.has_protocol && p.number == number);
@@ -64,6 +65,9 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
                 let is_udp = port.number.is_some_and(|n| UDP.contains(&n)) && !other(port.number);
                 let origin = cx.origin(&written.file, port.start);
                 let (level, end) = match port.number {
+                    Some(n) if is_udp && is_admin => {
+                        (Level::Warning, format!("so the rule doesn't match UDP port {n}"))
+                    }
                     Some(n) if is_udp => (Level::Warning, format!("so UDP port {n} stays closed")),
                     _ => (Level::Note, "which is TCP".to_owned()),
                 };

@@ -6,10 +6,10 @@ use palisade_manifest::{Input, LoadOptions, load};
 
 /// What a rule finds in documents beside the two pods, which may be refused.
 fn findings(code: &str, documents: &str) -> Vec<Finding> {
-    in_text(code, &format!("{PODS}{documents}"))
+    findings_in(code, &format!("{PODS}{documents}"))
 }
 
-fn in_text(code: &str, text: &str) -> Vec<Finding> {
+pub(super) fn findings_in(code: &str, text: &str) -> Vec<Finding> {
     let loaded =
         load(&[Input::Text { name: "all.yaml".to_owned(), text: text.to_owned() }], &LoadOptions::default());
     let options = LintOptions { default_namespace: "default", plugin: None };
@@ -51,7 +51,7 @@ fn tier(direction: &str, action: &str, peer: &str, more: &str) -> String {
     cluster_wide("c", "Admin", 1, "namespaces: {}", &rules)
 }
 
-fn on(port: &str) -> String {
+pub(super) fn on(port: &str) -> String {
     format!(", protocols: [{{tcp: {{destinationPort: {port}}}}}]")
 }
 
@@ -165,7 +165,7 @@ fn what_is_left_out_or_written_without_a_value() {
     ] {
         let head = "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\nspec:\n";
         let text = format!("{head}{fields}");
-        let found = in_text(code, &text);
+        let found = findings_in(code, &text);
         let (text, made) = fixed(&text, found.iter().filter_map(|f| f.fix.as_ref()));
         assert_eq!((text, made), (format!("{head}{result}"), 1));
     }
@@ -195,7 +195,7 @@ fn what_is_corrected_in_json_stays_json() {
             json(v1, "\"podSelector\": {}, \"policyTypes\": [\"Ingress\", \"Egress\"], \"egress\": [{}]"),
         ),
     ] {
-        let found = in_text(code, &before);
+        let found = findings_in(code, &before);
         assert_eq!(fixed(&before, found.iter().filter_map(|f| f.fix.as_ref())), (after, 1), "{code}");
     }
 }
@@ -280,7 +280,7 @@ fn what_is_wide_open() {
     ]);
     assert!(findings("PAL044", &format!("{both}{two}")).is_empty(), "another policy has the other family");
     let own =
-        in_text("PAL045", &format!("{metrics}{}", from("{namespaceSelector: {}}", &ports("port: 9187"))));
+        findings_in("PAL045", &format!("{metrics}{}", from("{namespaceSelector: {}}", &ports("port: 9187"))));
     assert!(own.is_empty(), "only metrics are open: {own:?}");
     let strict: Vec<Level> = findings("PAL039", "")
         .into_iter()
