@@ -3,7 +3,8 @@
 use crate::{
     context::Context,
     finding::{Fix, TextEdit},
-    written::Blank,
+    text::Lines,
+    written::{Blank, WrittenFields},
 };
 use palisade_policy::{Name, Origin};
 
@@ -77,17 +78,55 @@ pub(crate) fn value_of(
     Some(Fix { text: text.to_owned(), edits: vec![edit] })
 }
 
-/// Returns the edit that writes a field before the first one of a block mapping.
-pub(crate) fn field_before(cx: &Context<'_>, first: &Origin, field: &str, text: &str) -> Option<Fix> {
-    let lines = cx.lines.get(&*first.file)?;
-    let at = lines.offset(first)?;
+/// Returns the edit that writes a field before the first one of a mapping, in the style of the mapping: on a line of its own, or in
+/// braces as YAML or JSON. `None` for a mapping that is merged into another one, which would get the field, too.
+pub(crate) fn field_before(
+    cx: &Context<'_>,
+    file: &Name,
+    fields: &WrittenFields,
+    [yaml, json]: [&str; 2],
+    text: &str,
+) -> Option<Fix> {
+    let lines = *cx.lines.get(&**file)?;
+    if is_merged(lines.text, fields.range.start) {
+        return None;
+    }
+    let is_flow = lines.text.get(fields.range.clone())?.starts_with('{');
+    let (at, written) = match fields.first {
+        Some(at) if is_flow => (at, flow_before(lines, at, [yaml, json])),
+        Some(at) => (at, block_before(lines, at, yaml)?),
+        None if is_flow => {
+            let is_json = lines.text.get(..fields.range.start)?.trim_end().ends_with("\":");
+            (fields.range.start + 1, if is_json { json } else { yaml }.to_owned())
+        }
+        None => return None,
+    };
+    let edits = vec![TextEdit { file: file.clone(), range: at..at, text: written }];
+    Some(Fix { text: text.to_owned(), edits })
+}
+
+/// Returns the text of an entry that is inserted before another one in braces or brackets: beside it, or on a line of its own if the
+/// other one begins its line. It is JSON if the other one is.
+pub(crate) fn flow_before(lines: Lines<'_>, at: usize, [yaml, json]: [&str; 2]) -> String {
+    let next = lines.text.get(at..).unwrap_or_default().trim_start_matches(['{', ' ', '\t', '\r', '\n']);
+    let entry = if next.starts_with('"') { json } else { yaml };
+    let before = lines.before(at);
+    let begins_line = !before.is_empty() && before.chars().all(|c| c == ' ' || c == '\t');
+    if begins_line { format!("{entry},\n{before}") } else { format!("{entry}, ") }
+}
+
+/// Returns the text of a field that is inserted before another one of a block mapping; `None` if that one doesn't begin its line.
+fn block_before(lines: Lines<'_>, at: usize, field: &str) -> Option<String> {
     let indentation = lines.before(at);
-    indentation.chars().all(|c| c == ' ').then(|| Fix {
-        text: text.to_owned(),
-        edits: vec![TextEdit {
-            file: first.file.clone(),
-            range: at..at,
-            text: format!("{field}\n{indentation}"),
-        }],
-    })
+    indentation.chars().all(|c| c == ' ').then(|| format!("{field}\n{indentation}"))
+}
+
+/// Returns whether the mapping that begins at a byte has an anchor that merge keys use.
+fn is_merged(text: &str, start: usize) -> bool {
+    let before = text.get(..start).unwrap_or_default().trim_end();
+    let word = before.rsplit(char::is_whitespace).next().unwrap_or_default();
+    let Some(anchor) = word.strip_prefix('&') else { return false };
+    let alias = format!("*{anchor}");
+    let is_alias = |line: &str| line.split([' ', ',', '[', ']', '{', '}', ':']).any(|word| word == alias);
+    text.lines().any(|line| line.contains("<<") && is_alias(line))
 }

@@ -25,6 +25,8 @@ pub(crate) struct Written {
     pub(crate) start: usize,
     /// Where the first field of `spec` begins; `None` without fields.
     pub(crate) spec: Option<usize>,
+    /// Where fields of `spec` can be added; `None` without `spec`.
+    pub(crate) spec_fields: Option<WrittenFields>,
     pub(crate) has_policy_types: bool,
     pub(crate) has_pod_selector: bool,
     /// The fields, if they are written and count as absent.
@@ -57,6 +59,15 @@ pub(crate) struct Blank {
     pub(crate) value: Range<usize>,
     /// Where the key ends.
     pub(crate) key_end: usize,
+}
+
+/// Where the fields of a mapping are.
+#[derive(Clone, Debug)]
+pub(crate) struct WrittenFields {
+    /// The mapping, with its braces if it has any.
+    pub(crate) range: Range<usize>,
+    /// Where the first key of its own begins, rather than of one that is merged.
+    pub(crate) first: Option<usize>,
 }
 
 /// A rule as it is written.
@@ -150,6 +161,7 @@ fn policy(file: &Name, at: &At<'_>, kind: String) -> Written {
         file: file.clone(),
         start: start(at),
         spec: None,
+        spec_fields: None,
         has_policy_types: kind_is_other,
         has_pod_selector: kind_is_other,
         egress: None,
@@ -170,6 +182,7 @@ fn policy(file: &Name, at: &At<'_>, kind: String) -> Written {
     }
     let field = |key: &str| spec.get(key).filter(|at| !at.is_null());
     written.spec = spec.entries().next().map(|(_, key, _)| start(&key));
+    written.spec_fields = Some(fields(&spec));
     // An empty list gets the same default as an absent one.
     written.has_policy_types = field("policyTypes").is_some_and(|at| at.items().next().is_some());
 
@@ -261,6 +274,13 @@ fn written_port(at: &At<'_>, start: usize) -> WrittenPort {
     });
     let has_protocol = at.get("protocol").is_some_and(|at| !at.is_null());
     WrittenPort { start, has_protocol, number }
+}
+
+fn fields(mapping: &At<'_>) -> WrittenFields {
+    let range = range(mapping);
+    let mut keys = mapping.entries().map(|(_, key, _)| start(&key));
+    let first = keys.find(|at| range.contains(at));
+    WrittenFields { range, first }
 }
 
 fn labels(selector: &At<'_>, peer: Option<usize>, out: &mut Vec<WrittenLabel>) {

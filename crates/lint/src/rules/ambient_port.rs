@@ -4,6 +4,7 @@ use crate::finding::{Fix, TextEdit};
 use crate::{
     context::{Class, Context},
     finding::Found,
+    fix::flow_before,
     level::Level,
     rule::LintRule,
 };
@@ -130,14 +131,21 @@ fn same_peers(a: &Rule, b: &Rule) -> bool {
     peers(a) == peers(b)
 }
 
-/// Inserts a list item before the first port, if the list is written as a block.
+/// Inserts a list item before the first port, in the style of the list.
 fn fix(cx: &Context<'_>, rule: &Rule) -> Option<Fix> {
     let first = rule.ports.as_ref()?.first()?.origin.as_ref()?;
-    let lines = cx.lines.get(&*first.file)?;
+    let lines = *cx.lines.get(&*first.file)?;
     let at = lines.offset(first)?;
-    let before = lines.before(at);
-    let indentation = before.strip_suffix("- ").filter(|rest| rest.chars().all(|c| c == ' '))?;
-    let text = format!("port: {TUNNEL}\n{indentation}  protocol: TCP\n{indentation}- ");
+    let is_flow = lines.text.get(..at)?.trim_end().ends_with('[');
+    let text = if is_flow {
+        let yaml = format!("{{port: {TUNNEL}, protocol: TCP}}");
+        let json = format!("{{\"port\": {TUNNEL}, \"protocol\": \"TCP\"}}");
+        flow_before(lines, at, [&yaml, &json])
+    } else {
+        let before = lines.before(at);
+        let indentation = before.strip_suffix("- ").filter(|rest| rest.chars().all(|c| c == ' '))?;
+        format!("port: {TUNNEL}\n{indentation}  protocol: TCP\n{indentation}- ")
+    };
     Some(Fix {
         text: format!("allow TCP {TUNNEL}"),
         edits: vec![TextEdit { file: first.file.clone(), range: at..at, text }],

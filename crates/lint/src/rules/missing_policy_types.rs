@@ -69,7 +69,12 @@ fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> 
         Some(blank) => {
             (value_of(cx, &written.file, blank, [types, json], does), "empty, which is like absent")
         }
-        None => (field_before(cx, &origin, &format!("policyTypes: {types}"), does), "absent"),
+        None => {
+            let texts = [format!("policyTypes: {types}"), format!("\"policyTypes\": {json}")];
+            let fields = written.spec_fields.as_ref();
+            let fix = fields.and_then(|f| field_before(cx, &written.file, f, [&texts[0], &texts[1]], does));
+            (fix, "absent")
+        }
     };
     let message = format!("policyTypes is {is}, so the policy {isolates}");
     Some(Found::of(key, Some(&origin), message).at_level(level).with_fix(fix))

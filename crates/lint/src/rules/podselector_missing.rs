@@ -64,7 +64,11 @@ fn found(cx: &Context<'_>, written: &Written, key: &PolicyKey) -> Option<Found> 
     let does = "write the podSelector that applies";
     let fix = match &written.blank_pod_selector {
         Some(blank) => value_of(cx, &written.file, blank, ["{}"; 2], does),
-        None => written.spec.and_then(|_| field_before(cx, &origin, "podSelector: {}", does)),
+        None => {
+            let texts = ["podSelector: {}", "\"podSelector\": {}"];
+            let fields = written.spec_fields.as_ref();
+            fields.and_then(|fields| field_before(cx, &written.file, fields, texts, does))
+        }
     };
     Some(Found::of(key, Some(&origin), message).with_fix(fix))
 }

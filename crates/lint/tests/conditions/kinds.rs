@@ -1,8 +1,11 @@
 //! What rules find in other kinds and other styles than those of their examples.
 
-use palisade_lint::Level;
+use palisade_lint::{Level, fixed};
 
-use super::{PODS, WEB, egress, found, in_text, policy, service, variants::on};
+use super::{
+    DB, PODS, WEB, egress, found, in_text, policy, service,
+    variants::{findings_in, on},
+};
 
 /// The levels that a rule finds in documents beside the two pods.
 fn levels(code: &str, documents: &[&str]) -> Vec<Level> {
@@ -132,4 +135,120 @@ fn ports_without_a_protocol_in_v1alpha1_policies() {
     );
     let found = in_text("PAL005", &list);
     assert!(found[0].1.ends_with("so the rule doesn't match UDP port 53"), "{found:?}");
+}
+
+/// The styles in which the spec of a policy is written, and what each becomes.
+#[test]
+fn fields_are_inserted_in_the_style_of_the_mapping() {
+    let head =
+        "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: p, namespace: shop}\n";
+    let json = "{\"apiVersion\": \"networking.k8s.io/v1\", \"kind\": \"NetworkPolicy\", \"metadata\": {\"name\": \"p\", \"namespace\": \"shop\"}, ";
+    for (code, before, after) in [
+        ("PAL001", "spec: {podSelector: {}}\n", "spec: {policyTypes: [Ingress], podSelector: {}}\n"),
+        (
+            "PAL001",
+            "spec: { podSelector: {}, egress: [{}] }\n",
+            "spec: { policyTypes: [Ingress, Egress], podSelector: {}, egress: [{}] }\n",
+        ),
+        (
+            "PAL001",
+            "spec: {\n  podSelector: {},\n  ingress: [] }\n",
+            "spec: {\n  policyTypes: [Ingress],\n  podSelector: {},\n  ingress: [] }\n",
+        ),
+        (
+            "PAL001",
+            "spec: { # every pod\n  podSelector: {} }\n",
+            "spec: { # every pod\n  policyTypes: [Ingress],\n  podSelector: {} }\n",
+        ),
+        (
+            "PAL001",
+            "spec: &own {podSelector: {}}\n",
+            "spec: &own {policyTypes: [Ingress], podSelector: {}}\n",
+        ),
+        (
+            "PAL001",
+            "spec: &own\n  podSelector: {}\n",
+            "spec: &own\n  policyTypes: [Ingress]\n  podSelector: {}\n",
+        ),
+        ("PAL013", "spec: {}\n", "spec: {podSelector: {}}\n"),
+        ("PAL013", "spec: {policyTypes: [Ingress]}\n", "spec: {podSelector: {}, policyTypes: [Ingress]}\n"),
+    ] {
+        assert_fixed(code, &format!("{head}{before}"), &format!("{head}{after}"));
+        let other = "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n";
+        assert_fixed(code, &format!("{head}{before}{other}"), &format!("{head}{after}{other}"));
+    }
+    for (code, before, after) in [
+        (
+            "PAL001",
+            "\"spec\": {\"podSelector\": {}}}",
+            "\"spec\": {\"policyTypes\": [\"Ingress\"], \"podSelector\": {}}}",
+        ),
+        (
+            "PAL001",
+            "\"spec\": {\n    \"podSelector\": {}\n  }\n}\n",
+            "\"spec\": {\n    \"policyTypes\": [\"Ingress\"],\n    \"podSelector\": {}\n  }\n}\n",
+        ),
+        ("PAL013", "\"spec\": {}}", "\"spec\": {\"podSelector\": {}}}"),
+        (
+            "PAL013",
+            "\"spec\": {\"policyTypes\": [\"Ingress\"]}}",
+            "\"spec\": {\"podSelector\": {}, \"policyTypes\": [\"Ingress\"]}}",
+        ),
+    ] {
+        assert_fixed(code, &format!("{json}{before}"), &format!("{json}{after}"));
+    }
+}
+
+#[track_caller]
+fn assert_fixed(code: &str, before: &str, after: &str) {
+    let found = findings_in(code, before);
+    assert_eq!(fixed(before, found.iter().filter_map(|f| f.fix.as_ref())), (after.to_owned(), 1), "{before}");
+    assert!(findings_in(code, after).is_empty(), "{after}");
+}
+
+/// A field in what other policies merge would be one of theirs, too.
+#[test]
+fn what_is_merged_gets_no_field() {
+    let item = |name: &str, spec: &str| {
+        format!(
+            "- apiVersion: networking.k8s.io/v1\n  kind: NetworkPolicy\n  metadata: {{name: {name}, namespace: shop}}\n  spec: {spec}\n"
+        )
+    };
+    let list = |items: &[String]| format!("apiVersion: v1\nkind: List\nitems:\n{}", items.concat());
+    let merged = list(&[item("p", "&own {podSelector: {}}"), item("q", "{<<: *own, egress: [{}]}")]);
+    let found = findings_in("PAL001", &merged);
+    let expected = merged.replace("{<<: *own, egress", "{<<: *own, policyTypes: [Ingress, Egress], egress");
+    assert_eq!(fixed(&merged, found.iter().filter_map(|f| f.fix.as_ref())), (expected, 1));
+    // What is the same for both is written once.
+    let shared = list(&[item("p", "&own {podSelector: {}}"), item("q", "*own")]);
+    let found = findings_in("PAL001", &shared);
+    let expected = shared.replace("&own {", "&own {policyTypes: [Ingress], ");
+    assert_eq!(fixed(&shared, found.iter().filter_map(|f| f.fix.as_ref())), (expected, 1));
+}
+
+#[test]
+fn the_port_of_the_tunnel_is_inserted_in_the_style_of_the_list() {
+    let ambient = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}\n---\n";
+    let one = "{port: 5432, protocol: TCP}";
+    let text = |ports: &str| {
+        format!(
+            "{PODS}{ambient}{}",
+            policy(
+                "p",
+                &format!("{{podSelector: {{{DB}}}, policyTypes: [Ingress], ingress: [{{ports: {ports}}}]}}")
+            )
+        )
+    };
+    let before = text(&format!("[{one}]"));
+    let after = text(&format!("[{{port: 15008, protocol: TCP}}, {one}]"));
+    assert_fixed("PAL066", &before, &after);
+    let json = |ports: &str| {
+        format!(
+            "{PODS}{ambient}{{\"apiVersion\": \"networking.k8s.io/v1\", \"kind\": \"NetworkPolicy\", \"metadata\": {{\"name\": \"p\", \"namespace\": \"shop\"}}, \
+             \"spec\": {{\"podSelector\": {{}}, \"policyTypes\": [\"Ingress\"], \"ingress\": [{{\"ports\": [\n  {ports}\n]}}]}}}}\n"
+        )
+    };
+    let one = "{\"port\": 5432, \"protocol\": \"TCP\"}";
+    let after = json(&format!("{{\"port\": 15008, \"protocol\": \"TCP\"}},\n  {one}"));
+    assert_fixed("PAL066", &json(one), &after);
 }
