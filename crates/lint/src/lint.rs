@@ -87,11 +87,11 @@ const AUDITED: &str = " (the policy is in audit mode: this is how it would be if
 
 fn finding(cx: &Context<'_>, rule: &'static LintRule, found: Found) -> Finding {
     let Found { level, origin, policy, object, affected, message, fix } = found;
-    let lines = origin.as_ref().and_then(|o| Some((cx.lines.get(&*o.file)?, o.line)));
+    let lines = origin.as_ref().and_then(|o| Some((cx.lines.get(&*o.file)?, o)));
     Finding {
         rule,
         level: level.unwrap_or(rule.level),
-        line: lines.and_then(|(lines, line)| lines.line(line)).map(shortened),
+        line: lines.and_then(|(lines, origin)| lines.around(origin)),
         object: object.or_else(|| policy.as_ref().map(ToString::to_string)),
         // Of an object of a cluster, the name of the file is kubectl's name of the object, and the field.
         field: origin
@@ -108,11 +108,6 @@ fn finding(cx: &Context<'_>, rule: &'static LintRule, found: Found) -> Finding {
         fix: fix.map(|fix| in_quotes(cx, fix)),
         fingerprint: String::new(),
     }
-}
-
-/// Minified JSON is one long line.
-fn shortened(line: &str) -> String {
-    line.chars().take(200).collect::<String>().trim_end().to_owned()
 }
 
 /// Gives each finding a fingerprint of its rule, file, object and line of text, and a number if these are the same.
