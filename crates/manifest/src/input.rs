@@ -5,6 +5,7 @@ mod chart;
 mod walk;
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io::{self, Read},
     path::{Path, PathBuf},
@@ -106,13 +107,15 @@ pub(crate) struct InputReader<'r> {
     pub(crate) found: Vec<Diagnostic>,
     /// What lies beside manifests.
     pub(crate) aside: Aside,
+    /// The files that were read, by their real paths.
+    known: HashMap<PathBuf, PathBuf>,
     /// How many more files and directories may be visited.
     remaining: usize,
 }
 
 impl<'r> InputReader<'r> {
     pub(crate) fn new(options: &'r LoadOptions) -> Self {
-        Self { options, found: Vec::new(), aside: Aside::default(), remaining: 0 }
+        Self { options, found: Vec::new(), aside: Aside::default(), known: HashMap::new(), remaining: 0 }
     }
 
     /// Calls `each` with every text of `input`.
@@ -165,6 +168,11 @@ impl<'r> InputReader<'r> {
                 continue;
             }
             self.aside.read.add(&file.place);
+            if self.is_known(&file) {
+                let name = file.found_as.unwrap_or_else(|| display(&file.shown).to_string());
+                self.aside.again.push(name);
+                continue;
+            }
             if let Some(text) = self.file(&file) {
                 let found_as = file.found_as.filter(|_| !self.options.only_manifests);
                 if chart::has_dependencies(&file.place, text.as_str()) {
@@ -173,6 +181,23 @@ impl<'r> InputReader<'r> {
                 each(self, Source { text, place: Some(file.place), found_as });
             }
         }
+    }
+
+    /// Returns whether a file on disk was read before: it is given twice, or by a link. One that is named counts only if it had objects
+    /// then: where it was found in a directory, it may have been taken for a file of another program.
+    fn is_known(&mut self, file: &Listed) -> bool {
+        if file.bytes.is_some() || !fs::metadata(&file.shown).is_ok_and(|metadata| metadata.is_file()) {
+            return false;
+        }
+        let Ok(real) = fs::canonicalize(&file.shown) else { return false };
+        let is_again = self
+            .known
+            .get(&real)
+            .is_some_and(|before| file.found_as.is_some() || self.aside.read.has_objects(before));
+        if !is_again {
+            self.known.insert(real, file.place.clone());
+        }
+        is_again
     }
 
     fn problem(&mut self, name: &Name, code: Code, message: String, help: Option<&str>) {

@@ -193,6 +193,12 @@ impl FilesRead {
             }
         }
     }
+
+    /// Returns whether objects were read from a file.
+    pub(crate) fn has_objects(&self, place: &Path) -> bool {
+        let first = (place.to_owned(), Name::from(""));
+        self.with_objects.range(first..).next().is_some_and(|(found, _)| found == place)
+    }
 }
 
 /// Returns an error for each kustomization that no other one includes and that is not what it would be rendered to.

@@ -70,6 +70,32 @@ fn symbolic_links_are_followed_and_cycles_end() {
 }
 
 #[test]
+fn a_file_is_read_once_however_often_it_is_given() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    fs::write(at("p.yaml"), pod("p")).unwrap();
+    fs::write(at("values.yaml"), "replicas: 2\n").unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("p.yaml", at("q.yaml")).unwrap();
+    #[cfg(not(unix))]
+    fs::write(at("q.yaml"), "").unwrap();
+    let of = |paths: &[&str]| {
+        let inputs: Vec<Input> = paths.iter().map(|path| Input::Path(at(path))).collect();
+        load(&inputs, &LoadOptions::default())
+    };
+    for paths in
+        [&["p.yaml", "p.yaml"][..], &["", "p.yaml"], &["p.yaml", ""], &["", ""], &["./p.yaml", "p.yaml"]]
+    {
+        let loaded = of(paths);
+        assert_eq!((lines(&loaded), names(&loaded)), (Vec::new(), vec!["p"]), "{paths:?}");
+        assert!(loaded.notes.iter().any(|note| note.code == "read-before"), "{:?}", loaded.notes);
+    }
+    // What was passed over in a directory is an error by its name.
+    assert!(of(&["", "values.yaml"]).has_errors());
+    assert_eq!(lines(&of(&["p.yaml"])), [""; 0]);
+}
+
+#[test]
 fn unreadable_files_are_reported_and_the_others_are_read() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);

@@ -24,6 +24,8 @@ pub(crate) struct Aside {
     pub(crate) templates: Vec<String>,
     /// Directories that are not read, and symbolic links to nothing.
     pub(crate) passed_over: Vec<String>,
+    /// Files that were read before: they are given twice, or by a link.
+    pub(crate) again: Vec<String>,
     /// Objects that are encrypted and decide nothing.
     pub(crate) encrypted: Vec<String>,
     /// Kustomizations.
@@ -66,6 +68,12 @@ impl Aside {
             "files are not Kubernetes manifests",
         );
         counted("empty-files", &self.empty, "file is empty", "files are empty");
+        counted(
+            "read-before",
+            &self.again,
+            "file was read before, and is read once",
+            "files were read before, and are read once",
+        );
         counted("templates", &self.templates, "template is not read", "templates are not read");
         counted("passed-over", &self.passed_over, "path is not read", "paths are not read");
         counted(
