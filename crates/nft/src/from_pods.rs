@@ -260,11 +260,13 @@ fn to_this_node(sets: &BaseSets) -> Vec<Rule> {
     encapsulated(sets).into_iter().map(dropped).collect()
 }
 
+/// No tunnel is TCP, which most connections are, so that these cost no lookup.
 fn encapsulated(sets: &BaseSets) -> [Rule; 2] {
     let name = |set| sets.node(set).name.clone();
+    let other_than_tcp = Expression::ProtocolNotIn(vec![Protocol::Tcp.number()]);
     [
         vec![Expression::Protocol(Protocol::Udp.number()), Expression::PortIn(name(NodeSet::TunnelPorts))],
-        vec![Expression::ProtocolIn(name(NodeSet::TunnelProtocols))],
+        vec![other_than_tcp, Expression::ProtocolIn(name(NodeSet::TunnelProtocols))],
     ]
 }
 
