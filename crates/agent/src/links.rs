@@ -12,6 +12,7 @@
 //! change: the cost doesn't follow the number of pods.
 
 mod binding;
+mod bridges;
 mod facts;
 #[cfg_attr(
     not(feature = "daemon"),
@@ -72,6 +73,10 @@ pub struct LinkMonitor {
     bindings: Bindings,
     /// The network namespaces of pods that were named.
     named: NamedNamespaces,
+    /// The bridges that lead to local pods.
+    bridges: BTreeSet<u32>,
+    /// Those of them for which the kernel rejects the option not to learn from frames that no rule sees.
+    still_learning: BTreeSet<u32>,
     /// The bridge ports, and with a strict check other interfaces, whose pods are not known, with their names.
     unbound: BTreeMap<u32, String>,
     /// The namespaces in which source addresses are not checked.
@@ -110,6 +115,8 @@ impl LinkMonitor {
             moved: BTreeSet::new(),
             bindings: Bindings::default(),
             named: NamedNamespaces::default(),
+            bridges: BTreeSet::new(),
+            still_learning: BTreeSet::new(),
             unbound: BTreeMap::new(),
             unchecked: BTreeSet::new(),
             allowed: BTreeMap::new(),
@@ -167,6 +174,21 @@ impl LinkMonitor {
     #[must_use]
     pub fn unbound(&self) -> &BTreeMap<u32, String> {
         &self.unbound
+    }
+
+    /// The bridges that lead to local pods and pass packets between their ports past netfilter, so that no policy applies to these.
+    #[must_use]
+    pub fn bypassing(&self) -> Vec<String> {
+        let bridges = self.bridges.iter().filter_map(|index| self.facts.links.get(index));
+        bridges::bypassing(bridges, self.facts.has_families())
+    }
+
+    /// The bridges that lead to local pods and learn hardware addresses from frames that no rule sees, although the agent has set an option
+    /// against it.
+    #[must_use]
+    pub fn learning(&self) -> Vec<String> {
+        let names = self.still_learning.iter().filter_map(|index| self.facts.links.get(index));
+        names.map(|link| link.name.clone()).collect()
     }
 
     /// Returns how many netlink messages were sent and received so far.
@@ -296,10 +318,13 @@ impl LinkMonitor {
         let ends = find_interfaces(&self.facts, &mut out);
         self.bindings.forget(&self.facts.take_gone());
         self.unbound.clear();
+        let bridge_of = |port: &u32| self.facts.links.get(port).and_then(|link| link.controller);
+        self.bridges = out.pod_ports.iter().filter_map(bridge_of).collect();
         if self.source_check.is_on() {
             out.pod_routes.extend(self.facts.on_link());
             out.pod_routes.retain(|_, interface| out.pod_interfaces.contains(interface));
             self.bind(&ends, &mut out);
+            self.stop_learning_from_groups();
         }
         if self.source_check.is_on() && !out.pod_ports.is_empty() {
             out.host_addresses = self.facts.addresses(&mut self.requests)?;
@@ -307,6 +332,18 @@ impl LinkMonitor {
             self.facts.forget_addresses();
         }
         Ok(out)
+    }
+
+    /// Sets the bridges' option. The kernel notifies of it, and then it is read back. What the rules enforce doesn't depend on it.
+    fn stop_learning_from_groups(&mut self) {
+        self.still_learning.clear();
+        for index in &self.bridges {
+            let options = self.facts.links.get(index).and_then(|link| link.bridge);
+            let is_learning = options.is_some_and(|options| options.learns_from_groups);
+            if is_learning && self.requests.set_no_link_local_learning(*index).is_err() {
+                self.still_learning.insert(*index);
+            }
+        }
     }
 
     /// Finds out which pods bridge ports and other interfaces lead to.

@@ -148,6 +148,8 @@ metrics! {
     learned_addresses: Gauge, "palisade_learned_addresses", "Addresses that were learned from DNS, of all names";
     unbound_ports: Gauge, "palisade_unbound_ports",
         "Bridge ports that lead to pods which are not known, and whose source addresses are checked less strictly";
+    bypassing_bridges: Gauge, "palisade_bypassing_bridges",
+        "Bridges of pods that pass packets between two pods past netfilter, so that no policy applies to these";
     refused_source_pods: Gauge, "palisade_refused_source_pods",
         "Pods of this node that request a source by annotation which they are not allowed to use";
     drops: Family<DropLabels, Counter>, "palisade_drops",

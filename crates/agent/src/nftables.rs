@@ -199,6 +199,13 @@ impl NftDataPlane {
         self.links.as_ref().map(|links| links.unbound().clone()).unwrap_or_default()
     }
 
+    /// Returns the names of the bridges of local pods that pass packets past netfilter, and of those that learn hardware addresses from frames
+    /// that no rule sees.
+    #[must_use]
+    pub fn bridge_problems(&self) -> [Vec<String>; 2] {
+        self.links.as_ref().map(|links| [links.bypassing(), links.learning()]).unwrap_or_default()
+    }
+
     /// Returns how many netlink messages were sent and received so far to read the node's links: the cost of following them.
     #[must_use]
     pub fn link_messages(&self) -> u64 {

@@ -205,6 +205,9 @@ pub struct Status {
     /// Bridge ports that lead to pods which are not known.
     #[serde(default)]
     pub unbound_ports: Vec<String>,
+    /// Bridges that pass packets between pods past all rules.
+    #[serde(default)]
+    pub bypassing_bridges: Vec<String>,
     /// The state of each watch.
     pub watches: Vec<WatchView>,
     /// The number of objects that can't be used as they are.

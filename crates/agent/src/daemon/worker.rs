@@ -75,7 +75,7 @@ use crate::{
     state::Keeper,
 };
 use flows::DropRate;
-use links::UnboundPorts;
+use links::{BridgeReports, UnboundPorts};
 use runtime::RuntimeState;
 
 /// The longest time between two iterations of the worker's loop.
@@ -126,6 +126,7 @@ pub(super) struct Worker {
     /// How many of the features that the kernel lacks have been logged.
     missing_features: usize,
     unbound_ports: UnboundPorts,
+    bridges: BridgeReports,
     reviews: Reviews,
     /// When the pending review of established connections may begin.
     review_due: Option<Instant>,
@@ -182,6 +183,7 @@ impl Worker {
             fully_reviewed: Instant::now(),
             missing_features: 0,
             unbound_ports: UnboundPorts::default(),
+            bridges: BridgeReports::default(),
             reviews: Reviews::default(),
             review_due: None,
             names: names::wanted(config, &shared.inbox),

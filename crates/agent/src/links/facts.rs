@@ -14,11 +14,12 @@ use std::{
 };
 
 use ipnet::IpNet;
-use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
+use netlink_packet_route::link::{InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage};
 use palisade_nft::{Mac, NodeLinks};
 
 use super::{
     binding::Port,
+    bridges::BridgeOptions,
     notifications::{Events, Hint},
     rtnetlink::{Requests, Route, hardware_of},
     tunnels,
@@ -50,6 +51,8 @@ pub(super) struct Link {
     /// Whether it has a carrier.
     is_running: bool,
     pub(super) hardware: Option<Mac>,
+    /// The options, if it is a bridge.
+    pub(super) bridge: Option<BridgeOptions>,
     /// What it adds as the device of a tunnel.
     pub(super) tunnel: Option<Box<NodeLinks>>,
 }
@@ -69,6 +72,7 @@ impl Link {
             is_up: flags.contains(LinkFlags::Up),
             is_running: flags.contains(LinkFlags::Running | LinkFlags::LowerUp),
             hardware: hardware_of(message),
+            bridge: None,
             tunnel: (tunnel != NodeLinks::default()).then(|| Box::new(tunnel)),
         };
         for attribute in &message.attributes {
@@ -81,10 +85,15 @@ impl Link {
                 LinkAttribute::Link(index) => out.other_end.1 = Some(*index),
                 LinkAttribute::IfName(name) => out.name.clone_from(name),
                 LinkAttribute::LinkInfo(info) => {
-                    out.kind = info.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind.clone()),
-                        _ => None,
-                    });
+                    for info in info {
+                        match info {
+                            LinkInfo::Kind(kind) => out.kind = Some(kind.clone()),
+                            LinkInfo::Data(InfoData::Bridge(options)) => {
+                                out.bridge = Some(BridgeOptions::of(options));
+                            }
+                            _ => {}
+                        }
+                    }
                 }
                 _ => {}
             }
@@ -242,6 +251,11 @@ impl Facts {
             self.routes.remove(address);
             self.marks.routes.remove(address);
         }
+    }
+
+    /// Returns the families of the local addresses, IPv4 first.
+    pub(super) fn has_families(&self) -> [bool; 2] {
+        [IpAddr::is_ipv4, IpAddr::is_ipv6].map(|is_of| self.routes.keys().any(is_of))
     }
 
     /// Returns the interfaces that lead to local addresses.

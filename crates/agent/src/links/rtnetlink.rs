@@ -13,7 +13,10 @@ use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, 
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkExtentMask, LinkMessage},
+    link::{
+        BridgeBooleanOptionFlags, BridgeBooleanOptions, InfoBridge, InfoData, InfoKind, LinkAttribute,
+        LinkExtentMask, LinkInfo, LinkMessage,
+    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage},
     nsid::{NsidAttribute, NsidMessage},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
@@ -127,6 +130,22 @@ impl Requests {
             RouteNetlinkMessage::NewLink(link) => Some(link),
             _ => None,
         }))
+    }
+
+    /// Sets the option of a bridge not to learn from frames to reserved groups. It is no error if the bridge is gone.
+    pub(super) fn set_no_link_local_learning(&mut self, index: u32) -> io::Result<()> {
+        let option = BridgeBooleanOptionFlags::NoLinkLocalLearn;
+        let options = BridgeBooleanOptions { value: option, mask: option };
+        let mut request = LinkMessage::default();
+        request.header.index = index;
+        request.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::MultiBoolOpt(options)])),
+        ]));
+        match self.request(RouteNetlinkMessage::NewLink(request), NLM_F_ACK) {
+            Err(e) if e.raw_os_error() != Some(ENODEV) => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// Lists all interfaces, without their statistics: on a node with many pods these would be most of the listing.

@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and prints what it counted"
 )]
 
+mod bridges;
 mod cost;
 mod followed;
 mod node;
@@ -28,7 +29,7 @@ fn main() {
     fs::write("/proc/self/setgroups", "deny").expect("setgroups");
     fs::write("/proc/self/uid_map", format!("0 {uid} 1")).expect("uid_map");
     fs::write("/proc/self/gid_map", format!("0 {gid} 1")).expect("gid_map");
-    let trials = cost::trials().into_iter().chain(followed::trials()).collect();
+    let trials = cost::trials().into_iter().chain(followed::trials()).chain(bridges::trials()).collect();
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 

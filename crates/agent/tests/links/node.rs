@@ -57,6 +57,17 @@ fn forward_at_once() {
     assert!(Place::here().request(RouteNetlinkMessage::NewLink(message), 0));
 }
 
+/// Returns an interface of the calling thread's network namespace.
+pub(crate) fn link(index: u32) -> LinkMessage {
+    let mut request = LinkMessage::default();
+    request.header.index = index;
+    let Some(RouteNetlinkMessage::NewLink(link)) = Place::here().ask(RouteNetlinkMessage::GetLink(request))
+    else {
+        panic!("no interface {index}");
+    };
+    link
+}
+
 /// Returns the index of the interface that leads to pod `n`.
 pub(crate) fn index_of(n: u16) -> u32 {
     1000 + u32::from(n)
@@ -130,15 +141,28 @@ impl Place {
 
     /// Sends a request. Many are refused, such as those about interfaces that don't exist.
     pub(crate) fn request(&self, message: RouteNetlinkMessage, flags: u16) -> bool {
+        let reply = self.exchange(message, NLM_F_ACK | flags);
+        matches!(reply, NetlinkPayload::Error(error) if error.code.is_none())
+    }
+
+    /// Sends a request, and returns what it asks for.
+    fn ask(&self, message: RouteNetlinkMessage) -> Option<RouteNetlinkMessage> {
+        match self.exchange(message, 0) {
+            NetlinkPayload::InnerMessage(message) => Some(message),
+            _ => None,
+        }
+    }
+
+    /// Sends a message, and returns the reply.
+    fn exchange(&self, message: RouteNetlinkMessage, flags: u16) -> NetlinkPayload<RouteNetlinkMessage> {
         let mut message = NetlinkMessage::from(message);
-        message.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        message.header.flags = NLM_F_REQUEST | flags;
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
         self.socket.send(&bytes, 0).unwrap();
         let (reply, _) = self.socket.recv_from_full().unwrap();
-        let reply = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&reply).unwrap();
-        matches!(reply.payload, NetlinkPayload::Error(error) if error.code.is_none())
+        NetlinkMessage::<RouteNetlinkMessage>::deserialize(&reply).unwrap().payload
     }
 
     pub(crate) fn set(&self, index: u32, attributes: Vec<LinkAttribute>) -> bool {

@@ -176,6 +176,10 @@ fn status(status: &Status) -> String {
     for (direction, address) in &status.not_enforced {
         line("NOT ENFORCED", styled(Style::Bad, &format!("{address} {direction}")));
     }
+    for bridge in &status.bypassing_bridges {
+        let found = format!("packets between pods on {bridge}: it does not pass them to netfilter");
+        line("NOT ENFORCED", styled(Style::Bad, &found));
+    }
     if !status.unbound_ports.is_empty() {
         let ports = status.unbound_ports.join(", ");
         line("unbound", styled(Style::Bad, &format!("bridge ports whose pods are not known: {ports}")));
@@ -407,6 +411,7 @@ mod tests {
             held_by: vec![of()],
             source_check: of(),
             unbound_ports: vec![of()],
+            bypassing_bridges: vec![of()],
             ..Status::default()
         };
         let object = ObjectError { object: of(), severity: of(), path: Some(of()), message: of() };
@@ -414,7 +419,7 @@ mod tests {
         let group = PeerSetView { id: of(), of: of(), tables: 1, members: vec![of()] };
         let verified = Verified { differences: vec![of()], ..Verified::default() };
         let replies = [
-            (Response::Status(Box::new(status)), 18),
+            (Response::Status(Box::new(status)), 19),
             (Response::Pods(vec![pod.clone()]), 2),
             (Response::Profiles(vec![profile.clone()]), 3),
             (Response::Errors(Errors { events: vec![event], objects: vec![object] }), 2),

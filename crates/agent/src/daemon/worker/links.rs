@@ -1,9 +1,13 @@
 //! Follows changes of the node's links.
 
+mod bridges;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
 };
+
+pub(super) use bridges::BridgeReports;
 
 use super::Worker;
 use crate::error_chain;
@@ -61,6 +65,7 @@ impl Worker {
             }
         }
         self.report_unbound_ports();
+        self.report_bridges();
     }
 
     /// Counts and logs bridge ports whose pods are not known.

@@ -74,6 +74,7 @@ impl Worker {
 
     fn status(&mut self) -> Status {
         let elements = self.agent.data_plane().elements();
+        let [bypassing_bridges, _] = self.agent.data_plane().bridge_problems();
         let unbound_ports = self.agent.data_plane().unbound_ports().into_values().collect();
         self.count_losses_now();
         let source_check = self.source_check();
@@ -114,6 +115,7 @@ impl Worker {
             audited_last_minute: self.audit_rate.last_minute(),
             errors_last_hour: self.errors.in_last_hour(),
             unbound_ports,
+            bypassing_bridges,
             watches: self.errors.watch_views(),
             unusable_objects: self.errors.unusable_objects(),
             unreviewed: self.unreviewed(),
