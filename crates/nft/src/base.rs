@@ -1,6 +1,7 @@
 //! The base chains, and the other chains that exist whatever the plan contains.
 
 pub(crate) mod midstream;
+pub(crate) mod misdirected;
 pub(crate) mod revoked;
 
 use std::sync::Arc;
@@ -27,7 +28,8 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isol
     chains.extend([labels_chain(), revoked::chain(), midstream::chain(sets)]);
     chains.extend(Family::BOTH.map(|family| to_itself_chain(family, sets)));
     chains.extend(from_pods::chains(options, sets));
-    chains.extend(from_pods::prerouting_chains(options, sets));
+    chains.extend(misdirected::chains());
+    chains.extend(misdirected::at_prerouting(from_pods::prerouting_chains(options, sets)));
     chains.extend(Hook::POLICY.into_iter().flat_map(|hook| hook_chains(hook, options, sets)));
     if options.egress_to_own_node {
         chains.push(output_chain(sets));
@@ -71,6 +73,7 @@ fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Ch
     if hook == Hook::Input && !options.egress_to_own_node {
         // No policy applies at this hook, but pods still must not send what only nodes may send.
         let mut rules = vec![vec![Expression::EstablishedOrRelated, Expression::Verdict(Outcome::Accept)]];
+        rules.extend(misdirected::by_pods_as_routers(sets));
         rules.push(discovery::jump_rule());
         rules.push(from_pods::by_interface(hook, sets));
         rules.extend(Family::BOTH.map(|family| from_pods::by_address(hook, family, sets)));
@@ -93,6 +96,9 @@ fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Ch
             Expression::Verdict(Outcome::Jump(NODE_LINK_CHAIN.into())),
         ]);
     }
+    if hook == Hook::Forward {
+        rules.push(misdirected::by_routing_header(&v6.name));
+    }
     rules.push(vec![Expression::EstablishedOrRelated, accept()]);
     rules.push(vec![Expression::Family(Family::V4), Expression::Verdict(Outcome::Goto(v4.name.clone()))]);
     rules.push(vec![Expression::Verdict(Outcome::Goto(v6.name.clone()))]);
@@ -103,6 +109,9 @@ fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Ch
 fn opening_chain(hook: Hook, family: Family, sets: &BaseSets) -> Chain {
     let mut rules: Vec<Rule> = Vec::new();
     if family == Family::V6 {
+        if hook == Hook::Input {
+            rules.extend(misdirected::by_pods_as_routers(sets));
+        }
         rules.push(discovery::jump_rule());
     }
     rules.push(from_pods::by_interface(hook, sets));
@@ -243,7 +252,10 @@ pub(crate) fn node_link_chain(sets: &BaseSets, isolating: bool) -> Chain {
         vec![Expression::Ethernet, Expression::LinkDispatch(sets.link_dispatch.name.clone())],
         vec![Expression::Ethernet, senders, Expression::Verdict(Outcome::Return)],
     ];
-    let decided = || of_pods.into_iter().chain(denial(Direction::Egress));
+    let decided = || {
+        let routers = misdirected::by_pods_as_routers(sets);
+        routers.into_iter().chain(of_pods).chain(denial(Direction::Egress))
+    };
     let rules = if isolating { decided().collect() } else { Vec::new() };
     let comment = "by link-local addresses from pods to this node, while pods here are isolated for egress";
     Chain::regular(NODE_LINK_CHAIN, comment, rules)

@@ -84,6 +84,10 @@ pub(crate) const EARLY_FORGED_CHAIN: &str = "forged_early";
 /// The chain for packets between ports of a bridge to an address of no local pod, see [`crate::base`].
 pub(crate) const STRANGERS_CHAIN: &str = "strangers";
 
+/// The chains for packets that go elsewhere than their headers say, see [`crate::base::misdirected`].
+pub(crate) const MISDIRECTED_CHAIN: &str = "misdirected";
+pub(crate) const SOURCE_ROUTES_CHAIN: &str = "source_routes";
+
 /// The chains of the table `bridge palisade` that are empty while no local pod is isolated.
 pub(crate) const FROM_PORTS_CHAIN: &str = "from_ports";
 pub(crate) const TO_PORTS_CHAIN: &str = "to_ports";
@@ -120,7 +124,8 @@ pub(crate) fn family_digit(family: Family) -> char {
 /// The hook of a base chain, at priority `filter` but for [`Hook::Prerouting`]. The last two belong to the table `bridge palisade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
-    /// Packets that arrive, at priority `raw`: before connection tracking. Only the sources of pods' packets are checked there.
+    /// Packets that arrive, at priority `raw`: before connection tracking. The sources of pods' packets are checked there, and packets dropped that go
+    /// elsewhere than their headers say.
     Prerouting,
     /// Packets that arrive, before destination NAT. Only the table of [`crate::dns_table`] has a chain there.
     Queries,
@@ -399,6 +404,15 @@ pub(crate) enum SenderField {
     Target,
 }
 
+/// The options of IPv4 by which senders choose a route (RFC 791).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SourceRoute {
+    /// Through other routers too.
+    Loose,
+    /// Through the given routers only.
+    Strict,
+}
+
 /// What the sender of a rejected packet gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -456,6 +470,14 @@ pub(crate) enum Expression {
     LinkLocalTarget,
     /// `meta iiftype ether`: the packet has an Ethernet header.
     Ethernet,
+    /// `ether daddr` is 01:80:c2:00:00:*, the groups that bridges reserve for themselves.
+    ToReservedGroup,
+    /// `ip hdrlength != 5`: the IPv4 header has options. Requires [`Expression::Family`] before it.
+    HasIpv4Options,
+    /// `ip option lsrr exists`, or `ssrr`: the sender has chosen the route. Requires [`Expression::Family`] before it.
+    SourceRoute(SourceRoute),
+    /// `exthdr rt exists`: the packet has a routing header. Requires [`Expression::Family`] before it.
+    RoutingHeader,
     /// `iif . ether saddr` through a verdict map. Requires [`Expression::Ethernet`] before it.
     LinkDispatch(Name),
     /// `ether type` equals. A frame with a VLAN tag has the type of the tag.

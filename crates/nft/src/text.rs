@@ -21,7 +21,7 @@ use crate::{
     program::Program,
     ruleset::{
         Answer, Chain, Element, Expression, HasPorts, Hook, Key, Message, Outcome, PacketType, Rule,
-        SenderField, Set, TABLE, TABLE_COMMENT,
+        SenderField, Set, SourceRoute, TABLE, TABLE_COMMENT,
     },
 };
 
@@ -271,6 +271,11 @@ fn expression(expression: &Expression) -> String {
         Expression::ArpSourceIs(source) => format!("arp saddr ip {source}"),
         Expression::LinkLocalTarget => "@th,64,16 & 0xffc0 == 0xfe80".to_owned(),
         Expression::Ethernet => "meta iiftype ether".to_owned(),
+        Expression::ToReservedGroup => "@ll,0,40 0x0180c20000".to_owned(),
+        Expression::HasIpv4Options => "ip hdrlength != 5".to_owned(),
+        Expression::SourceRoute(SourceRoute::Loose) => "ip option lsrr exists".to_owned(),
+        Expression::SourceRoute(SourceRoute::Strict) => "ip option ssrr exists".to_owned(),
+        Expression::RoutingHeader => "exthdr rt exists".to_owned(),
         Expression::LinkDispatch(map) => format!("iif . ether saddr vmap @{map}"),
         Expression::EtherType(kind) => format!("ether type 0x{kind:04x}"),
         Expression::NoReverseRoute => "fib saddr . iif oif missing".to_owned(),

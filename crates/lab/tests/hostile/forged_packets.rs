@@ -5,6 +5,7 @@
 //!
 //! Forged ARP, neighbor discovery and hardware addresses, and unassigned source addresses, on bridges: see `senders`.
 
+mod misdirected;
 mod unusual;
 
 use std::{
@@ -49,6 +50,21 @@ pub(crate) const TESTS: &[Test] = &[
     ("forged_packets::tunnel_packets_from_pods_bridged", |s| packets(s, PodNetwork::Bridged, tunnels)),
     ("forged_packets::unusual_packets_routed", |s| packets(s, PodNetwork::Routed, unusual::all)),
     ("forged_packets::unusual_packets_bridged", |s| packets(s, PodNetwork::Bridged, unusual::all)),
+    ("forged_packets::reserved_groups_routed", |s| misdirected::reserved_groups(s, PodNetwork::Routed)),
+    ("forged_packets::reserved_groups_bridged", |s| misdirected::reserved_groups(s, PodNetwork::Bridged)),
+    ("forged_packets::stolen_hardware_address", misdirected::stolen_hardware_address),
+    ("forged_packets::routes_that_the_sender_chose_routed", |s| {
+        misdirected::chosen_routes(s, PodNetwork::Routed)
+    }),
+    ("forged_packets::routes_that_the_sender_chose_bridged", |s| {
+        misdirected::chosen_routes(s, PodNetwork::Bridged)
+    }),
+    ("forged_packets::router_advertisements_to_the_node_routed", |s| {
+        misdirected::advertised_routes(s, PodNetwork::Routed)
+    }),
+    ("forged_packets::router_advertisements_to_the_node_bridged", |s| {
+        misdirected::advertised_routes(s, PodNetwork::Bridged)
+    }),
     ("forged_packets::valid_packets_pass_routed", |s| valid_packets(s, PodNetwork::Routed)),
     ("forged_packets::valid_packets_pass_bridged", |s| valid_packets(s, PodNetwork::Bridged)),
 ];

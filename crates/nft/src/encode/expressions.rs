@@ -9,7 +9,7 @@ use super::attributes::AttributeWriter;
 use crate::{
     conntrack::label_bytes,
     octets::octets,
-    ruleset::{Answer, Expression, HasPorts, Outcome, PacketType, Rule, SenderField},
+    ruleset::{Answer, Expression, HasPorts, Outcome, PacketType, Rule, SenderField, SourceRoute},
     uapi::{
         if_ether::ARPHRD_ETHER,
         if_packet::{PACKET_BROADCAST, PACKET_MULTICAST},
@@ -40,6 +40,7 @@ const TCP_FLAGS: u8 = 0x01 | 0x02 | 0x04 | 0x10;
 const SYN: u8 = 0x02;
 
 /// Offsets in the Ethernet, ARP, IPv6, TCP and other transport headers.
+const ETHERNET_DESTINATION: u32 = 0;
 const ETHERNET_SOURCE: u32 = 6;
 const ETHERNET_TYPE: u32 = 12;
 /// Behind hardware type, protocol type, two lengths, operation, and a hardware address of six bytes.
@@ -47,6 +48,10 @@ const ARP_SOURCE: u32 = 14;
 /// Offsets of the source address in the headers of IPv4 and IPv6 (RFC 791, RFC 8200).
 const IPV4_SOURCE: u32 = 12;
 const IPV6_SOURCE: u32 = 8;
+/// The octet with the version and the length of the IPv4 header in words, and that length without options.
+const IPV4_LENGTH: u32 = 0;
+const IPV4_LENGTH_MASK: u8 = 0x0f;
+const IPV4_LENGTH_WITHOUT_OPTIONS: u8 = 5;
 const IPV6_HOP_LIMIT: u32 = 7;
 const TCP_FLAGS_BYTE: u32 = 13;
 const SOURCE_PORT: u32 = 0;
@@ -57,6 +62,14 @@ const ND_TARGET: u32 = 8;
 
 /// A reverse path lookup: by source address and incoming interface, and only for whether a route exists.
 const REVERSE_PATH: u32 = NFTA_FIB_F_SADDR | NFTA_FIB_F_IIF | NFTA_FIB_F_PRESENT;
+
+/// What the addresses of the groups that bridges reserve for themselves begin with (IEEE 802.1Q, tables 8-1 and 10-1).
+const RESERVED_GROUPS: [u8; 5] = [0x01, 0x80, 0xc2, 0, 0];
+
+/// Types of IPv4 options and of IPv6 extension headers.
+const IPOPT_LSRR: u8 = 131;
+const IPOPT_SSRR: u8 = 137;
+const NEXTHDR_ROUTING: u8 = 43;
 
 /// fe80::/10.
 const LINK_LOCAL: [u8; 16] = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -128,6 +141,23 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             meta(out, NFT_META_IIFTYPE);
             cmp(out, NFT_CMP_EQ, &ARPHRD_ETHER.to_ne_bytes());
         }
+        Expression::ToReservedGroup => {
+            payload(out, KEY, NFT_PAYLOAD_LL_HEADER, ETHERNET_DESTINATION, RESERVED_GROUPS.len() as u32);
+            cmp(out, NFT_CMP_EQ, &RESERVED_GROUPS);
+        }
+        Expression::HasIpv4Options => {
+            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IPV4_LENGTH, 1);
+            mask(out, &[IPV4_LENGTH_MASK], &[0]);
+            cmp(out, NFT_CMP_NEQ, &[IPV4_LENGTH_WITHOUT_OPTIONS]);
+        }
+        Expression::SourceRoute(kind) => {
+            let option = match kind {
+                SourceRoute::Loose => IPOPT_LSRR,
+                SourceRoute::Strict => IPOPT_SSRR,
+            };
+            header_exists(out, NFT_EXTHDR_OP_IPV4, option);
+        }
+        Expression::RoutingHeader => header_exists(out, NFT_EXTHDR_OP_IPV6, NEXTHDR_ROUTING),
         Expression::LinkDispatch(map) => {
             meta(out, NFT_META_IIF);
             sender(out, SECOND_V4, SenderField::Hardware);
@@ -321,6 +351,16 @@ fn payload(out: &mut AttributeWriter, register: u32, base: u32, offset: u32, len
         d.number(NFTA_PAYLOAD_DREG, register).number(NFTA_PAYLOAD_BASE, base);
         d.number(NFTA_PAYLOAD_OFFSET, offset).number(NFTA_PAYLOAD_LEN, length);
     });
+}
+
+/// Matches if the packet has an IPv4 option or an IPv6 extension header of a type.
+fn header_exists(out: &mut AttributeWriter, operation: u32, kind: u8) {
+    kernel_expression(out, "exthdr", |d| {
+        d.number(NFTA_EXTHDR_DREG, KEY).put(NFTA_EXTHDR_TYPE, &[kind]);
+        d.number(NFTA_EXTHDR_OFFSET, 0).number(NFTA_EXTHDR_LEN, 1);
+        d.number(NFTA_EXTHDR_FLAGS, NFT_EXTHDR_F_PRESENT).number(NFTA_EXTHDR_OP, operation);
+    });
+    cmp(out, NFT_CMP_EQ, &[1]);
 }
 
 /// Loads a part of the transport header.

@@ -332,6 +332,8 @@ impl Run<'_> {
             Operation::Ct { key: NFT_CT_LABELS, register } => {
                 self.registers.store(*register, &self.packet.labels)?;
             }
+            // These packets have neither.
+            Operation::HeaderExists { register, .. } => self.registers.store(*register, &[0])?,
             Operation::Payload { base, offset, length, register } => {
                 let Some(bytes) = self.payload(*base, *offset as usize, *length as usize)? else {
                     return Ok(false);

@@ -61,6 +61,8 @@ pub enum Operation {
     Log { group: Option<u16>, prefix: String },
     /// `fib`.
     Fib { result: u32, flags: u32, register: u32 },
+    /// `exthdr` that tells whether a packet has an IPv4 option or IPv6 extension header.
+    HeaderExists { operation: u32, kind: u8, register: u32 },
     /// An expression that the agent never sends.
     Unknown(String),
 }
@@ -117,6 +119,7 @@ impl fmt::Display for Operation {
                 group.map_or(Ok(()), |group| write!(f, " group {group}"))
             }
             Self::Fib { result, flags, .. } => write!(f, "fib result {result} flags {flags}"),
+            Self::HeaderExists { kind, .. } => write!(f, "exthdr {kind} exists"),
             Self::Unknown(name) => f.write_str(name),
         }
     }
@@ -176,6 +179,12 @@ fn operation(name: &str, data: Attributes<'_>) -> Option<Operation> {
             register: data.number(NFTA_FIB_DREG)?,
             result: data.number(NFTA_FIB_RESULT)?,
             flags: data.number(NFTA_FIB_FLAGS)?,
+        },
+        // With this flag the kernel doesn't use offset and length.
+        "exthdr" if data.number(NFTA_EXTHDR_FLAGS) == Some(NFT_EXTHDR_F_PRESENT) => Operation::HeaderExists {
+            operation: data.number(NFTA_EXTHDR_OP)?,
+            kind: *data.get(NFTA_EXTHDR_TYPE)?.first()?,
+            register: data.number(NFTA_EXTHDR_DREG)?,
         },
         "lookup" => Operation::Lookup {
             set: data.text(NFTA_LOOKUP_SET)?,

@@ -150,6 +150,13 @@ fn link_local() {
                 let arrival = Arrival { hop_limit: 255, ..from_pod.arrival };
                 let question = Packet { protocol: Protocol::Other(58), port: 135, arrival, ..from_pod };
                 assert!(passes(&ruleset, &question), "{directions:?} {question:?}");
+                // Advertisements of routers and redirects: a node may take them from others, but not from pods.
+                for kind in [134, 137] {
+                    let message = Packet { port: kind, ..question };
+                    assert!(!passes(&ruleset, &message), "{directions:?} {message:?}");
+                    let arrival = Arrival { in_interface: 9, ..message.arrival };
+                    assert!(passes(&ruleset, &Packet { arrival, ..message }), "{directions:?} {message:?}");
+                }
             }
             assert_eq!(enforcer.verify().unwrap().differences, [], "{directions:?}");
             // Another agent finds the chains as they are.

@@ -22,7 +22,7 @@ const IPV6_IN_IP: u8 = 41;
 const GRE: u8 = 47;
 /// Extension headers of IPv6, and what ends their chain.
 const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
+pub(super) const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const NOTHING: u8 = 59;
 const DESTINATION_OPTIONS: u8 = 60;
