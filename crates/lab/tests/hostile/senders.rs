@@ -31,7 +31,7 @@ use crate::{
     agent::{self, Agent},
     capture::{Capture, Mac},
     commands,
-    frames::{self, ICMPV6, UDP, VLAN},
+    frames::{self, ICMPV6, SERVICE_VLAN, UDP, VLAN},
     harness::{Test, ensure, until},
     testbed::{NEAR, PodNetwork, Testbed},
 };
@@ -277,12 +277,24 @@ fn addresses(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), Fa
             cases.add(format!("from {source}, {whose}"), passes, |mark| ends.datagram(source, to, mark));
         }
     }
-    let own = testbed.address("bad", Family::V4)?;
-    let to = testbed.address("open", Family::V4)?;
-    cases.add("with a VLAN tag", Passes::UnlessStrict, |mark| {
-        let packet = ends.datagram(own, to, mark).split_off(14);
-        frames::tagged(ends.open.mac, ends.bad.mac, &[VLAN], &packet)
-    });
+    // The receiver removes the tag of VLAN 0.
+    for (whose, name, family) in [
+        ("its own", "bad", Family::V4),
+        ("another pod's", "client", Family::V4),
+        ("another pod's", "client", Family::V6),
+    ] {
+        let (source, to) = (testbed.address(name, family)?, testbed.address("open", family)?);
+        for tag in [VLAN, SERVICE_VLAN] {
+            cases.add(
+                format!("with a VLAN tag {tag:x}, from {whose} address, {family}"),
+                Passes::Unchecked,
+                |mark| {
+                    let packet = ends.datagram(source, to, mark).split_off(14);
+                    frames::tagged(ends.open.mac, ends.bad.mac, &[tag], &packet)
+                },
+            );
+        }
+    }
     let (any, all) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST));
     for (port, passes) in [(67, Passes::Always), (7200, Passes::UnlessStrict)] {
         cases.add(format!("from 0.0.0.0 to port {port}"), passes, |mark| {
@@ -298,11 +310,11 @@ fn resolution(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), F
     let own = v4(testbed.address("bad", Family::V4)?);
     let open = v4(testbed.address("open", Family::V4)?);
     let client = v4(testbed.address("client", Family::V4)?);
-    let gateway = Ipv4Addr::new(169, 254, 1, 1);
+    let gateway_v4 = Ipv4Addr::new(169, 254, 1, 1);
     for (whose, sender, passes) in [
         ("own", own, Passes::Always),
         ("another pod's", client, Passes::Unchecked),
-        ("the gateway's", gateway, Passes::Unchecked),
+        ("the gateway's", gateway_v4, Passes::Unchecked),
         ("unassigned", v4(VIRTUAL[0]), Passes::UnlessStrict),
     ] {
         cases.add(format!("ARP reply with {whose} address"), passes, |mark| {
@@ -338,10 +350,16 @@ fn resolution(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), F
             ends.discovery(NEIGHBOR_SOLICITATION, own, target, mark)
         });
     }
+    for (whose, sender) in [("own", v4(testbed.address("bad", Family::V4)?)), ("the gateway's", gateway_v4)] {
+        cases.add(format!("ARP reply with {whose} address, in VLAN 0"), Passes::Unchecked, |mark| {
+            let frame = frames::arp(ends.open.mac, ends.bad.mac, sender, open, mark);
+            [&frame[..12], &[0x81, 0, 0, 0], &frame[12..]].concat()
+        });
+    }
     cases.add("listener report without an address", Passes::Always, |mark| {
         ends.discovery(LISTENER_REPORT, Ipv6Addr::UNSPECIFIED, own, mark)
     });
-    cases.add("router advertisement", Passes::UnlessStrict, |mark| {
+    cases.add("router advertisement", Passes::Unchecked, |mark| {
         ends.discovery(ROUTER_ADVERTISEMENT, own_link_local, own, mark)
     });
     Ok(())

@@ -3,6 +3,8 @@
 //! ```text
 //!  prerouting ┬ plain IP from the pod's own addresses ─► accept
 //!             └ by a checked port ─► sources ─ hardware address of another pod ───────► drop
+//!                                       ├ VLAN tag ───────────────────────────────────► drop
+//!                                       ├ message of a router from a known pod ─────────► drop
 //!                                       ├ discovery about an address ─► targets ──────► drop, unless it is the pod's or unassigned
 //!                                       ├ one of the pod's own addresses (IPv4, IPv6, ARP) ─► return
 //!                                       ├ an address of another pod, of a node or of a group ─► drop
@@ -27,7 +29,7 @@ use super::Bridge;
 use crate::{
     SourceCheck,
     ruleset::{Chain, Expression, NodeSet, Outcome, Rule, SOURCES_CHAIN, SenderField, TARGETS_CHAIN},
-    uapi::if_ether::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6},
+    uapi::if_ether::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6},
 };
 
 /// ICMPv6, and its messages of neighbor discovery (RFC 4861, section 4).
@@ -73,14 +75,14 @@ fn sources(bridge: &Bridge) -> Chain {
     let is_strict = bridge.source_check == SourceCheck::Strict;
     let in_set = |field, by_port, set| sender(bridge, field, by_port, set, false);
     let mut rules = hardware(bridge, is_strict);
+    // The receiver removes the tag of VLAN 0, and takes what it hides for plain IP or ARP: of any source.
+    rules.extend([ETH_P_8021Q, ETH_P_8021AD].map(|tag| dropped([Expression::EtherType(tag)])));
     rules
         .push(own(ETH_P_IP, in_set(SenderField::Source(Family::V4), true, NodeSet::PortSources(Family::V4))));
     rules.push(about(NEIGHBOR_ADVERTISEMENT, Vec::new()));
     // Without a source address of its own, a host asks whether another has the address that it will take (RFC 4862, section 5.4).
     rules.push(about(NEIGHBOR_SOLICITATION, vec![Expression::SourceIs(IpAddr::V6(Ipv6Addr::UNSPECIFIED))]));
-    if is_strict {
-        rules.extend([ROUTER_ADVERTISEMENT, REDIRECT].map(|kind| of_router(bridge, kind)));
-    }
+    rules.extend([ROUTER_ADVERTISEMENT, REDIRECT].map(|kind| of_router(bridge, kind)));
     rules.push(own(
         ETH_P_IPV6,
         in_set(SenderField::Source(Family::V6), true, NodeSet::PortSources(Family::V6)),

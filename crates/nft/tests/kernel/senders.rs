@@ -181,7 +181,7 @@ fn advertisements() {
                 assert!(passes(&ruleset, &question), "{check:?} {question:?}");
                 for kind in [134, 137] {
                     let router = message(kind, source);
-                    let is_dropped = check == SourceCheck::Strict && port == POD;
+                    let is_dropped = check.is_on() && port == POD;
                     assert_eq!(!passes(&ruleset, &router), is_dropped, "{check:?} {router:?}");
                 }
             }
