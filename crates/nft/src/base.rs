@@ -11,6 +11,7 @@ use palisade_policy::{Direction, Family};
 use crate::{
     EnforcerOptions,
     base_sets::BaseSets,
+    conntrack::{ICMP, ICMPV6},
     denial::denial,
     discovery, from_pods, log_shares, refusal,
     ruleset::{
@@ -72,7 +73,7 @@ pub(crate) fn of_isolation(
 fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     if hook == Hook::Input && !options.egress_to_own_node {
         // No policy applies at this hook, but pods still must not send what only nodes may send.
-        let mut rules = vec![vec![Expression::EstablishedOrRelated, Expression::Verdict(Outcome::Accept)]];
+        let mut rules = vec![vec![Expression::Established, Expression::Verdict(Outcome::Accept)]];
         rules.extend(misdirected::by_pods_as_routers(sets));
         rules.push(discovery::jump_rule());
         rules.push(from_pods::by_interface(hook, sets));
@@ -99,7 +100,7 @@ fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Ch
     if hook == Hook::Forward {
         rules.push(misdirected::by_routing_header(&v6.name));
     }
-    rules.push(vec![Expression::EstablishedOrRelated, accept()]);
+    rules.push(vec![Expression::Established, accept()]);
     rules.push(vec![Expression::Family(Family::V4), Expression::Verdict(Outcome::Goto(v4.name.clone()))]);
     rules.push(vec![Expression::Verdict(Outcome::Goto(v6.name.clone()))]);
     vec![v4, v6, Chain::base(hook, rules)]
@@ -107,7 +108,7 @@ fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Ch
 
 /// Returns the chain for packets of a family that may open a connection.
 fn opening_chain(hook: Hook, family: Family, sets: &BaseSets) -> Chain {
-    let mut rules: Vec<Rule> = Vec::new();
+    let mut rules = vec![error_about_a_connection(family)];
     if family == Family::V6 {
         if hook == Hook::Input {
             rules.extend(misdirected::by_pods_as_routers(sets));
@@ -163,6 +164,15 @@ fn to_itself_chain(family: Family, sets: &BaseSets) -> Chain {
     Chain::regular(to_itself_name(family), comment, rules)
 }
 
+/// Accepts ICMP errors about connections that are tracked (SEMANTICS G-7).
+///
+/// Connections that a helper of connection tracking expects are related too: a pod would open them by what it writes into an allowed one, such
+/// as FTP's `PASV`. No policy allows them by that.
+fn error_about_a_connection(family: Family) -> Rule {
+    let protocol = if family == Family::V4 { ICMP } else { ICMPV6 };
+    vec![Expression::Family(family), Expression::Protocol(protocol), Expression::Related, accept()]
+}
+
 fn accept() -> Expression {
     Expression::Verdict(Outcome::Accept)
 }
@@ -207,7 +217,7 @@ fn audit_chain(sets: &BaseSets, audited: bool) -> Chain {
 /// must not open that connection again.
 fn output_chain(sets: &BaseSets) -> Chain {
     let mut rules = vec![revoked::by_label()];
-    rules.push(vec![Expression::EstablishedOrRelated, Expression::Verdict(Outcome::Accept)]);
+    rules.push(vec![Expression::Established, Expression::Verdict(Outcome::Accept)]);
     rules.extend(Family::BOTH.into_iter().flat_map(|family| revoked::by_tuple(family, sets)));
     rules.extend(midstream::from_answerer(sets));
     Chain::base(Hook::Output, rules)

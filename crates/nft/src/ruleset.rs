@@ -519,6 +519,10 @@ pub(crate) enum Expression {
     PacketType(PacketType),
     /// The ICMPv6 type in an inclusive range. Requires [`Expression::Protocol`] 58 before it.
     Icmpv6(u8, u8),
+    /// `ct state established`.
+    Established,
+    /// `ct state related`: an ICMP error about another connection, or the first packet of a connection that a helper expects.
+    Related,
     /// `ct state established,related`.
     EstablishedOrRelated,
     /// `ct state invalid,new`: tracked, but not part of an established connection.

@@ -32,7 +32,7 @@ fn nft_lists_every_shape() {
             "type filter hook input priority filter; policy accept;",
             "ct label 127 goto revoked",
             "exthdr rt exists goto forward6",
-            "ct state established,related accept",
+            "ct state established accept",
             "icmpv6 type 133-137 ip6 hoplimit 255 accept",
             "type filter hook prerouting priority raw; policy accept;",
             "iif != @pod_interfaces accept",
