@@ -1,7 +1,7 @@
 //! The names and addresses that were learned, and for how long.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
 };
 
@@ -102,6 +102,7 @@ impl LearnedNames {
         if !patterns.matches(name) {
             return outcome;
         }
+        self.make_room_in_name(name, addresses, learnable, &mut outcome);
         for (address, ttl) in addresses {
             if let Err(why) = learnable.check(*address) {
                 outcome.refused.push((*address, why));
@@ -138,6 +139,33 @@ impl LearnedNames {
         }
         self.insert(name, pod, address, until);
         outcome.changed = true;
+    }
+
+    /// Makes room for the addresses of an answer among those of its name, at once: a search for each would let a zone with many addresses take the
+    /// time of all. Those that expire first go, but none of the answer.
+    fn make_room_in_name(
+        &mut self,
+        name: &DomainName,
+        answered: &[(IpAddr, u32)],
+        learnable: &Learnable,
+        outcome: &mut Outcome,
+    ) {
+        let Some(known) = self.names.get(name) else { return };
+        let answered: HashSet<IpAddr> = answered.iter().map(|(address, _)| *address).collect();
+        if known.addresses.len() + answered.len() <= self.limits.addresses_of_name {
+            return;
+        }
+        let is_new = |a: &&IpAddr| !known.addresses.contains_key(*a) && learnable.check(**a).is_ok();
+        let wanted = known.addresses.len() + answered.iter().filter(is_new).count();
+        let excess = wanted.saturating_sub(self.limits.addresses_of_name);
+        let others = known.addresses.iter().filter(|(address, _)| !answered.contains(address));
+        let mut oldest: Vec<(Seconds, IpAddr)> = others.map(|(address, until)| (*until, *address)).collect();
+        oldest.sort_unstable();
+        oldest.truncate(excess);
+        outcome.over_limit |= !oldest.is_empty();
+        for (until, address) in oldest {
+            self.remove(name, address, until);
+        }
     }
 
     /// Makes room for one more address of a name. Returns whether there is.

@@ -92,6 +92,40 @@ fn every_number_is_bounded_and_an_older_address_makes_room() {
     assert_eq!((learned.names(), learned.addresses()), (3, 5));
 }
 
+/// The owner of a zone answers with as many addresses as fit, each time others. A search for each that makes room took 100 times as long.
+#[test]
+fn the_cost_of_an_answer_follows_its_size_also_if_all_others_make_room() {
+    let rules = (&patterns(), &Learnable::default());
+    let answer = |n: u32| -> Vec<(IpAddr, u32)> {
+        (0..1_000).map(|i| (std::net::Ipv4Addr::from(0x0800_0000 + n * 1_000 + i).into(), 600)).collect()
+    };
+    let known = |learned: &LearnedNames| -> Vec<IpAddr> {
+        learned.names[&name("a.io")].addresses.keys().copied().collect()
+    };
+    let addresses = |answer: &[(IpAddr, u32)]| answer.iter().map(|(a, _)| *a).collect::<Vec<IpAddr>>();
+    let mut learned = LearnedNames::new(LearnLimits::default());
+    let mut learn = |answer: &[(IpAddr, u32)], now| {
+        let begin = std::time::Instant::now();
+        let outcome = learned.learn(&name("a.io"), &pod("web"), answer, rules, now);
+        let time = begin.elapsed();
+        assert_eq!(known(&learned), addresses(answer));
+        (time, outcome)
+    };
+    let (first, outcome) = learn(&answer(0), 0);
+    assert_eq!((outcome.changed, outcome.over_limit), (true, false));
+    let again = (1..20).map(|n| {
+        let (time, outcome) = learn(&answer(n), n.into());
+        assert_eq!((outcome.changed, outcome.over_limit), (true, true));
+        time
+    });
+    // The least that it takes: others use the processor too.
+    let again = again.min().unwrap();
+    assert!(again < 20 * first, "{again:?} after {first:?}");
+    // What an answer repeats doesn't make room for the rest of it.
+    let mixed = [&answer(19)[..500], &answer(20)[..500]].concat();
+    learn(&mixed, 200);
+}
+
 /// Pods of one namespace that ask for as much as they can, with times of a week, keep those of no other from learning.
 #[test]
 fn a_namespace_that_fills_the_limits_makes_room_for_others() {
