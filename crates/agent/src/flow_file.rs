@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fs::{self, File, OpenOptions},
     io::{self, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -27,6 +27,8 @@ const QUEUE: usize = 1024;
 const RETRY: Duration = Duration::from_secs(5);
 /// How often an error that lasts is logged.
 const LOG_INTERVAL: Duration = Duration::from_secs(60);
+/// How often it is looked whether another program has moved, removed or truncated the file, as those that rotate logs do.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Where records are written, and how much is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,11 +85,15 @@ struct Writer {
     open: Option<(File, u64)>,
     failed: Option<Instant>,
     logged: Option<Instant>,
+    /// When the file is looked at next, and how often that is.
+    look: Instant,
+    look_interval: Duration,
 }
 
 impl Writer {
     fn new(options: FlowFileOptions, retry: Duration) -> Self {
-        Self { options, retry, open: None, failed: None, logged: None }
+        let (look, look_interval) = (Instant::now(), LOOK_INTERVAL);
+        Self { options, retry, open: None, failed: None, logged: None, look, look_interval }
     }
 
     fn run(mut self, records: &Receiver<Vec<u8>>, metrics: &Metrics) {
@@ -124,7 +130,8 @@ impl Writer {
     }
 
     fn try_write(&mut self, line: &[u8]) -> io::Result<()> {
-        let (mut file, mut size) = match self.open.take() {
+        let open_file = self.open.take();
+        let (mut file, mut size) = match open_file.and_then(|open| self.still_there(open)) {
             Some(open) => open,
             None => open(&self.options.path)?,
         };
@@ -135,12 +142,26 @@ impl Writer {
             (file, size) = open(&self.options.path)?;
         }
         if let Err(error) = file.write_all(line) {
-            // A full disk takes a part of a line. Readers get whole lines only.
-            file.set_len(size)?;
+            // A full disk takes a part of a line. Readers get whole lines only. Another program may have truncated the file meanwhile.
+            if file.metadata()?.len() > size {
+                file.set_len(size)?;
+            }
             return Err(error);
         }
         self.open = Some((file, size + length));
         Ok(())
+    }
+
+    /// Returns the open file, with the size that it has now, if its path still leads to it. What is written to a file that is moved or removed is lost to
+    /// those who read it by its path.
+    fn still_there(&mut self, (file, size): (File, u64)) -> Option<(File, u64)> {
+        if self.look > Instant::now() {
+            return Some((file, size));
+        }
+        self.look = Instant::now() + self.look_interval;
+        let (at_path, own) = (fs::symlink_metadata(&self.options.path).ok()?, file.metadata().ok()?);
+        let is_same = (at_path.dev(), at_path.ino()) == (own.dev(), own.ino());
+        is_same.then_some((file, own.len()))
     }
 
     /// Gives each file the next number, and removes the last.
@@ -230,6 +251,30 @@ mod tests {
         std::os::unix::fs::symlink(missing.join("flows.jsonl"), linked.join("flows.jsonl")).unwrap();
         assert!(!Writer::new(options(&linked, 100, 1), Duration::ZERO).write(b"3\n"));
         assert_eq!(content(&missing)[0].1, "2\n");
+    }
+
+    /// As programs that rotate logs do, and users who need the space.
+    #[test]
+    fn a_file_that_another_program_moves_removes_or_truncates_is_begun_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, moved) = (directory.path().join("flows.jsonl"), directory.path().join("moved"));
+        let mut writer = Writer::new(options(directory.path(), 10, 1), RETRY);
+        writer.look_interval = Duration::ZERO;
+        assert!(writer.write(b"1...\n"));
+        fs::rename(&path, &moved).unwrap();
+        assert!(writer.write(b"2...\n"));
+        assert_eq!([&moved, &path].map(|file| fs::read_to_string(file).unwrap()), ["1...\n", "2...\n"]);
+        fs::remove_file(&path).unwrap();
+        assert!(writer.write(b"3...\n"));
+        fs::write(&path, "").unwrap();
+        assert!(writer.write(b"4...\n") && writer.write(b"5...\n"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "4...\n5...\n");
+        assert_eq!(content(directory.path()).len(), 2, "it is not rotated early");
+        // A link in its place is not followed.
+        fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink(&moved, &path).unwrap();
+        assert!(!writer.write(b"6...\n"));
+        assert_eq!(fs::read_to_string(&moved).unwrap(), "1...\n");
     }
 
     #[test]
