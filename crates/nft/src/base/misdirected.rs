@@ -18,7 +18,8 @@ use crate::{
     base_sets::BaseSets,
     conntrack::ICMPV6,
     ruleset::{
-        Chain, Expression, Hook, MISDIRECTED_CHAIN, NodeSet, Outcome, PacketType, Rule, SOURCE_ROUTES_CHAIN, SourceRoute,
+        Chain, Expression, Hook, MISDIRECTED_CHAIN, NodeSet, Outcome, PacketType, Rule, SOURCE_ROUTES_CHAIN,
+        SourceRoute,
     },
 };
 
@@ -54,7 +55,11 @@ pub(super) fn chains() -> [Chain; 2] {
 pub(super) fn at_prerouting(mut chains: Vec<Chain>) -> Vec<Chain> {
     let jump = |chain: &str| Expression::Verdict(Outcome::Jump(chain.into()));
     let rules: [Rule; 2] = [
-        vec![Expression::PacketType(PacketType::Multicast), Expression::ToReservedGroup, jump(MISDIRECTED_CHAIN)],
+        vec![
+            Expression::PacketType(PacketType::Multicast),
+            Expression::ToReservedGroup,
+            jump(MISDIRECTED_CHAIN),
+        ],
         vec![Expression::Family(Family::V4), Expression::HasIpv4Options, jump(SOURCE_ROUTES_CHAIN)],
     ];
     match chains.iter_mut().find(|chain| chain.hook == Some(Hook::Prerouting)) {
