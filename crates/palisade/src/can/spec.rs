@@ -246,7 +246,9 @@ fn split_off_port(text: &str) -> Result<(&str, Tail), SpecError> {
             };
         }
         // Names of objects have no capital letters, so a word in capitals can only be a protocol.
-        if !endpoint.contains(':') && last.chars().any(|c| c.is_ascii_uppercase()) {
+        if ![endpoint, last].iter().any(|part| part.contains(':'))
+            && last.chars().any(|c| c.is_ascii_uppercase())
+        {
             return Ok((endpoint, (None, Some(protocol_of(last)?))));
         }
     }

@@ -72,6 +72,8 @@ fn syntax_errors_name_the_cure() {
     assert!(error("").contains("internet"));
     assert!(error("web:0").contains("1 to 65535"));
     assert!(error("web:65536").contains("1 to 65535"));
+    assert!(error("web:HTTP").contains("port `HTTP` is neither"));
+    assert!(error("shop/web:HTTP").contains("port `HTTP` is neither"));
     assert!(error("web:").contains("no port after the colon"));
     assert!(error("web:80-90").contains("give one port"));
     assert!(error("web:80,90").contains("give one port"));
