@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
-    process::Stdio,
+    process::{Child, ChildStdin, ChildStdout, ExitStatus, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -109,18 +109,7 @@ fn follow(place: &Place, commit: &str, entries: &mut Vec<Entry>) -> Result<BTree
     }
     let prefix = place.read(&["rev-parse", "--show-prefix"])?;
     let prefix = String::from_utf8_lossy(&prefix).trim_end_matches('\n').to_owned();
-    let mut child = place
-        .git()
-        .args(["cat-file", "--batch-check", "--follow-symlinks"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("can't run `git`")?;
-    let (Some(mut ask), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
-        bail!("git has no standard input or output")
-    };
-    let mut answer = BufReader::new(answer);
+    let mut git = CatFile::start(place, &["--batch-check", "--follow-symlinks"])?;
     let mut kept = Vec::new();
     for mut entry in std::mem::take(entries) {
         if entry.link {
@@ -128,10 +117,8 @@ fn follow(place: &Place, commit: &str, entries: &mut Vec<Entry>) -> Result<BTree
             let found = if entry.name.contains('\n') {
                 None
             } else {
-                writeln!(ask, "{commit}:{prefix}{}", entry.name)
-                    .and_then(|()| ask.flush())
-                    .context("can't write to git")?;
-                target(&mut answer)?
+                git.ask(&format!("{commit}:{prefix}{}", entry.name))?;
+                target(&mut git.answer)?
             };
             let Some(id) = found else {
                 unread.insert(entry.name);
@@ -142,10 +129,43 @@ fn follow(place: &Place, commit: &str, entries: &mut Vec<Entry>) -> Result<BTree
         kept.push(entry);
     }
     *entries = kept;
-    // git ends with its input.
-    drop((ask, answer));
-    child.wait().context("can't wait for git")?;
+    git.end()?;
     Ok(unread)
+}
+
+/// A running `git cat-file`: questions in lines, and its answers in their order.
+struct CatFile {
+    child: Child,
+    ask: ChildStdin,
+    answer: BufReader<ChildStdout>,
+}
+
+impl CatFile {
+    fn start(place: &Place, options: &[&str]) -> Result<Self> {
+        let mut child = place
+            .git()
+            .arg("cat-file")
+            .args(options)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .context("can't run `git`")?;
+        let (Some(ask), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
+            bail!("git has no standard input or output")
+        };
+        Ok(Self { child, ask, answer: BufReader::new(answer) })
+    }
+
+    fn ask(&mut self, question: &str) -> Result<()> {
+        writeln!(self.ask, "{question}").and_then(|()| self.ask.flush()).context("can't write to git")
+    }
+
+    /// Waits for its end, which is that of its input. If reading stopped early, it must not block on its output either.
+    fn end(mut self) -> Result<ExitStatus> {
+        drop((self.ask, self.answer));
+        self.child.wait().context("can't wait for git")
+    }
 }
 
 /// Reads what `git cat-file --batch-check --follow-symlinks` says: `ID blob SIZE`, or why there is no object, which may be
@@ -175,22 +195,12 @@ pub(super) fn blobs(
     most: u64,
     mut each: impl FnMut(&Entry, Vec<u8>) -> Result<()>,
 ) -> Result<()> {
-    let mut child = place
-        .git()
-        .args(["cat-file", "--batch"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("can't run `git`")?;
-    let (Some(mut ask), Some(answer)) = (child.stdin.take(), child.stdout.take()) else {
-        bail!("git has no standard input or output")
-    };
-    let mut answer = BufReader::new(answer);
+    let mut git = CatFile::start(place, &["--batch"])?;
     let mut read = || -> Result<()> {
         for entry in entries {
             let Entry { name, id, .. } = entry;
-            writeln!(ask, "{id}").and_then(|()| ask.flush()).context("can't write to git")?;
+            git.ask(id)?;
+            let answer = &mut git.answer;
             let mut head = String::new();
             answer.read_line(&mut head).context("can't read from git")?;
             let size = head.trim_end().rsplit_once(" blob ").or_else(|| head.trim_end().rsplit_once(' '));
@@ -200,11 +210,11 @@ pub(super) fn blobs(
             let can_not_read = || format!("can't read {name}");
             let held = size.min(most);
             let mut bytes = Vec::new();
-            (&mut answer).take(held).read_to_end(&mut bytes).with_context(can_not_read)?;
+            (&mut *answer).take(held).read_to_end(&mut bytes).with_context(can_not_read)?;
             // What is not held, and the line feed that follows the content.
             let rest = (size - held).saturating_add(1);
             let passed =
-                io::copy(&mut (&mut answer).take(rest), &mut io::sink()).with_context(can_not_read)?;
+                io::copy(&mut (&mut *answer).take(rest), &mut io::sink()).with_context(can_not_read)?;
             if bytes.len() as u64 != held || passed != rest {
                 bail!("git returned {name} incompletely");
             }
@@ -213,12 +223,38 @@ pub(super) fn blobs(
         Ok(())
     };
     let done = read();
-    // git exits at the end of its input. If reading stopped early, it must not block on its output either.
-    drop((ask, answer));
-    let ended = child.wait().context("can't wait for git")?;
+    let ended = git.end()?;
     done?;
     if !ended.success() {
         bail!("git failed while reading objects");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn of_a_large_file_only_as_much_is_held_as_shows_that_it_is_too_large() {
+        let limit = LoadOptions::default().max_file_bytes;
+        let dir = tempfile::tempdir().expect("a directory");
+        let small = "kind: Namespace\n";
+        fs::write(dir.path().join("a-large.yaml"), vec![b'#'; limit as usize + 4096]).expect("written");
+        fs::write(dir.path().join("b-small.yaml"), small).expect("written");
+        let own = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "core.looseCompression=0"];
+        for words in [&["init", "-q"][..], &["add", "."], &["commit", "-qm", "first"]] {
+            let done = Command::new("git").arg("-C").arg(dir.path()).args(own).args(words).status();
+            assert!(done.expect("git runs").success(), "{words:?}");
+        }
+        let place = Place { dir: dir.path().to_owned(), inside: None };
+        let Manifests { inputs, .. } = manifests(&place, "HEAD", "HEAD").expect("it is read");
+        let [Input::Directory(files)] = &inputs[..] else { panic!("{} inputs", inputs.len()) };
+        let lengths: Vec<u64> = files.iter().map(|file| file.bytes.len() as u64).collect();
+        // What follows is read from where it begins.
+        assert_eq!(lengths, [limit + 1, small.len() as u64]);
+        assert_eq!(files[1].bytes, small.as_bytes());
+    }
 }
