@@ -17,13 +17,14 @@ mod core;
 mod file;
 mod link;
 mod public;
+mod servers;
 mod threads;
 mod warnings;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt::Debug,
-    fs, io,
+    io,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -41,7 +42,9 @@ use palisade_policy::{Change, Cluster, Direction, ObjectKey, Peer, Pod, Policy};
 
 pub use self::core::MessageCounts;
 pub(crate) use self::file::NamesFile;
-use self::{clock::Clock, core::Core, link::Link, public::PublicPods, warnings::Warnings};
+use self::{
+    clock::Clock, core::Core, link::Link, public::PublicPods, servers::TakenServers, warnings::Warnings,
+};
 use crate::{Reconciler, error_chain};
 
 /// The port of DNS.
@@ -51,8 +54,6 @@ pub(crate) const DNS_PORT: u16 = 53;
 const RETRY: Duration = Duration::from_secs(10);
 /// How often the table is looked at, in case another program changed it.
 const CHECK: Duration = Duration::from_secs(2);
-/// The nameservers of the node.
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How addresses are learned.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +99,7 @@ pub struct Names {
     /// The policies with names.
     policies: Vec<Arc<Policy>>,
     servers: BTreeSet<SocketAddr>,
+    taken: TakenServers,
     pods: BTreeMap<IpAddr, ObjectKey>,
     addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
     public: PublicPods,
@@ -165,6 +167,7 @@ impl Names {
             retry: Instant::now(),
             policies: Vec::new(),
             servers: BTreeSet::new(),
+            taken: TakenServers::default(),
             pods: BTreeMap::new(),
             addresses: BTreeMap::new(),
             public: PublicPods::default(),
@@ -216,8 +219,9 @@ impl Names {
             peers.any(|entry| matches!(entry.peer, Peer::DomainName(_)))
         };
         self.policies = cluster.policies.values().filter(has_names).cloned().collect();
-        let servers =
-            if self.resolvers.is_empty() { default_servers(cluster) } else { self.resolvers.clone() };
+        let trusted = servers::of(cluster, &self.resolvers);
+        self.taken.log(&trusted.taken);
+        let servers = trusted.servers;
         let before = std::mem::take(&mut self.pods);
         self.addresses.clear();
         if !self.policies.is_empty() {
@@ -374,35 +378,6 @@ fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Ope
         .map_err(failed)?;
     tracing::info!("reading DNS answers for rules with domain names");
     Ok(Open { kernel, table: DnsTable::new(is_open), verdicts, check: Instant::now() + CHECK, over_share: 0 })
-}
-
-/// The servers that are trusted if none are set: the cluster's, by its Service, and the node's. Not one of the node's if a Service takes the packets to its
-/// address: users who may create Services could answer for it.
-fn default_servers(cluster: &Cluster) -> BTreeSet<SocketAddr> {
-    let of_cluster: BTreeSet<IpAddr> = palisade_names::dns_service_addresses(cluster).collect();
-    // A missing file names no server.
-    let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    let servers = trusted(cluster, of_cluster, named_servers(&text));
-    servers.into_iter().map(|server| SocketAddr::new(server, DNS_PORT)).collect()
-}
-
-/// The nameservers of a `resolv.conf` that pods can ask too.
-fn named_servers(text: &str) -> impl Iterator<Item = IpAddr> {
-    let named = text.lines().filter_map(|line| line.trim().strip_prefix("nameserver")?.trim().parse().ok());
-    named.filter(|server: &IpAddr| !server.is_loopback() && !server.is_unspecified())
-}
-
-fn trusted(
-    cluster: &Cluster,
-    of_cluster: BTreeSet<IpAddr>,
-    of_node: impl Iterator<Item = IpAddr>,
-) -> BTreeSet<IpAddr> {
-    let services = cluster.services.values();
-    let taken: BTreeSet<IpAddr> = services
-        .flat_map(|service| service.addresses.iter().copied().chain(service.access.addresses()))
-        .collect();
-    let of_node: Vec<IpAddr> = of_node.filter(|server| !taken.contains(server)).collect();
-    of_cluster.into_iter().chain(of_node).collect()
 }
 
 /// Returns which addresses agents learn in a cluster: not its own, nor private ones, unless they are allowed. `O(pods + nodes + services)`.

@@ -167,8 +167,11 @@ fn load_balancer(cx: &mut Context<'_>, spec: &Fields<'_>, object: &Object<'_>, a
         let host = entry.get("hostname").filter(|at| !at.is_null()).and_then(|at| cx.string(&at));
         access.host_names.extend(host.filter(|host| !host.is_empty()).map(|host| cx.names.name(host)));
     }
-    if let Some(ip) = spec.string(cx, "loadBalancerIP").and_then(parse_ip) {
-        add(&mut access.load_balancer, ip);
+    if let Some(ip) = spec.string(cx, "loadBalancerIP").and_then(parse_ip)
+        && !access.load_balancer.contains(&ip)
+    {
+        access.load_balancer.push(ip);
+        access.load_balancer_wish = Some(ip);
     }
     if let Some(list) = spec.get("loadBalancerSourceRanges") {
         for at in cx.list(&list) {

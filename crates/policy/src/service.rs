@@ -78,6 +78,8 @@ pub struct ServiceAccess {
     pub external_ips: Vec<IpAddr>,
     /// The addresses of the load balancer: `status.loadBalancer.ingress[].ip`, and `spec.loadBalancerIP`.
     pub load_balancer: Vec<IpAddr>,
+    /// `spec.loadBalancerIP`, unless the load balancer has it: whoever may create a service may ask for any address.
+    pub load_balancer_wish: Option<IpAddr>,
     /// The host names of the load balancer: `status.loadBalancer.ingress[].hostname`.
     pub host_names: Vec<Name>,
     /// The ranges of clients that the load balancer admits; empty for all.
@@ -92,6 +94,12 @@ pub struct ServiceAccess {
 }
 
 impl ServiceAccess {
+    /// Iterates over the addresses that nodes translate besides cluster IPs: external IPs, and those that the load balancer has.
+    pub fn translated(&self) -> impl Iterator<Item = IpAddr> {
+        let of_load_balancer = self.load_balancer.iter().filter(|own| self.load_balancer_wish != Some(**own));
+        self.external_ips.iter().chain(of_load_balancer).copied()
+    }
+
     /// Iterates over the external IPs and the addresses of the load balancer.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.external_ips.iter().chain(&self.load_balancer).copied()

@@ -1,29 +1,10 @@
 use palisade_dns::LearnLimits;
-use palisade_policy::{DomainName, DomainPattern, Labels, Service};
+use palisade_policy::{DomainName, DomainPattern, Labels};
 
 use super::*;
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
-}
-
-#[test]
-fn a_service_at_the_address_of_a_nameserver_makes_it_untrusted() {
-    let mut cluster = Cluster::default();
-    let mut add = |namespace: &str, name: &str, addresses: &[&str], external: &[&str]| {
-        let mut service = Service::new(ObjectKey::new(namespace, name));
-        service.addresses = addresses.iter().map(|text| ip(text)).collect();
-        service.access.external_ips = external.iter().map(|text| ip(text)).collect();
-        cluster.services.insert(service.key.clone(), service);
-    };
-    add("kube-system", "kube-dns", &["10.96.0.10"], &["198.51.100.10"]);
-    add("openshift-dns", "dns-default", &["10.96.0.66"], &[]);
-    add("tenant", "mine", &["10.96.0.67"], &["198.51.100.53"]);
-    let text = "# nameserver 192.0.2.1\nsearch a.io\n nameserver 198.51.100.53\nnameserver\t198.51.100.54 \n\
-                nameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver 10.96.0.67\noptions ndots:5\n";
-    let of_cluster = palisade_names::dns_service_addresses(&cluster).collect();
-    let servers = trusted(&cluster, of_cluster, named_servers(text));
-    assert_eq!(servers, ["10.96.0.10", "198.51.100.54"].map(ip).into());
 }
 
 #[derive(Debug, Default)]

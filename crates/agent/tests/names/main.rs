@@ -87,6 +87,15 @@ spec:
     to: [{networks: [0.0.0.0/0, "::/0"]}]
 "#;
 
+/// A Service by which a tenant could answer for a DNS server.
+const TAKEN: &str = r#"
+---
+apiVersion: v1
+kind: Service
+metadata: {name: mine, namespace: tenant}
+spec: {clusterIP: 10.96.7.7, externalIPs: [203.0.113.2], ports: [{port: 53, protocol: UDP}]}
+"#;
+
 /// A policy that is added meanwhile.
 const MORE: &str = r#"
 ---
@@ -203,6 +212,7 @@ fn scenario(nodes: &Nodes, next: &Next, dir: &Path, lookups: usize) {
     kept.read_exact(&mut [0]).expect("the connection has survived");
     assert!(!connects(other, SILENCE));
     assert!(!connects(never, SILENCE));
+    answers_of_a_taken_server(&mut clients[0], dir, never);
     // Another program removes the table: it comes back, and answers wait again.
     let removed =
         nodes.node.run(|| Command::new("nft").args(["delete", "table", "inet", "palisade_dns"]).status());
@@ -227,6 +237,19 @@ fn lookups_and_connections(client: &mut Client<'_>, lookups: usize, next: &Next)
         let address = client.resolve(&name, family);
         assert!(connects(address, AT_ONCE), "{address}, the answer for {name} by {:?}", client.way);
     }
+}
+
+/// While a Service of a tenant has the address of a server, nothing is learned from it. Others' answers still are.
+fn answers_of_a_taken_server(client: &mut Client<'_>, dir: &Path, never: IpAddr) {
+    write_manifests(dir, &format!("{MANIFESTS}{TAKEN}"));
+    let begin = Instant::now();
+    while connects(client.ask_patiently("taken.example.com"), SILENCE) {
+        assert!(begin.elapsed() < PATIENCE, "its answers are still learned");
+        std::thread::sleep(SILENCE);
+    }
+    assert!(!connects(never, SILENCE));
+    write_manifests(dir, MANIFESTS);
+    until_learned(client, "given-back.example.com");
 }
 
 /// What a truncated answer doesn't contain is learned from the answer over TCP.
