@@ -10,7 +10,7 @@ mod render;
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
 use jiff::{SignedDuration, Timestamp};
-use palisade_flow::{Filter, Peer, PolicyName, Port, Record, Verdict};
+use palisade_flow::{Peer, PolicyName, Port, Record, Verdict};
 
 #[cfg(feature = "ui")]
 pub(crate) use cluster::follow_words;
@@ -84,6 +84,10 @@ pub(crate) struct Flows {
 struct Since {
     /// As the user wrote it. A duration counts by the clock of each node.
     text: String,
+    #[cfg_attr(
+        not(all(target_os = "linux", feature = "agent")),
+        expect(dead_code, reason = "the agents of a cluster are sent the text")
+    )]
     time: Timestamp,
 }
 
@@ -143,22 +147,6 @@ fn namespace(text: &str) -> Result<Peer, String> {
     match format!("{text}/").parse() {
         Ok(peer @ Peer::Namespace(_)) => Ok(peer),
         _ => Err("not the name of a namespace".to_owned()),
-    }
-}
-
-impl Flows {
-    #[cfg(all(target_os = "linux", feature = "agent"))]
-    fn filter(&self) -> Filter {
-        Filter {
-            from: self.from.clone(),
-            to: self.to.clone(),
-            either: self.pod.clone(),
-            namespaces: self.namespace.clone(),
-            verdicts: self.verdict.iter().map(|verdict| verdict.verdict()).collect(),
-            policies: self.policy.clone(),
-            ports: self.port.clone(),
-            since: self.since.as_ref().map(|since| since.time),
-        }
     }
 }
 

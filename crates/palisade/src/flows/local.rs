@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use palisade_agent::socket::{Request, Response};
-use palisade_flow::{FlowPage, FlowRequest};
+use palisade_flow::{Filter, FlowPage, FlowRequest};
 
 use super::{Flows, Form, Printer, losses::Losses, render};
 use crate::{agent_socket::ask, exit::Outcome, output};
@@ -21,6 +21,21 @@ const PAUSE: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_millis(500);
 /// How long pages are written for another machine, which asks again after that: a bound for a process whose reader is gone.
 const MAX_PAGES_TIME: Duration = Duration::from_secs(15 * 60);
+
+impl Flows {
+    fn filter(&self) -> Filter {
+        Filter {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            either: self.pod.clone(),
+            namespaces: self.namespace.clone(),
+            verdicts: self.verdict.iter().map(|verdict| verdict.verdict()).collect(),
+            policies: self.policy.clone(),
+            ports: self.port.clone(),
+            since: self.since.as_ref().map(|since| since.time),
+        }
+    }
+}
 
 /// Prints the flows.
 ///
