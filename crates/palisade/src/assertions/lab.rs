@@ -53,7 +53,7 @@ pub(super) fn results(
     files.extend(sources.render.inputs(namespace, false)?);
     let names = [sources.files.clone(), sources.render.names()].concat().join(", ");
     let home = namespace.unwrap_or("default").to_owned();
-    let options = palisade_manifest::LoadOptions { default_namespace: home.clone(), ..load_options(false) };
+    let options = palisade_manifest::LoadOptions { default_namespace: home.clone(), ..load_options(true) };
     let loaded = inputs::load_inputs(&files, &names, &sources.reading, &options, false)?;
     let layout = Layout::of(&loaded.cluster, &LayoutOptions::default())?;
     let mut results = check::all(&layout.cluster, written, &home);
