@@ -16,6 +16,7 @@ mod body;
 mod flows;
 mod follow;
 mod labels;
+mod places;
 mod policy_text;
 mod query;
 mod reply;

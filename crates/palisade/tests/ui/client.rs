@@ -25,6 +25,13 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    /// Reads what a server sent before it closed the connection.
+    pub(crate) fn of(text: &str) -> Self {
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((text, ""));
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
+        Self { status, head: head.to_owned(), body: body.to_owned() }
+    }
+
     pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }
@@ -63,10 +70,7 @@ impl Server {
         _ = stream.write_all(request.as_bytes());
         let mut bytes = Vec::new();
         _ = stream.read_to_end(&mut bytes);
-        let text = String::from_utf8(bytes).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&*text, ""));
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_default();
-        Answer { status, head: head.to_owned(), body: body.to_owned() }
+        Answer::of(&String::from_utf8(bytes).unwrap())
     }
 
     /// Sends a request as a page of the server does.
