@@ -36,17 +36,22 @@ impl SocketArguments {
 /// The longest reply in bytes. The peer sets of the largest cluster take some megabytes.
 const LONGEST: u64 = 256 << 20;
 
+/// No agent answers at this moment: it may be starting or stopping.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unreachable(String);
+
 /// Sends a request to the agent of this node.
 ///
 /// # Errors
-/// If no agent answers.
+/// If no agent answers. [`Unreachable`] if one may answer later.
 pub(crate) fn ask(socket: &Path, request: Request) -> Result<Response> {
     let at = socket.display();
     let mut stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-            anyhow!(
+            anyhow::Error::new(Unreachable(format!(
                 "no agent listens on {at}: check that it runs on this machine, and the path given by --socket"
-            )
+            )))
         }
         std::io::ErrorKind::PermissionDenied => {
             anyhow!("permission denied for {at}: run as root")
@@ -57,12 +62,16 @@ pub(crate) fn ask(socket: &Path, request: Request) -> Result<Response> {
     stream.set_read_timeout(Some(RESPONSE_TIMEOUT + RESPONSE_TIMEOUT / 2)).context("can't set a timeout")?;
     let mut line = serde_json::to_vec(&RequestLine { version: VERSION, request })?;
     line.push(b'\n');
-    stream.write_all(&line).with_context(|| format!("can't query the agent at {at}"))?;
+    stream.write_all(&line).with_context(|| Unreachable(format!("can't query the agent at {at}")))?;
     let mut answer = Vec::new();
     BufReader::new(stream.take(LONGEST))
         .read_until(b'\n', &mut answer)
-        .with_context(|| format!("no reply from the agent at {at}"))?;
+        .with_context(|| Unreachable(format!("no reply from the agent at {at}")))?;
     if answer.is_empty() {
+        if nix::unistd::geteuid().is_root() {
+            // It accepts root, so it is stopping.
+            bail!(Unreachable(format!("the agent at {at} closed the connection without a reply")));
+        }
         bail!(
             "the agent at {at} closed the connection without a reply: it accepts root and its own user only"
         );

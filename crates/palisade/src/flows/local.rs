@@ -12,7 +12,11 @@ use palisade_agent::socket::{Request, Response};
 use palisade_flow::{Filter, FlowPage, FlowRequest};
 
 use super::{Flows, Form, Printer, losses::Losses, render};
-use crate::{agent_socket::ask, exit::Outcome, output};
+use crate::{
+    agent_socket::{Unreachable, ask},
+    exit::Outcome,
+    output,
+};
 
 /// How long the agent is asked to wait for a record, and the pause before it is asked again if it didn't.
 const WAIT: Duration = Duration::from_secs(4);
@@ -46,14 +50,16 @@ pub(super) fn run(arguments: &Flows, socket: &Path) -> Result<Outcome> {
         FlowRequest { filter: arguments.filter(), last: arguments.last, ..FlowRequest::default() };
     let (mut printer, mut losses) = (Printer::new(arguments), Losses::default());
     let (writes_pages, begin) = (arguments.output == Form::Pages, Instant::now());
-    let mut is_away = false;
+    let (mut is_away, mut has_answered) = (false, false);
     if writes_pages && arguments.follow {
         end_with_input();
     }
+    // As with agents of a cluster: it may be starting. Another machine is told, and asks again.
+    let may_answer_later = |error: &anyhow::Error| !writes_pages && error.is::<Unreachable>();
     loop {
         let page = match page(socket, &request) {
             Ok(page) => page,
-            Err(error) if arguments.follow && losses.started.is_some() => {
+            Err(error) if arguments.follow && (has_answered || may_answer_later(&error)) => {
                 if !std::mem::replace(&mut is_away, true) {
                     output::note(&format!("waiting for the agent of this node: {error:#}\n"));
                 }
@@ -62,7 +68,7 @@ pub(super) fn run(arguments: &Flows, socket: &Path) -> Result<Outcome> {
             }
             Err(error) => return Err(error),
         };
-        is_away = false;
+        (is_away, has_answered) = (false, true);
         if losses.is_new(&page) {
             if !writes_pages {
                 output::note("the agent of this node has started again, its earlier flows are gone\n");

@@ -128,6 +128,30 @@ fn a_flood_by_one_pod_does_not_hide_a_single_drop_of_another() {
     agent.stop();
 }
 
+/// Its socket is named, or left over from an agent that was killed.
+#[test]
+fn an_agent_that_is_not_there_yet_is_followed_once_it_is() {
+    let stage = Stage::new();
+    stage.write("policy.yaml", &policy("web"));
+    let follower = Running::of(&mut stage.flows(&["-f"]));
+    follower.until("waiting for the agent of this node: no agent listens");
+    let agent = stage.agent(&[]);
+    agent.until("agent is ready");
+    follower.until("VERDICT");
+    assert!(!stage.answers("other", "db:5432"));
+    follower.until("NetworkPolicy shop/db-from");
+    agent.stop();
+    // Another machine is told, and asks again.
+    let text = run(&mut stage.flows(&["-f", "-o", "pages"]), 2);
+    assert!(text.contains("no agent listens"), "{text}");
+    // Waiting does not help.
+    let agent = stage.agent(&["--flow-buffer", "0"]);
+    agent.until("agent is ready");
+    let text = run(&mut stage.flows(&["-f"]), 2);
+    assert!(text.contains("flow-buffer"), "{text}");
+    agent.stop();
+}
+
 #[test]
 fn flows_that_cannot_be_shown_are_an_error_that_says_why() {
     let stage = Stage::new();
