@@ -85,6 +85,23 @@ fn a_flood_of_connections_closes_neither_pages_that_wait_nor_new_requests() {
     assert_eq!(server.get("/api/v1/state").status, 200);
 }
 
+/// A browser's connection waits for its request while others are opened, as many as a flood opens within some milliseconds.
+#[test]
+fn a_connection_is_not_closed_for_some_hundred_others() {
+    let server = Server::start(&["-f", "examples/shop"]);
+    let mut page = TcpStream::connect(server.address).unwrap();
+    let others: Vec<TcpStream> = (0..400).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    // Answered after all of them were accepted.
+    assert_eq!(server.get("/api/v1/state").status, 200);
+    let (host, token) = (server.address, &server.token);
+    write!(page, "GET /api/v1/state HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    assert_eq!(Answer::of(&answer).status, 200);
+    drop(others);
+}
+
 /// Clients that load the pages and read nothing take the places of each other, and of no one who reads.
 #[test]
 fn slow_readers_keep_no_one_from_loading_the_pages() {
