@@ -18,7 +18,7 @@ use crate::error::NriError;
 use crate::event::{Event, RuntimeInfo};
 use crate::messages::{RUNTIME_SERVICE, RegisterPluginRequest};
 use crate::mux::multiplex;
-use crate::service::{Shared, plugin};
+use crate::service::{Shared, plugin, shortened};
 
 /// Events that wait for [`Connection::next`]. The runtime sends one request at a time and waits for its answer.
 const QUEUE: usize = 16;
@@ -132,7 +132,7 @@ fn registration(identity: Identity<'_>) -> Request {
 
 fn refusal(error: ttrpc::Error) -> NriError {
     match error {
-        ttrpc::Error::RpcStatus(status) => NriError::Refused(status.message().to_owned()),
+        ttrpc::Error::RpcStatus(status) => NriError::Refused(shortened(status.message().to_owned())),
         ttrpc::Error::RemoteClosed | ttrpc::Error::LocalClosed => NriError::Closed,
         other => NriError::Protocol(other.to_string()),
     }

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::messages::PodSandbox;
+use crate::service::shortened;
 
 /// Bytes of the longest name, UID or sandbox number that is taken. Kubernetes' are 253 at most.
 const MAX_NAME: usize = 253;
 /// Labels of one pod that are taken. The API server has no limit of its own; an object has 1.5 MiB.
 const MAX_LABELS: usize = 10_000;
+/// Bytes of the labels of one pod that are taken: as many as the API server accepts of annotations. Hundreds of pods are held.
+const MAX_LABELS_BYTES: usize = 256 << 10;
 /// Addresses of one pod that are taken.
 const MAX_ADDRESSES: usize = 64;
 
@@ -83,6 +86,11 @@ fn labels(map: HashMap<String, String>) -> Result<BTreeMap<String, String>, Inva
         let problem = format!("are {}; {MAX_LABELS} are allowed", map.len());
         return Err(InvalidSandbox { field: "labels", problem });
     }
+    let bytes: usize = map.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > MAX_LABELS_BYTES {
+        let problem = format!("have {bytes} bytes; {MAX_LABELS_BYTES} are allowed");
+        return Err(InvalidSandbox { field: "labels", problem });
+    }
     Ok(map.into_iter().collect())
 }
 
@@ -93,7 +101,8 @@ fn addresses(texts: &[String]) -> Result<Vec<IpAddr>, InvalidSandbox> {
     }
     let mut addresses = Vec::with_capacity(texts.len());
     for text in texts {
-        let address = text.parse().map_err(|_| invalid(format!("{text:?} is not an address")))?;
+        let address =
+            text.parse().map_err(|_| invalid(format!("{:?} is not an address", shortened(text.clone()))))?;
         if !addresses.contains(&address) {
             addresses.push(address);
         }
@@ -157,6 +166,10 @@ mod tests {
                     labels: (0..10_001).map(|n| (n.to_string(), String::new())).collect(),
                     ..message()
                 },
+            ),
+            (
+                "labels",
+                PodSandbox { labels: [("app".to_owned(), "x".repeat(256 << 10))].into(), ..message() },
             ),
         ];
         for (field, message) in cases {

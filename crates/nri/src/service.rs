@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use ttrpc::asynchronous::{MethodHandler, Service, TtrpcContext};
 use ttrpc::{Code, Error, Request, Response, get_status};
 
@@ -18,20 +18,67 @@ use crate::messages::{
 };
 use crate::sandbox::{InvalidSandbox, Sandbox};
 
-/// Sandboxes in one synchronization. A node has some hundred pods; a list that never ends must not fill the memory.
+/// Sandboxes in one synchronization, and bytes of their labels. A node has some hundred pods; a list that never ends must not fill the memory.
 const MAX_SANDBOXES: usize = 10_000;
+const MAX_LABELS_BYTES: usize = 32 << 20;
+/// Requests that are not answered yet. Runtimes send one at a time; what sends more is none, and must not fill the memory.
+pub(crate) const MAX_REQUESTS: usize = 16;
+/// Bytes of a text that is logged. Longer ones are cut.
+const MAX_TEXT: usize = 256;
 
 /// What the methods share.
 pub(crate) struct Shared {
     events: mpsc::Sender<Event>,
     runtime: Mutex<Option<oneshot::Sender<RuntimeInfo>>>,
     /// What earlier requests of one synchronization brought. Checked on arrival: what is kept of a pod is bounded.
-    parts: Mutex<(Vec<Sandbox>, Vec<InvalidSandbox>)>,
+    parts: Mutex<Parts>,
+    /// Places of requests that are being answered.
+    places: Semaphore,
+}
+
+/// What the requests of one synchronization brought.
+#[derive(Default)]
+struct Parts {
+    sandboxes: Vec<Sandbox>,
+    invalid: Vec<InvalidSandbox>,
+    /// Bytes of the sandboxes' labels.
+    labels: usize,
+}
+
+impl Parts {
+    /// Adds pods.
+    ///
+    /// # Errors
+    /// There are more than a node has.
+    fn add(&mut self, pods: Vec<PodSandbox>) -> Result<(), String> {
+        if self.sandboxes.len() + self.invalid.len() + pods.len() > MAX_SANDBOXES {
+            return Err(format!("more than {MAX_SANDBOXES} sandboxes"));
+        }
+        for pod in pods {
+            match Sandbox::try_from(pod) {
+                Ok(sandbox) => {
+                    self.labels +=
+                        sandbox.labels.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+                    self.sandboxes.push(sandbox);
+                }
+                Err(problem) => self.invalid.push(problem),
+            }
+            if self.labels > MAX_LABELS_BYTES {
+                return Err(format!("labels of more than {MAX_LABELS_BYTES} bytes"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Shared {
     pub(crate) fn new(events: mpsc::Sender<Event>, runtime: oneshot::Sender<RuntimeInfo>) -> Arc<Self> {
-        Arc::new(Self { events, runtime: Mutex::new(Some(runtime)), parts: Mutex::default() })
+        Arc::new(Self {
+            events,
+            runtime: Mutex::new(Some(runtime)),
+            parts: Mutex::default(),
+            places: Semaphore::new(MAX_REQUESTS),
+        })
     }
 
     /// Sends an event that has to be answered, and returns the answer.
@@ -59,8 +106,8 @@ impl Shared {
     fn configure(&self, request: ConfigureRequest) -> ConfigureResponse {
         let timeout = u64::try_from(request.request_timeout).ok().filter(|&milliseconds| milliseconds > 0);
         let info = RuntimeInfo {
-            name: request.runtime_name,
-            version: request.runtime_version,
+            name: shortened(request.runtime_name),
+            version: shortened(request.runtime_version),
             request_timeout: timeout.map(Duration::from_millis),
         };
         if let Some(sender) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -71,18 +118,11 @@ impl Shared {
     }
 
     async fn synchronize(&self, request: SynchronizeRequest) -> Result<SynchronizeResponse, Error> {
-        let (sandboxes, invalid) = {
+        let Parts { sandboxes, invalid, .. } = {
             let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-            if parts.0.len() + parts.1.len() + request.pods.len() > MAX_SANDBOXES {
-                *parts = Default::default();
-                let reason = format!("more than {MAX_SANDBOXES} sandboxes");
+            if let Err(reason) = parts.add(request.pods) {
+                *parts = Parts::default();
                 return Err(failure(Code::RESOURCE_EXHAUSTED, &reason));
-            }
-            for pod in request.pods {
-                match Sandbox::try_from(pod) {
-                    Ok(sandbox) => parts.0.push(sandbox),
-                    Err(problem) => parts.1.push(problem),
-                }
             }
             if request.more {
                 return Ok(SynchronizeResponse { more: true });
@@ -101,6 +141,24 @@ impl Shared {
         })
         .await?;
         Ok(Empty {})
+    }
+
+    /// Answers a request. Its bytes are not kept while the answer is waited for.
+    async fn answer(&self, method: Method, request: Request) -> Result<Vec<u8>, Error> {
+        Ok(match method {
+            Method::Configure => self.configure(decode(request)?).encode_to_vec(),
+            Method::Synchronize => self.synchronize(decode(request)?).await?.encode_to_vec(),
+            Method::Shutdown => {
+                // Nothing depends on it.
+                let _ = self.events.try_send(Event::Shutdown);
+                Vec::new()
+            }
+            Method::Pod(change) => {
+                let PodRequest { pod } = decode(request)?;
+                self.pod_event(change, pod).await?.encode_to_vec()
+            }
+            Method::StateChange => self.state_change(decode(request)?).await?.encode_to_vec(),
+        })
     }
 
     /// Runtimes before NRI 0.12 report pods with one notification for all events, by number.
@@ -148,27 +206,13 @@ struct Handler {
 #[async_trait]
 impl MethodHandler for Handler {
     async fn handler(&self, _: TtrpcContext, request: Request) -> ttrpc::Result<Response> {
-        let (shared, payload) = (&self.shared, request.payload.as_slice());
-        let answered = match self.method {
-            Method::Configure => decode(payload).map(|request| shared.configure(request).encode_to_vec()),
-            Method::Synchronize => match decode(payload) {
-                Ok(request) => shared.synchronize(request).await.map(|m| m.encode_to_vec()),
-                Err(error) => Err(error),
-            },
-            Method::Shutdown => {
-                let _ = shared.events.try_send(Event::Shutdown);
-                Ok(Vec::new())
+        Ok(response(match self.shared.places.try_acquire() {
+            Ok(_place) => self.shared.answer(self.method, request).await,
+            Err(_) => {
+                let reason = format!("more than {MAX_REQUESTS} requests at once");
+                Err(failure(Code::RESOURCE_EXHAUSTED, &reason))
             }
-            Method::Pod(change) => match decode::<PodRequest>(payload) {
-                Ok(request) => shared.pod_event(change, request.pod).await.map(|m| m.encode_to_vec()),
-                Err(error) => Err(error),
-            },
-            Method::StateChange => match decode(payload) {
-                Ok(request) => shared.state_change(request).await.map(|m| m.encode_to_vec()),
-                Err(error) => Err(error),
-            },
-        };
-        Ok(response(answered))
+        }))
     }
 }
 
@@ -182,8 +226,17 @@ pub(crate) fn plugin(shared: &Arc<Shared>) -> HashMap<String, Service> {
     HashMap::from([(PLUGIN_SERVICE.to_owned(), service)])
 }
 
-fn decode<M: Message + Default>(payload: &[u8]) -> Result<M, Error> {
-    M::decode(payload).map_err(|error| failure(Code::INVALID_ARGUMENT, &error.to_string()))
+fn decode<M: Message + Default>(request: Request) -> Result<M, Error> {
+    M::decode(request.payload.as_slice()).map_err(|error| failure(Code::INVALID_ARGUMENT, &error.to_string()))
+}
+
+/// Cuts a text that is longer than any that is meant.
+pub(crate) fn shortened(mut text: String) -> String {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push('…');
+    }
+    text
 }
 
 fn failure(code: Code, reason: &str) -> Error {

@@ -9,9 +9,10 @@ use ttrpc::{Code, Response, get_status};
 
 use super::*;
 use crate::messages::{
-    ConfigureRequest, ConfigureResponse, PLUGIN_SERVICE, PodRequest, PodSandbox, StateChangeEvent,
+    ConfigureRequest, ConfigureResponse, Empty, PLUGIN_SERVICE, PodRequest, PodSandbox, StateChangeEvent,
     SynchronizeRequest, SynchronizeResponse,
 };
+use crate::service::MAX_REQUESTS;
 
 const IDENTITY: Identity<'static> = Identity { name: "palisade", index: "05" };
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -217,6 +218,10 @@ async fn forged_requests_are_refused_and_reported() {
     request.set_method("RunPodSandbox".to_owned());
     request.set_payload(vec![0xff; 64]);
     runtime.plugin.request(request).await.expect_err("not a message");
+    let forged = PodRequest { pod: Some(PodSandbox { ips: vec!["x".repeat(1 << 20)], ..pod("x") }) };
+    let error = calling(&runtime, "RunPodSandbox", forged).await.expect("call").expect_err("refused");
+    assert!(error.to_string().len() < 1_000, "{} bytes", error.to_string().len());
+    assert!(matches!(connection.next().await.expect("event"), Event::Invalid(_)));
     // The connection outlives all of them.
     let call = calling(&runtime, "RunPodSandbox", PodRequest { pod: Some(pod("web-0")) });
     let Event::PodStarts { answer, .. } = connection.next().await.expect("event") else {
@@ -224,6 +229,51 @@ async fn forged_requests_are_refused_and_reported() {
     };
     answer.accept();
     call.await.expect("call").expect("accepted");
+}
+
+#[tokio::test]
+async fn requests_without_end_are_refused_and_not_kept() {
+    let (runtime, mut connection) = connected().await;
+    let start = || PodRequest { pod: Some(pod("web-0")) };
+    // Nothing takes these from the queue.
+    let waiting: Vec<_> = (0..MAX_REQUESTS).map(|_| calling(&runtime, "RunPodSandbox", start())).collect();
+    let error = loop {
+        match timeout(Duration::from_millis(20), runtime.call::<_, Empty>("RunPodSandbox", &start())).await {
+            Ok(refused) => break refused.expect_err("refused").to_string(),
+            // It took a place before the last of the others.
+            Err(_) => {}
+        }
+    };
+    assert!(error.contains("requests at once"), "{error}");
+    drop(waiting.iter().map(JoinHandle::abort).collect::<Vec<_>>());
+    while let Ok(event) = timeout(Duration::from_millis(50), connection.next()).await {
+        let Event::PodStarts { answer, .. } = event.expect("event") else { panic!("another event") };
+        answer.accept();
+    }
+    let call = calling(&runtime, "RunPodSandbox", start());
+    let Event::PodStarts { answer, .. } = connection.next().await.expect("event") else {
+        panic!("another event")
+    };
+    answer.accept();
+    call.await.expect("call").expect("accepted");
+}
+
+#[tokio::test]
+async fn a_list_with_too_many_or_too_large_pods_is_refused() {
+    let (runtime, _connection) = connected().await;
+    let small = SynchronizeRequest { pods: vec![pod("a"); 3_000], more: true };
+    let large = PodSandbox { labels: [("app".to_owned(), "x".repeat(200 << 10))].into(), ..pod("a") };
+    let large = SynchronizeRequest { pods: vec![large; 15], more: true };
+    for (part, reason, most) in [(small, "more than 10000 sandboxes", 4), (large, "labels of more than", 12)]
+    {
+        let mut refused = None;
+        for _ in 0..most {
+            let answered = runtime.call::<_, SynchronizeResponse>("Synchronize", &part).await;
+            refused = refused.or(answered.err());
+        }
+        let error = refused.expect("refused").to_string();
+        assert!(error.contains(reason), "{error}");
+    }
 }
 
 #[tokio::test]
