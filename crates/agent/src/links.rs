@@ -35,7 +35,7 @@ use palisade_nft::{Mac, NodeLinks, SourceCheck};
 use palisade_policy::{Name, ObjectKey};
 
 #[cfg(feature = "daemon")]
-pub(crate) use named::NamedNamespace;
+pub(crate) use named::{NamedNamespace, open_namespace};
 
 use binding::{Bindings, Namespaces, Pods, Port};
 use facts::{Facts, Link};

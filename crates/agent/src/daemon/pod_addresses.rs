@@ -3,17 +3,17 @@
 //! The namespace is not entered, so that CAP_NET_ADMIN suffices. Each reading is bounded in time, and so is the number of those under way.
 
 use std::{
-    fs::OpenOptions,
     io,
     net::IpAddr,
-    os::{fd::AsFd as _, unix::fs::OpenOptionsExt as _},
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use tokio::{sync::Semaphore, time::timeout};
+
+use crate::links::open_namespace;
 
 /// The interface that runtimes give a pod: of its networks the one whose addresses the kubelet reports.
 const INTERFACE: &str = "eth0";
@@ -93,9 +93,7 @@ impl PodAddresses {
 }
 
 fn addresses(path: &Path) -> io::Result<Vec<IpAddr>> {
-    // What is no namespace but a pipe or a terminal must not stop this thread.
-    let file = OpenOptions::new().read(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path)?;
-    palisade_netns::addresses_of(file.as_fd(), INTERFACE)
+    palisade_netns::addresses_of(open_namespace(path)?.as_fd(), INTERFACE)
 }
 
 /// Runtimes name namespaces below `/var/run`, which is `/run`. A container has no such link.

@@ -2,14 +2,27 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs::File,
+    fs::{self, File, OpenOptions},
+    io,
     net::IpAddr,
-    path::PathBuf,
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
 };
 
+use nix::libc::{O_NOCTTY, O_NONBLOCK};
 use palisade_policy::ObjectKey;
 
 use super::rtnetlink::Requests;
+
+/// Opens a network namespace by a path that another program has named. What isn't one must not stop the calling thread, as a pipe does that
+/// nobody writes to, and a device must not be opened at all: for some that is an action.
+pub(crate) fn open_namespace(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a network namespace"));
+    }
+    // It may be replaced in between.
+    OpenOptions::new().read(true).custom_flags(O_NONBLOCK | O_NOCTTY).open(path)
+}
 
 /// A pod with its network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +65,7 @@ impl NamedNamespaces {
         let mut out = BTreeMap::new();
         for (named, number) in self.by_sandbox.values_mut() {
             if number.is_none()
-                && let Ok(file) = File::open(&named.path)
+                && let Ok(file) = open_namespace(&named.path)
             {
                 *number = requests.namespace_number(&file).ok().flatten();
             }
@@ -61,5 +74,24 @@ impl NamedNamespaces {
             }
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_namespace_is_not_opened_and_does_not_stop_the_thread() {
+        let dir = tempfile::TempDir::new().unwrap();
+        let (pipe, link) = (dir.path().join("pipe"), dir.path().join("link"));
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        for path in [&pipe, &link, Path::new("/dev/null"), dir.path()] {
+            assert_eq!(open_namespace(path).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{path:?}");
+        }
+        assert_eq!(open_namespace(&dir.path().join("gone")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        open_namespace(Path::new("/proc/self/ns/net")).unwrap();
+        open_namespace(Path::new("/proc/self/task/../ns/net")).unwrap();
     }
 }
