@@ -169,6 +169,14 @@ impl Connected {
         })
     }
 
+    /// Sends bytes as they are, whatever they mean.
+    ///
+    /// # Errors
+    /// When the plugin has closed the connection.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
     /// Announces a pod's start. Returns how long it had to wait.
     ///
     /// # Errors

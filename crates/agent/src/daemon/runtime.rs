@@ -8,7 +8,9 @@
 //! A runtime waits for an answer before it starts a pod's containers. Each wait is bounded here, whatever the worker does.
 
 use std::{
+    fs,
     net::IpAddr,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -36,9 +38,11 @@ const REGISTRATION: Duration = Duration::from_secs(10);
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The part of the runtime's time-out that is left for the answer's way.
 const RESERVE: Duration = Duration::from_millis(250);
-/// The pause after a failure. It doubles up to [`MAX_RETRY`].
+/// The pause after a failure. It doubles up to [`MAX_RETRY`], and is short again when the runtime has another socket.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(30);
+/// How often the socket is looked at during a pause: a runtime that has started again starts pods at once.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Labels that the kubelet adds to those of the pod.
 const KUBELET_LABELS: [&str; 3] =
     ["io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid"];
@@ -68,6 +72,8 @@ impl RuntimeFollower {
         let mut pause = FIRST_RETRY;
         let mut logged = None;
         loop {
+            // Looked at first: one that replaces it during the attempt is another one.
+            let tried = SocketFile::at(&self.socket);
             match Connection::open(&self.socket, IDENTITY, REGISTRATION).await {
                 Ok(connection) => {
                     let connected = Instant::now();
@@ -92,8 +98,24 @@ impl RuntimeFollower {
                     }
                 }
             }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_RETRY);
+            let is_another = self.wait_for_another(tried.as_ref(), pause).await;
+            pause = if is_another { FIRST_RETRY } else { (pause * 2).min(MAX_RETRY) };
+        }
+    }
+
+    /// Waits for a pause, or until there is another socket than the one that was tried: the runtime has started again. Returns whether there is.
+    async fn wait_for_another(&self, tried: Option<&SocketFile>, pause: Duration) -> bool {
+        let end = Instant::now() + pause;
+        loop {
+            let found = SocketFile::at(&self.socket);
+            if found.is_some() && found.as_ref() != tried {
+                return true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return false;
+            }
+            tokio::time::sleep(left.min(LOOK_INTERVAL)).await;
         }
     }
 
@@ -220,6 +242,24 @@ impl RuntimeFollower {
                 _ => answer.accept(),
             }
         });
+    }
+}
+
+/// Tells a socket's file from another one at the same path.
+#[derive(Debug, PartialEq, Eq)]
+struct SocketFile {
+    device: u64,
+    inode: u64,
+    /// Inodes are used again.
+    changed: (i64, i64),
+}
+
+impl SocketFile {
+    /// Returns `None` if there is none, or it can't be looked at.
+    fn at(path: &Path) -> Option<Self> {
+        let found = fs::metadata(path).ok()?;
+        let changed = (found.ctime(), found.ctime_nsec());
+        Some(Self { device: found.dev(), inode: found.ino(), changed })
     }
 }
 

@@ -11,6 +11,7 @@ mod cni;
 mod connections;
 mod faults;
 mod flows;
+mod hostile;
 mod node_restart;
 mod runtime;
 mod settings;
