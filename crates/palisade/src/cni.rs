@@ -3,12 +3,9 @@
 use std::io::Read as _;
 
 use anyhow::{Context as _, Result};
-use palisade_agent::cni::{Environment, run as execute};
+use palisade_agent::cni::{Environment, MAX_INPUT, run as execute};
 
 use crate::{exit::Outcome, output};
-
-/// The largest configuration in bytes, with the result of the previous plugin.
-const MAX_INPUT: u64 = 4 << 20;
 
 pub(crate) const HELP: &str = "\
 Container runtimes call it, as they call every CNI plugin (CNI specification 1.1): with the command in CNI_COMMAND and the configuration on standard input. It sets up no network, so it must follow a plugin that does. ADD asks this node's agent to program the pod, and returns the previous plugin's result when the kernel has committed.
@@ -24,7 +21,11 @@ pub(crate) fn run() -> Result<Outcome> {
     let mut input = Vec::new();
     // A user who calls it by hand gets an answer instead of a wait for input.
     if environment.command.is_some() {
-        std::io::stdin().take(MAX_INPUT).read_to_end(&mut input).context("can't read standard input")?;
+        // One byte more shows that there is more than may be.
+        std::io::stdin()
+            .take(MAX_INPUT as u64 + 1)
+            .read_to_end(&mut input)
+            .context("can't read standard input")?;
     }
     let reply = execute(&environment, &input);
     if let Some(note) = &reply.note {

@@ -53,6 +53,11 @@ impl Attachment {
         }
     }
 
+    /// Returns the pod's name as it is logged, whatever it is.
+    pub(crate) fn pod_name(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
     /// Returns the pod, without addresses that can't be its own. A CNI plugin doesn't know labels.
     pub(crate) fn pod(&self) -> RuntimePod {
         let addresses = self.addresses.iter().map(IpAddr::to_canonical).filter(is_of_pod);

@@ -13,6 +13,9 @@ pub(super) const VERSIONS: [&str; 5] = ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1
 /// The version of replies where the configuration names none.
 pub(super) const NEWEST: &str = "1.1.0";
 
+/// The largest configuration in bytes, with the result of the previous plugin.
+pub const MAX_INPUT: usize = 4 << 20;
+
 /// The plugin's configuration.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -51,13 +54,18 @@ fn default_timeout() -> u64 {
 
 impl Configuration {
     pub(super) fn read(text: &[u8]) -> Result<Self, CniError> {
+        if text.len() > MAX_INPUT {
+            return Err(CniError::Decode(format!("it has more than {MAX_INPUT} bytes")));
+        }
         serde_json::from_slice(text).map_err(|error| CniError::Decode(error.to_string()))
     }
 
     /// The version of replies: that of the configuration, as far as it is known.
     pub(super) fn reply_version(text: &[u8]) -> String {
         let value: Value = serde_json::from_slice(text).unwrap_or_default();
-        value.get("cniVersion").and_then(Value::as_str).unwrap_or(NEWEST).to_owned()
+        // One that is longer than any version is not repeated.
+        let version = value.get("cniVersion").and_then(Value::as_str).filter(|version| version.len() <= 32);
+        version.unwrap_or(NEWEST).to_owned()
     }
 
     pub(super) fn timeout(&self) -> Duration {

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// Bytes of the longest message. Some repeat what was given, which may be long, and kubelets put the message into Events.
+const MAX_MESSAGE: usize = 1000;
+
 /// Why a call failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CniError {
@@ -47,6 +50,11 @@ impl CniError {
 
     /// The reply, for a configuration of this version.
     pub(super) fn reply(&self, version: &str) -> Value {
-        json!({"cniVersion": version, "code": self.code(), "msg": format!("palisade: {self}"), "details": ""})
+        let mut msg = format!("palisade: {self}");
+        if msg.len() > MAX_MESSAGE {
+            msg.truncate(msg.floor_char_boundary(MAX_MESSAGE));
+            msg.push('…');
+        }
+        json!({"cniVersion": version, "code": self.code(), "msg": msg, "details": ""})
     }
 }

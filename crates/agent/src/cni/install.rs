@@ -12,7 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::chain::{ChainError, Entry, PLUGIN_NAME, has_entry, list_of, with_entry, without_entry};
+use super::{
+    chain::{ChainError, Entry, PLUGIN_NAME, has_entry, list_of, with_entry, without_entry},
+    file,
+};
 
 /// The list that is made of a single plugin's configuration. It precedes names with digits, as almost all have.
 const DERIVED: &str = "0-palisade.conflist";
@@ -26,7 +29,7 @@ const MAX_BYTES: u64 = 1 << 20;
 /// Why the plugin isn't installed.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
-    /// A file can't be read or written.
+    /// A file can't be written, or the program can't be read.
     #[error("cannot {doing} {}", path.display())]
     Io {
         /// What was to be done.
@@ -34,6 +37,15 @@ pub enum InstallError {
         /// The file.
         path: PathBuf,
         /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// A configuration can't be read.
+    #[error("cannot read {}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
         #[source]
         source: io::Error,
     },
@@ -55,6 +67,19 @@ pub enum InstallError {
     /// Other programs write the file all the time.
     #[error("{} changes all the time", .0.display())]
     Busy(PathBuf),
+}
+
+impl InstallError {
+    /// Whether nothing helps but that another program changes the configuration. Nothing was written then.
+    pub(crate) fn is_of_configuration(&self) -> bool {
+        match self {
+            Self::NoConfiguration(_)
+            | Self::Unreadable { .. }
+            | Self::Configuration { .. }
+            | Self::NotFirst(_) => true,
+            Self::Io { .. } | Self::Busy(_) => false,
+        }
+    }
 }
 
 /// What an installation found.
@@ -109,7 +134,7 @@ impl Installer {
         }
         let list = list_of(&read(&first)?, &self.entry)
             .map_err(|source| InstallError::Configuration { path: first.clone(), source })?;
-        if fs::read_to_string(&derived).is_ok_and(|present| present == list) {
+        if read(&derived).is_ok_and(|present| present == list) {
             return Ok(Installed::Already);
         }
         replace(&derived, &mut list.as_bytes(), mode(&first))?;
@@ -123,7 +148,7 @@ pub(crate) fn uninstall(configurations: &Path, programs: &Path) -> Result<bool, 
     let mut was_there = remove_if(&configurations.join(DERIVED), has_entry)?;
     for path in files(configurations)? {
         // Not ours, whatever it is.
-        if !fs::read_to_string(&path).is_ok_and(|text| has_entry(&text)) {
+        if !read(&path).is_ok_and(|text| has_entry(&text)) {
             continue;
         }
         was_there |= edit(&path, without_entry)?;
@@ -163,7 +188,8 @@ fn edit(
     change: impl Fn(&str) -> Result<Option<String>, ChainError>,
 ) -> Result<bool, InstallError> {
     // A link stays a link.
-    let path = fs::canonicalize(path).map_err(failed("read", path))?;
+    let path = fs::canonicalize(path)
+        .map_err(|source| InstallError::Unreadable { path: path.to_owned(), source })?;
     for _ in 0..ATTEMPTS {
         let before = read(&path)?;
         let edited =
@@ -178,12 +204,8 @@ fn edit(
 }
 
 fn read(path: &Path) -> Result<String, InstallError> {
-    let length = fs::metadata(path).map_err(failed("read", path))?.len();
-    if length > MAX_BYTES {
-        let source = ChainError::Shape("it is larger than 1 MiB");
-        return Err(InstallError::Configuration { path: path.to_owned(), source });
-    }
-    let bytes = fs::read(path).map_err(failed("read", path))?;
+    let bytes = file::read(path, MAX_BYTES)
+        .map_err(|source| InstallError::Unreadable { path: path.to_owned(), source })?;
     String::from_utf8(bytes).map_err(|error| InstallError::Configuration {
         path: path.to_owned(),
         source: ChainError::NotJson(error.to_string()),
@@ -223,7 +245,7 @@ fn replace(path: &Path, content: &mut impl io::Read, mode: u32) -> Result<(), In
 
 /// Removes a file if its text is as expected. Returns whether it did.
 fn remove_if(path: &Path, is_expected: impl Fn(&str) -> bool) -> Result<bool, InstallError> {
-    if !fs::read_to_string(path).is_ok_and(|text| is_expected(&text)) {
+    if !read(path).is_ok_and(|text| is_expected(&text)) {
         return Ok(false);
     }
     fs::remove_file(path).map_err(failed("remove", path))?;
@@ -313,6 +335,19 @@ mod tests {
         }
         fs::write(&path, [0xff, 0xfe]).unwrap();
         assert!(installer.install_configuration().is_err());
+        fs::remove_file(&path).unwrap();
+        // What a runtime could not read either.
+        for target in ["/dev/zero", "gone"] {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            let error = installer.install_configuration().unwrap_err();
+            assert!(error.is_of_configuration(), "{error}");
+            uninstall(&installer.configurations, &installer.programs).unwrap();
+            assert_eq!(fs::read_link(&path).unwrap(), Path::new(target));
+            fs::remove_file(&path).unwrap();
+        }
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(installer.install_configuration().is_err());
+        fs::remove_file(&path).unwrap();
         let early = installer.configurations.join("0-a.conf");
         fs::write(&early, SINGLE).unwrap();
         assert!(matches!(installer.install_configuration(), Err(InstallError::NotFirst(_))));

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::attachment::{Attachment, check_id};
+use super::{
+    attachment::{Attachment, check_id},
+    file,
+};
 use crate::replace::replace;
 
 /// The directory's name, beside the socket.
@@ -85,11 +88,7 @@ impl Records {
 }
 
 fn read(path: &Path) -> Result<Attachment, String> {
-    let length = fs::metadata(path).map_err(|error| error.to_string())?.len();
-    if length > MAX_BYTES {
-        return Err(format!("has {length} bytes; {MAX_BYTES} are allowed"));
-    }
-    let text = fs::read(path).map_err(|error| error.to_string())?;
+    let text = file::read(path, MAX_BYTES).map_err(|error| error.to_string())?;
     let attachment: Attachment = serde_json::from_slice(&text).map_err(|error| error.to_string())?;
     attachment.check()?;
     check_id(&attachment.id)?;
@@ -118,7 +117,7 @@ mod tests {
         invalid.sort();
         assert_eq!(found, [attachment("a")]);
         assert!(
-            invalid[0].contains("b.json: EOF") && invalid[1].contains("c.json: has 70000"),
+            invalid[0].contains("b.json: EOF") && invalid[1].contains("c.json: it has more than 65536"),
             "{invalid:?}"
         );
         assert!(records.has("a"));

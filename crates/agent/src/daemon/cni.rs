@@ -6,15 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use notify::{RecursiveMode, Watcher as _};
-use tokio::{sync::Notify, time::timeout};
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::{sync::Notify, task::JoinError, time::timeout};
 
 use super::{
     pod_gate::PodGate,
     runtime_event::{RuntimeEvent, StartOutcome},
 };
 use crate::{
-    cni::{Attachment, Entry, Installed, Installer, Records},
+    cni::{Attachment, Entry, InstallError, Installed, Installer, Records},
     config::{CniChain, Config},
     error_chain,
     metrics::{Metrics, StageLabel},
@@ -117,8 +117,9 @@ impl Chain {
                     tracing::info!(%file, "added the plugin to the CNI configuration, pods are isolated before they start");
                     false
                 }
-                Err(err) => {
+                Err(failure) => {
                     self.metrics.cni_chained.set(0);
+                    let err = failure.text;
                     if logged.as_ref() != Some(&err) {
                         self.metrics.errors.get_or_create(&StageLabel { stage: "cni" }).inc();
                         tracing::warn!(
@@ -127,16 +128,18 @@ impl Chain {
                         );
                     }
                     logged = Some(err);
+                    if failure.is_of_configuration {
+                        // The pods that start until it is changed don't wait, so the change must be noticed at once.
+                        tokio::time::sleep(FIRST_PAUSE).await;
+                        watcher = self.wait_for_change(&changed, watcher).await;
+                        continue;
+                    }
                     false
                 }
             };
             if is_stable {
                 (pause, logged) = (FIRST_PAUSE, None);
-                let is_notified = timeout(CHECK_INTERVAL, changed.notified()).await.is_ok();
-                if !is_notified || watcher.is_none() {
-                    // The directory may be another one than before, or exist only now.
-                    watcher = watch(&self.installer.configurations, &changed);
-                }
+                watcher = self.wait_for_change(&changed, watcher).await;
             } else {
                 // Another program that removes the plugin each time doesn't keep both busy.
                 tokio::time::sleep(pause).await;
@@ -145,8 +148,22 @@ impl Chain {
         }
     }
 
+    /// Waits until the configuration may have changed. Returns what watches it from then on.
+    async fn wait_for_change(
+        &self,
+        changed: &Arc<Notify>,
+        watcher: Option<RecommendedWatcher>,
+    ) -> Option<RecommendedWatcher> {
+        let is_notified = timeout(CHECK_INTERVAL, changed.notified()).await.is_ok();
+        match watcher {
+            Some(watcher) if is_notified => Some(watcher),
+            // The directory may be another one than before, or exist only now.
+            _ => watch(&self.installer.configurations, changed),
+        }
+    }
+
     /// Installs what is missing. The program is compared once, then it is only looked at.
-    async fn install(&self, is_compared: &mut bool) -> Result<Installed, String> {
+    async fn install(&self, is_compared: &mut bool) -> Result<Installed, Failure> {
         let (installer, compare) = (self.installer.clone(), !*is_compared);
         // Copying a program takes a moment, and this thread answers the runtime and the plugin.
         let installing = tokio::task::spawn_blocking(move || {
@@ -154,17 +171,30 @@ impl Chain {
             if compare || !installer.has_program() {
                 installer.install_program()?;
             }
-            Ok(installer.install_configuration())
+            Ok::<_, InstallError>(installer.install_configuration())
         });
-        let text = |error| error_chain::with_causes(&error);
-        let configuration = installing.await.map_err(|error| error.to_string())?.map_err(text)?;
+        let ended = |error: JoinError| Failure { text: error.to_string(), is_of_configuration: false };
+        let configuration = installing.await.map_err(ended)??;
         *is_compared = true;
-        configuration.map_err(text)
+        configuration.map_err(Failure::from)
+    }
+}
+
+/// Why the plugin could not be installed.
+#[derive(Debug)]
+struct Failure {
+    text: String,
+    is_of_configuration: bool,
+}
+
+impl From<InstallError> for Failure {
+    fn from(error: InstallError) -> Self {
+        Self { text: error_chain::with_causes(&error), is_of_configuration: error.is_of_configuration() }
     }
 }
 
 /// Notifies of changes in a directory. Without notifications it is looked at in intervals.
-fn watch(directory: &Path, changed: &Arc<Notify>) -> Option<notify::RecommendedWatcher> {
+fn watch(directory: &Path, changed: &Arc<Notify>) -> Option<RecommendedWatcher> {
     let changed = Arc::clone(changed);
     let handle = move |event| {
         // Not when files are read: this process reads them after each notification.

@@ -10,7 +10,7 @@ use std::{
 
 use nix::unistd::geteuid;
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
     time::timeout,
@@ -25,8 +25,10 @@ use crate::socket::{RESPONSE_TIMEOUT, Request, RequestLine, Response, ResponseLi
 
 /// The longest request in bytes: it contains at most names and addresses.
 const MAX_REQUEST: u64 = 16 << 10;
-/// The most connections served at once.
-const MAX_CONNECTIONS: usize = 16;
+/// The most connections at once: more than pods start at once and programs follow flows.
+const MAX_CONNECTIONS: usize = 128;
+/// The most questions answered at once, whose answers may be long. Others wait. Pods that start don't, whatever else is asked.
+const MAX_QUESTIONS: usize = 16;
 /// Idle connections are closed after this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long accepting pauses after `accept` failed.
@@ -56,12 +58,17 @@ pub enum SocketError {
 pub(super) struct Doors {
     gate: PodGate,
     flows: Arc<FlowStore>,
+    questions: Arc<Semaphore>,
 }
 
 impl Doors {
     pub(super) fn new(config: &Config, shared: &Shared) -> Self {
         let gate = PodGate::new(config, &shared.inbox, &shared.metrics);
-        Self { gate, flows: Arc::clone(&shared.flows) }
+        Self::with(gate, Arc::clone(&shared.flows))
+    }
+
+    fn with(gate: PodGate, flows: Arc<FlowStore>) -> Self {
+        Self { gate, flows, questions: Arc::new(Semaphore::new(MAX_QUESTIONS)) }
     }
 }
 
@@ -146,7 +153,29 @@ async fn serve_connection(stream: UnixStream, doors: &Doors) -> io::Result<()> {
             return Ok(());
         }
         let is_complete = line.ends_with(b"\n");
-        let response = if is_complete { respond(&line, doors).await } else { Response::Error(too_long()) };
+        let request = if is_complete { decode(&line) } else { Err(too_long()) };
+        // Held until the answer is written: a client may read slowly.
+        let (response, _place) = match request {
+            Ok(Request::PodAttached(attachment)) => {
+                let pod = attachment.pod_name();
+                let response = tokio::select! {
+                    biased;
+                    () = hung_up(&mut read) => {
+                        tracing::warn!(pod, "the CNI plugin gave up while its pod waited, the pod does not start");
+                        return Ok(());
+                    }
+                    response = cni::attached(&doors.gate, attachment) => response,
+                };
+                (response, None)
+            }
+            Ok(Request::PodDetached { id }) => (cni::detached(&doors.gate, id), None),
+            Ok(request) => {
+                // The semaphore is never closed.
+                let place = doors.questions.acquire().await.map_err(io::Error::other)?;
+                (answer(request, doors).await, Some(place))
+            }
+            Err(error) => (Response::Error(error), None),
+        };
         let mut text = serde_json::to_vec(&ResponseLine { version: VERSION, response })?;
         text.push(b'\n');
         timeout(RESPONSE_TIMEOUT, write.write_all(&text)).await.map_err(io::Error::other)??;
@@ -156,12 +185,20 @@ async fn serve_connection(stream: UnixStream, doors: &Doors) -> io::Result<()> {
     }
 }
 
+/// Returns once the client is gone, or sends nothing more. A plugin that gives up is gone, and its pod must not be programmed later: another
+/// pod may have its address then.
+async fn hung_up(read: &mut (impl AsyncBufRead + Unpin)) {
+    if read.fill_buf().await.is_ok_and(|more| !more.is_empty()) {
+        std::future::pending().await
+    }
+}
+
 /// What connections need, without a worker.
 #[cfg(any(test, fuzzing))]
 fn idle_doors() -> Doors {
     let metrics = Arc::new(crate::metrics::Metrics::new("", &palisade_policy::Name::from("n1")));
     let gate = PodGate::new(&Config::default(), &Arc::default(), &metrics);
-    Doors { gate, flows: Arc::new(FlowStore::new(1 << 20, None, metrics)) }
+    Doors::with(gate, Arc::new(FlowStore::new(1 << 20, None, metrics)))
 }
 
 /// Serves one connection, for [`crate::fuzzing`]. Every request is answered at once.
@@ -193,34 +230,25 @@ fn too_long() -> String {
     format!("a request is one line of at most {MAX_REQUEST} bytes")
 }
 
-async fn respond(line: &[u8], Doors { gate, flows }: &Doors) -> Response {
+fn decode(line: &[u8]) -> Result<Request, String> {
     #[derive(serde::Deserialize)]
     struct Versioned {
         version: u32,
     }
     // The version is checked first: a request of a later version may not parse.
-    match serde_json::from_slice::<Versioned>(line) {
-        Ok(Versioned { version: VERSION }) => {}
-        Ok(Versioned { version }) => {
-            return Response::Error(format!(
-                "unsupported protocol version {version}: this agent supports version {VERSION}"
-            ));
-        }
-        Err(error) => return Response::Error(format!("invalid request: {error}")),
+    let invalid = |error: serde_json::Error| format!("invalid request: {error}");
+    let Versioned { version } = serde_json::from_slice(line).map_err(invalid)?;
+    if version != VERSION {
+        return Err(format!("unsupported protocol version {version}: this agent supports version {VERSION}"));
     }
-    let line: RequestLine = match serde_json::from_slice(line) {
-        Ok(line) => line,
-        Err(error) => return Response::Error(format!("invalid request: {error}")),
-    };
-    let request = match line.request {
-        Request::PodAttached(attachment) => return cni::attached(gate, attachment).await,
-        Request::PodDetached { id } => return cni::detached(gate, id),
-        // Without the worker: it may be busy for long, and requests for flows may wait.
-        Request::Flows(request) => {
-            return flows.page(&request).await.map_or_else(Response::Error, Response::Flows);
-        }
-        other => other,
-    };
+    serde_json::from_slice(line).map(|line: RequestLine| line.request).map_err(invalid)
+}
+
+async fn answer(request: Request, Doors { gate, flows, .. }: &Doors) -> Response {
+    // Without the worker: it may be busy for long, and requests for flows may wait.
+    if let Request::Flows(request) = request {
+        return flows.page(&request).await.map_or_else(Response::Error, Response::Flows);
+    }
     match timeout(RESPONSE_TIMEOUT, gate.inbox.request(request)).await {
         Ok(Ok(response)) => response,
         Ok(Err(_)) => Response::Error("the agent is stopping".to_owned()),

@@ -30,15 +30,30 @@ pub(super) struct PodGate {
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// A pod that the worker has been told of.
+/// A pod that the worker has been told of. If this is dropped before the outcome is known, the pod is taken back.
 #[derive(Debug)]
 pub(super) struct Announced {
     gate: PodGate,
     key: String,
-    id: String,
+    unstarted: Unstarted,
     arrived: Instant,
     patience: Duration,
     outcome: oneshot::Receiver<StartOutcome>,
+}
+
+/// A pod that may not start. If it doesn't, no one announces its end, so dropping this takes it back.
+#[derive(Debug)]
+struct Unstarted {
+    inbox: Arc<Inbox>,
+    id: Option<String>,
+}
+
+impl Drop for Unstarted {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            self.inbox.add_runtime(RuntimeEvent::Stopped(id));
+        }
+    }
 }
 
 impl PodGate {
@@ -54,10 +69,11 @@ impl PodGate {
     /// Tells the worker of a pod, in the order of these calls. It may wait for `patience` from its arrival on.
     pub(super) fn announce(&self, pod: RuntimePod, arrived: Instant, patience: Duration) -> Announced {
         let (respond, outcome) = oneshot::channel();
-        let (id, key) = (pod.id.clone(), pod.key.to_string());
+        let unstarted = Unstarted { inbox: Arc::clone(&self.inbox), id: Some(pod.id.clone()) };
+        let key = pod.key.to_string();
         let start = Start { pod, arrived, deadline: arrived + patience.saturating_sub(GRACE), respond };
         self.inbox.add_runtime(RuntimeEvent::Started(start));
-        Announced { gate: self.clone(), key, id, arrived, patience, outcome }
+        Announced { gate: self.clone(), key, unstarted, arrived, patience, outcome }
     }
 
     pub(super) fn count(&self, result: &'static str) {
@@ -66,10 +82,9 @@ impl PodGate {
 }
 
 impl Announced {
-    /// Waits until the pod is programmed, for a bounded time, and logs how it starts. A pod that is refused is taken back: no one announces
-    /// its end.
+    /// Waits until the pod is programmed, for a bounded time, and logs how it starts. A pod that is refused is taken back.
     pub(super) async fn outcome(self) -> StartOutcome {
-        let Self { gate, key: pod, id, arrived, patience, outcome } = self;
+        let Self { gate, key: pod, mut unstarted, arrived, patience, outcome } = self;
         let outcome = match timeout(patience.saturating_sub(arrived.elapsed()), outcome).await {
             Ok(Ok(outcome)) => outcome,
             // The worker is in a long transaction, or has ended.
@@ -102,9 +117,10 @@ impl Announced {
                     err,
                     "refused to start pod, it could not be isolated; the kubelet tries again"
                 );
-                gate.inbox.add_runtime(RuntimeEvent::Stopped(id));
+                return outcome;
             }
         }
+        unstarted.id = None;
         outcome
     }
 }

@@ -3,12 +3,14 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::stage::{PATIENCE, Running, Stage, policy, run};
@@ -17,13 +19,13 @@ const UID: &str = "0e5f0d7c-5b43-4d3c-9f2c-0123456789ab";
 const DB: &str = "10.244.7.1";
 
 /// A runtime's call of the plugin.
-struct Call {
+pub(crate) struct Call {
     command: Command,
     input: String,
 }
 
 impl Call {
-    fn new(stage: &Stage, command: &str) -> Self {
+    pub(crate) fn new(stage: &Stage, command: &str) -> Self {
         let input = json!({
             "cniVersion": "1.0.0",
             "name": "pods",
@@ -52,7 +54,7 @@ impl Call {
         self
     }
 
-    fn env(mut self, key: &str, value: &str) -> Self {
+    pub(crate) fn env(mut self, key: &str, value: &str) -> Self {
         self.command.env(key, value);
         self
     }
@@ -65,13 +67,13 @@ impl Call {
         child
     }
 
-    fn run(self) -> (Option<i32>, String) {
+    pub(crate) fn run(self) -> (Option<i32>, String) {
         ended(self.spawn())
     }
 
     /// The result of a call that must succeed.
     #[track_caller]
-    fn succeeds(self) -> String {
+    pub(crate) fn succeeds(self) -> String {
         let (code, out) = self.run();
         assert_eq!(code, Some(0), "{out}");
         out
@@ -104,7 +106,7 @@ fn result() -> Value {
 }
 
 /// The lab's pods as the API server has them; the database without an address, or not at all.
-fn pods(stage: &Stage, edit: impl Fn(&str) -> Option<String>) {
+pub(crate) fn pods(stage: &Stage, edit: impl Fn(&str) -> Option<String>) {
     let path = stage.dir.path().join("lab/pods.yaml");
     let text = fs::read_to_string(path).unwrap();
     let documents = text.split("---\n").filter_map(|document| match document.contains("name: db,") {
@@ -114,7 +116,7 @@ fn pods(stage: &Stage, edit: impl Fn(&str) -> Option<String>) {
     stage.write("pods.yaml", &documents.collect::<Vec<_>>().join("---\n"));
 }
 
-fn pending(document: &str) -> Option<String> {
+pub(crate) fn pending(document: &str) -> Option<String> {
     let status = document.find("status:").unwrap();
     let text =
         document[..status].replace("metadata: {name: db,", &format!("metadata: {{name: db, uid: {UID},"));
@@ -241,7 +243,13 @@ fn what_no_runtime_should_send_is_refused_with_a_code_and_changes_nothing() {
     for input in ["", "{", "[]", "\u{feff}{}", "null"] {
         raw(input).fails(6);
     }
+    // Nested deeper than any configuration, and longer.
+    raw(&"[".repeat(1 << 20)).fails(6);
+    let error = add().with("runtimeConfig", json!("x".repeat(5 << 20))).fails(6);
+    assert!(error.contains("it has more than 4194304 bytes"), "{error}");
     raw("{}").fails(1);
+    let error = add().with("cniVersion", json!("9".repeat(1 << 20))).fails(1);
+    assert!(error.len() < 2_000, "{} bytes", error.len());
     add().with("cniVersion", json!("0.2.0")).fails(1);
     add().with("prevResult", Value::Null).fails(7);
     add().with("prevResult", json!([])).fails(7);
@@ -249,6 +257,7 @@ fn what_no_runtime_should_send_is_refused_with_a_code_and_changes_nothing() {
     add().with("prevResult", json!({"ips": {}})).fails(7);
     add().env("CNI_CONTAINERID", "../../x").fails(4);
     add().env("CNI_CONTAINERID", "").fails(4);
+    add().env("CNI_CONTAINERID", &"a".repeat(300)).fails(4);
     add().env("CNI_NETNS", "").fails(4);
     add().env("CNI_ARGS", "K8S_POD_NAMESPACE").fails(4);
     add().env("CNI_ARGS", "K8S_POD_NAMESPACE=shop").fails(4);
@@ -257,6 +266,13 @@ fn what_no_runtime_should_send_is_refused_with_a_code_and_changes_nothing() {
     Call { input: String::new(), ..Call::new(&stage, "DEL") }.fails(6);
     let (code, out) = add().env("CNI_COMMAND", "").run();
     assert!(code == Some(1) && out.contains("CNI_COMMAND is not set"), "{out}");
+
+    // Lists of sandboxes that are none, or none that was added.
+    let gc = |list: Value| Call::new(&stage, "GC").with("cni.dev/valid-attachments", list);
+    for list in [json!("all"), json!({}), json!([1]), json!([{"ifname": "eth0"}])] {
+        gc(list).fails(6);
+    }
+    gc(json!(vec![json!({"containerID": "../../x", "ifname": ""}); 10_000])).succeeds();
 
     // Nothing of these is a pod of Kubernetes with an address.
     assert_eq!(add().env("CNI_ARGS", "").succeeds().trim(), result().to_string());
@@ -270,6 +286,12 @@ fn what_no_runtime_should_send_is_refused_with_a_code_and_changes_nothing() {
         (&json!("1.0.0"), &json!("1.1.0"))
     );
     assert!(stage.answers("other", "db:5432"), "nothing was programmed");
+
+    // The namespace may be gone: the pod is programmed all the same.
+    add().env("CNI_NETNS", "/run/netns/../gone").succeeds();
+    assert!(!stage.answers("other", "db:5432"));
+    Call::new(&stage, "DEL").env("CNI_NETNS", "").succeeds();
+    stage.until_answers("other", "db:5432", true);
 
     // At the agent's socket, without the plugin's own checks.
     let forged = json!({"version": 1, "ask": {"pod-attached": {
@@ -313,6 +335,54 @@ fn a_pod_that_is_deleted_while_it_is_added_leaves_nothing() {
     }
     Call::new(&stage, "DEL").succeeds();
     stage.until_answers("other", "db:5432", true);
+    agent.stop();
+}
+
+#[test]
+fn a_pod_whose_plugin_has_given_up_is_not_programmed_later() {
+    let stage = Stage::new();
+    pods(&stage, pending);
+    stage.write("policy.yaml", &policy("web"));
+    let agent = agent(&stage, &["--pod-start-timeout=30000"]);
+    agent.signal(Signal::SIGSTOP);
+    let begin = Instant::now();
+    let error = Call::new(&stage, "ADD").with("timeoutMilliseconds", json!(300)).fails(11);
+    assert!(error.contains("the agent is busy") && begin.elapsed() < PATIENCE, "{error}");
+    agent.signal(Signal::SIGCONT);
+    // All that has arrived before is answered when this is.
+    stage.until_node_says(&["status"], "NetworkPolicy 1");
+    thread::sleep(Duration::from_millis(300));
+    assert!(stage.answers("other", "db:5432"), "the pod was programmed after its plugin had given up");
+    assert!(!run(&mut stage.node(&["pods"]), 0).contains(DB));
+    Call::new(&stage, "ADD").succeeds();
+    assert!(!stage.answers("other", "db:5432"));
+    Call::new(&stage, "DEL").succeeds();
+
+    // The same while the agent waits for what the API server says of the pod.
+    pods(&stage, |_| None);
+    stage.until_node_says(&["status"], "2 pods");
+    let mut add = Call::new(&stage, "ADD").spawn();
+    let is_known = || run(&mut stage.node(&["pods"]), 0).contains(DB);
+    until(is_known);
+    add.kill().unwrap();
+    add.wait().unwrap();
+    until(|| !is_known());
+    agent.stop();
+}
+
+#[test]
+fn a_pod_starts_however_many_connections_the_socket_has() {
+    let stage = Stage::new();
+    pods(&stage, pending);
+    stage.write("policy.yaml", &policy("web"));
+    let agent = agent(&stage, &[]);
+    let idle: Vec<UnixStream> = (0..40).map(|_| stage.connect()).collect();
+    // Less than idle connections are kept.
+    let begin = Instant::now();
+    Call::new(&stage, "ADD").with("timeoutMilliseconds", json!(8_000)).succeeds();
+    assert!(begin.elapsed() < Duration::from_secs(9), "{:?}", begin.elapsed());
+    assert!(!stage.answers("other", "db:5432"));
+    drop(idle);
     agent.stop();
 }
 
