@@ -238,14 +238,15 @@ async fn requests_without_end_are_refused_and_not_kept() {
     // Nothing takes these from the queue.
     let waiting: Vec<_> = (0..MAX_REQUESTS).map(|_| calling(&runtime, "RunPodSandbox", start())).collect();
     let error = loop {
-        match timeout(Duration::from_millis(20), runtime.call::<_, Empty>("RunPodSandbox", &start())).await {
-            Ok(refused) => break refused.expect_err("refused").to_string(),
-            // It took a place before the last of the others.
-            Err(_) => {}
+        // Without an answer it took a place before the last of the others.
+        let request = start();
+        let call = runtime.call::<_, Empty>("RunPodSandbox", &request);
+        if let Ok(answered) = timeout(Duration::from_millis(20), call).await {
+            break answered.expect_err("refused").to_string();
         }
     };
     assert!(error.contains("requests at once"), "{error}");
-    drop(waiting.iter().map(JoinHandle::abort).collect::<Vec<_>>());
+    waiting.iter().for_each(JoinHandle::abort);
     while let Ok(event) = timeout(Duration::from_millis(50), connection.next()).await {
         let Event::PodStarts { answer, .. } = event.expect("event") else { panic!("another event") };
         answer.accept();
