@@ -92,6 +92,17 @@ fn in_file(file: Option<&PathBuf>) -> String {
     file.map(|f| format!(" {}", f.display())).unwrap_or_default()
 }
 
+/// Returns the kubeconfig that is read if none is named; `None` if `KUBECONFIG` lists several, which are merged.
+fn only_kubeconfig() -> Option<PathBuf> {
+    match std::env::var_os("KUBECONFIG").filter(|files| !files.is_empty()) {
+        Some(files) => {
+            let mut files = std::env::split_paths(&files).filter(|file| !file.as_os_str().is_empty());
+            files.next().filter(|_| files.next().is_none())
+        }
+        None => std::env::home_dir().map(|home| home.join(".kube/config")),
+    }
+}
+
 fn no_context(context: Option<&str>) -> String {
     match context {
         Some(context) => format!("has no context `{context}`"),
@@ -169,7 +180,14 @@ impl Access {
 
     async fn config(&self) -> Result<(Config, Option<String>), AccessError> {
         let file = self.kubeconfig.clone();
-        let failed = |error| AccessError::Kubeconfig { file: file.clone(), why: kubeconfig_error(&error) };
+        let failed = |error| AccessError::Kubeconfig {
+            // The error of a file that can't be read has its path.
+            file: file.clone().or_else(|| match &error {
+                KubeconfigError::ReadConfig(..) => None,
+                _ => only_kubeconfig(),
+            }),
+            why: kubeconfig_error(&error),
+        };
         let read = match &self.kubeconfig {
             Some(path) => Kubeconfig::read_from(path),
             None => Kubeconfig::read(),

@@ -149,7 +149,8 @@ pub(crate) fn kubeconfig_error(error: &KubeconfigError) -> String {
     match error {
         KubeconfigError::ReadConfig(error, path) => format!("cannot read {}: {error}", path.display()),
         KubeconfigError::Parse(error) => {
-            format!("it is not a kubeconfig: {}", first_line(&error.to_string()))
+            let error = first_line(&error.to_string());
+            format!("it is not a kubeconfig: {}", error.strip_prefix("error: ").unwrap_or(&error))
         }
         KubeconfigError::LoadClusterOfContext(cluster) => {
             format!("its context names the cluster `{cluster}`, which it does not define")

@@ -41,7 +41,7 @@ pub(super) fn read(
         warn(&live.missing, Need::Everything);
         bail!(
             "nothing could be read from {}: you need permission to list pods, namespaces and policies, at least in your own \
-             namespace (-n)",
+             namespace (-n); the ClusterRole palisade-explainer grants it",
             live.server
         );
     }

@@ -249,7 +249,8 @@ fn kubeconfigs_that_do_not_work() {
     );
     let write = |text: &str| std::fs::write(&kubeconfig, text).unwrap();
     write("{{{");
-    refused(&kubeconfig, "can web db", &["it is not a kubeconfig"]);
+    let named = format!("cannot use the kubeconfig {}: it is not a kubeconfig: line 1", kubeconfig.display());
+    refused(&kubeconfig, "can web db", &[&named]);
     write("apiVersion: v1\nkind: Config\n");
     refused(&kubeconfig, "can web db", &["has no current context; it has no contexts"]);
     write(
