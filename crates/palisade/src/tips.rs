@@ -1,5 +1,10 @@
 //! What to type instead of a wrong command line, where clap can't know it.
 
+use std::{
+    error::Error as _,
+    num::{IntErrorKind, ParseIntError},
+};
+
 use clap::{
     Arg, Command, Error,
     error::{ContextKind, ContextValue, ErrorKind},
@@ -7,6 +12,10 @@ use clap::{
 
 /// Adds a tip to the error of a command line, if there is one. `verbs` are the verb and its inner verb.
 pub(crate) fn add(error: &mut Error, command: &Command, verbs: &[String]) {
+    if let Some(message) = not_a_number(error) {
+        *error = Error::raw(error.kind(), message).with_cmd(command);
+        return;
+    }
     let tip = match error.kind() {
         ErrorKind::UnknownArgument => unexpected_word(error, command, verbs),
         ErrorKind::MissingRequiredArgument if verbs == ["suggest"] => {
@@ -17,6 +26,21 @@ pub(crate) fn add(error: &mut Error, command: &Command, verbs: &[String]) {
     if let Some(tip) = tip {
         error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
     }
+}
+
+/// What is wrong with a value that has to be a whole number. The standard library speaks of digits and strings.
+fn not_a_number(error: &Error) -> Option<String> {
+    let why = match error.source()?.downcast_ref::<ParseIntError>()?.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "the number is too large",
+        _ => "not a whole number",
+    };
+    let [Some(ContextValue::String(argument)), Some(ContextValue::String(value))] =
+        [error.get(ContextKind::InvalidArg), error.get(ContextKind::InvalidValue)]
+    else {
+        return None;
+    };
+    // As clap ends its own.
+    Some(format!("invalid value '{value}' for '{argument}': {why}\n\nFor more information, try '--help'.\n"))
 }
 
 /// A word that the verb doesn't take: one too many, or `-f` where the manifests have no option.

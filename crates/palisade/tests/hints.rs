@@ -66,6 +66,34 @@ fn hints(manifest: &str, words: &str) -> Vec<String> {
     out.lines().filter_map(|line| line.strip_prefix("hint: ")).map(str::to_owned).collect()
 }
 
+/// Returns the error of `can` with these words.
+fn refused(manifest: &str, words: &str) -> String {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("m.yaml"), manifest).unwrap();
+    let words = format!("can {words} -f m.yaml");
+    let (code, out, err) = run(palisade(&words).current_dir(dir.path()));
+    assert_eq!((code, &*out), (2, ""), "{words}: {err}");
+    err
+}
+
+#[test]
+fn a_pod_that_does_not_exist_is_not_put_into_a_namespace_that_nearly_exists() {
+    let near = refused(&shop(), "pod:app=a@shpo shop/web:8080");
+    assert!(near.contains("there is no namespace `shpo`; did you mean shop?"), "{near}");
+    // `nod/x` would be a misspelled kind, but there is no name after this one.
+    let kind = can(&shop(), "pod:app=a@nod shop/web:8080");
+    assert!(kind.starts_with("allowed  nod/pod/pod:app=a"), "{kind}");
+}
+
+#[test]
+fn a_port_needs_a_name() {
+    let error = refused(&shop(), "shop/client :8080");
+    assert!(
+        error.contains("destination `:8080`: there is no name before the port; use NAME:PORT"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_port_that_nothing_declares_is_said() {
     let declares = "it declares TCP 8080 (http)";

@@ -57,13 +57,16 @@ fn home(cluster: &mut Cluster, given: &MadeUpNamespace, default: &str) -> Result
         if matches!(given, MadeUpNamespace::Named(_))
             && let Err(palisade_names::LookupError::Namespace { near, .. }) =
                 palisade_names::find(cluster, None, &name, "?")
-            && !near.is_empty()
         {
-            bail!(
-                "there is no namespace `{name}`; did you mean {}? For one that does not exist, give its labels: \
-                 @kubernetes.io/metadata.name={name}",
-                near.join(" or ")
-            );
+            // A word before a slash may also be a misspelled kind; after `@`, only a namespace can be meant.
+            let near: Vec<String> = near.into_iter().filter(|near| !near.contains('/')).collect();
+            if !near.is_empty() {
+                bail!(
+                    "there is no namespace `{name}`; did you mean {}? For one that does not exist, give its labels: \
+                     @kubernetes.io/metadata.name={name}",
+                    near.join(" or ")
+                );
+            }
         }
         cluster.namespaces.insert(name.clone(), Namespace::new(name.clone(), &labels));
     }

@@ -111,6 +111,8 @@ pub(crate) enum SpecError {
     Protocol(String),
     #[error("ICMP has no ports; use NAME/ICMP")]
     IcmpPort,
+    #[error("there is no name before the port; use NAME:PORT, ADDRESS:PORT or internet:PORT")]
+    NoName,
     #[error("invalid name `{0}`: names consist of lower-case letters, digits, `-` and `.`")]
     Name(String),
     #[error("too many slashes in `{0}`; use [NAMESPACE/][KIND/]NAME")]
@@ -255,6 +257,7 @@ fn split_off_port(text: &str) -> Result<(&str, Tail), SpecError> {
     match text.split_once(':') {
         None => Ok((text, (None, None))),
         Some((_, tail)) if tail.contains(':') => Err(SpecError::Colons(text.to_owned())),
+        Some(("", _)) => Err(SpecError::NoName),
         Some((endpoint, tail)) => Ok((endpoint, port_and_protocol(tail)?)),
     }
 }

@@ -34,8 +34,8 @@ pub(crate) struct Fuzz {
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
     /// Number of cases
-    #[arg(long, value_name = "N", default_value_t = 200)]
-    cases: usize,
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    cases: u64,
     /// Maximum number of connections to probe before and after the changes of each case
     #[arg(long, value_name = "N", default_value_t = FuzzOptions::default().probes)]
     max_probes: usize,
@@ -62,7 +62,7 @@ pub(crate) fn run(arguments: &Fuzz) -> Result<Outcome> {
     let sandbox = Sandbox::enter()?;
     let cases = FuzzOptions {
         seed: arguments.seed,
-        count: arguments.cases,
+        count: usize::try_from(arguments.cases)?,
         probes: arguments.max_probes,
         audit: arguments.audit,
         ..FuzzOptions::default()
