@@ -21,7 +21,7 @@ FROM scratch
 ARG VERSION=0.1.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="Palisade" \
-      org.opencontainers.image.description="Kubernetes network policies: enforced, explained, proved" \
+      org.opencontainers.image.description="Enforces Kubernetes network policies with nftables, and explains their verdicts" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION" \

@@ -20,7 +20,7 @@ use crate::{
     suggest::{self, Suggest},
 };
 
-/// Kubernetes network policies: enforced, explained, proved.
+/// Enforces Kubernetes network policies with nftables, and explains their verdicts.
 #[derive(Debug, Parser)]
 #[command(
     name = "palisade",

@@ -42,7 +42,8 @@ pub(crate) const HELP: &str = "\
   namespace/NAME           everything in a namespace
   10.0.0.0/8, 2001:db8::/32
                            external addresses, split at the edges of the range
-  api.example.com          a host outside, with --to also by rules that have it among their domainNames
+  api.example.com          a host outside, with --to also by rules that have it among their
+                           domainNames
   {ingress-controller}     the pods that forward connections into the cluster
 
 A workload is split into parts if policies treat its pods differently. External addresses are split exactly where a policy distinguishes them. Listed are new connections, after translation of service addresses. Connections of a pod to itself are always allowed and not listed.

@@ -39,7 +39,9 @@ const SCHEMA: &str = "palisade.describe/v2";
 pub(crate) const HELP: &str = "\
 WHAT is one of:
 
-  a workload  [NAMESPACE/][KIND/]NAME of a pod or workload, svc/NAME for the pods behind a service, or a pod's address. If policies treat its pods differently, it is described in parts
+  a workload  [NAMESPACE/][KIND/]NAME of a pod or workload, svc/NAME for the pods behind a
+              service, or a pod's address. If policies treat its pods differently, it is
+              described in parts
   a policy    [NAMESPACE/]netpol/NAME, cnp/NAME, anp/NAME or banp/NAME
   a namespace ns/NAME
 

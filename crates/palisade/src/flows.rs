@@ -34,7 +34,7 @@ Examples:
   palisade flows --to shop/database --since 5m
   palisade flows --node worker-1 --context staging  of one node of a cluster
   palisade flows -n shop --port 53/UDP
-  palisade flows --verdict forwarded --to shop/     connections that passed, of agents that record these
+  palisade flows --verdict forwarded --to shop/     connections that passed, if recorded
   palisade flows --policy shop/default-deny -o json | jq -r .reason[0]
 
 Exit codes: 0 shown, also if there is nothing, 2 error, also if an agent could not be queried.";

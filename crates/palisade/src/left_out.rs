@@ -118,7 +118,14 @@ pub(crate) fn no_records(option: &str) -> anyhow::Error {
 
 /// The end of the program's help.
 pub(crate) fn help() -> String {
-    let mut help = HELP.to_owned();
+    let mut help = "Verbs by task:\n".to_owned();
+    for (task, verbs) in TASKS {
+        let here: Vec<&str> = verbs.iter().copied().filter(|verb| !is_verb(verb)).collect();
+        if !here.is_empty() {
+            help += &format!("  {task:<22}  {}\n", here.join(", "));
+        }
+    }
+    help += HELP;
     let missing: Vec<&str> =
         VERBS.iter().filter(|(_, part)| !part.is_here()).map(|(verb, _)| *verb).collect();
     if !missing.is_empty() {
@@ -128,7 +135,21 @@ pub(crate) fn help() -> String {
     help
 }
 
-const HELP: &str = "\
+/// What verbs are for. A verb of a shell, and one that only programs call, has no task.
+const TASKS: [(&str, &[&str]); 5] = [
+    (
+        "understand policies",
+        &["overview", "can", "explain", "connections", "describe", "report", "ui", "snapshot"],
+    ),
+    ("review a change", &["diff", "lint", "test", "review"]),
+    ("try with real packets", &["lab"]),
+    ("use recorded traffic", &["flows", "replay", "suggest"]),
+    ("enforce policies", &["doctor", "agent", "node", "status"]),
+];
+
+const HELP: &str = "
+Start with `palisade overview`, for the cluster of the kubeconfig's current context, or with -f for manifests. `palisade VERB --help` ends with examples.
+
 Exit codes: 0 yes (allowed, identical, done), 1 no (denied, different), 2 error.
 Color is used on terminals only, and never if NO_COLOR is set; --color overrides that.";
 

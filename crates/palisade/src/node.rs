@@ -14,7 +14,7 @@ use crate::{
 pub(crate) use render::{plan_document, plan_text};
 
 pub(crate) const HELP: &str = "\
-The agent must run on this machine. Its socket accepts root and the agent's own user only.
+The agent must run on this machine. Its socket accepts root and the agent's own user only. From elsewhere: `kubectl -n palisade-system exec POD -- palisade node`, or `palisade status` for the agents of all nodes.
 
 Examples:
   palisade node                                     agent status
@@ -41,22 +41,26 @@ pub(crate) struct Node {
 #[derive(Debug, Subcommand)]
 enum Question {
     /// Agent status: readiness, watches, number of objects (the default)
-    #[command(after_help = "Examples:\n  palisade node status\n  palisade node status -o json")]
+    #[command(
+        after_help = "Examples:\n  palisade node status\n  palisade node status -o json\n\nExit codes: 0 ready, 1 not ready, 2 error."
+    )]
     Status,
     /// Pods of this node, and the policy tables that apply to them
-    #[command(after_help = "Examples:\n  palisade node pods")]
+    #[command(after_help = "Examples:\n  palisade node pods\n\nExit codes: 0 shown, 2 error.")]
     Pods,
     /// Pods that are selected by the same policies, with these policies
-    #[command(after_help = "Examples:\n  palisade node profiles")]
+    #[command(after_help = "Examples:\n  palisade node profiles\n\nExit codes: 0 shown, 2 error.")]
     Profiles,
     /// Policy tables: allowed traffic by peer set
-    #[command(after_help = "Examples:\n  palisade node tables")]
+    #[command(after_help = "Examples:\n  palisade node tables\n\nExit codes: 0 shown, 2 error.")]
     Tables,
     /// Peer sets and their members
-    #[command(after_help = "Examples:\n  palisade node groups\n  palisade node groups -o json")]
+    #[command(
+        after_help = "Examples:\n  palisade node groups\n  palisade node groups -o json\n\nExit codes: 0 shown, 2 error."
+    )]
     Groups,
     /// Recent errors, and problems of objects
-    #[command(after_help = "Examples:\n  palisade node errors")]
+    #[command(after_help = "Examples:\n  palisade node errors\n\nExit codes: 0 shown, 2 error.")]
     Errors,
     /// Check whether SRC may connect to DST, as this node's agent sees it
     #[command(after_help = "\
@@ -64,7 +68,9 @@ SRC and DST have the syntax of `palisade can`.
 
 Examples:
   palisade node explain shop/frontend shop/backend:8080
-  palisade node explain -n shop frontend 10.0.0.7:53/UDP")]
+  palisade node explain -n shop frontend 10.0.0.7:53/UDP
+
+Exit codes: 0 allowed, 1 denied, 2 error.")]
     Explain {
         /// Source of the connection
         #[arg(value_name = "SRC")]
@@ -77,7 +83,9 @@ Examples:
         namespace: String,
     },
     /// Compare the kernel with the plan, element by element
-    #[command(after_help = "Examples:\n  palisade node verify && echo equal")]
+    #[command(
+        after_help = "Examples:\n  palisade node verify && echo equal\n\nExit codes: 0 equal, 1 different, 2 error."
+    )]
     Verify,
 }
 

@@ -108,8 +108,61 @@ fn manual_pages_cover_every_verb() {
 #[test]
 fn a_wrong_command_line_is_an_error() {
     for words in [&["can"][..], &["cam"], &[], &["can", "a", "b", "-o", "xml"], &["lab"], &["lab", "run"]] {
-        let output = Command::new(env!("CARGO_BIN_EXE_palisade")).args(words).output().unwrap();
-        assert_eq!(output.status.code(), Some(2), "{words:?}");
-        assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{words:?}");
+        refusal(words);
     }
+}
+
+/// Runs a wrong command line, and returns its error.
+fn refusal(words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_palisade")).args(words).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{words:?}");
+    assert!(output.stdout.is_empty() && !output.stderr.is_empty(), "{words:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[cfg(feature = "lab")]
+#[test]
+fn a_word_in_place_of_a_number_is_said_in_plain_words() {
+    let no_number = [
+        &["review", "--max-size", "x"][..],
+        &["lab", "run", "--nodes", "x"],
+        &["lab", "fuzz", "--seed", "-"],
+    ];
+    for words in no_number {
+        let (option, value) = (words[words.len() - 2], words[words.len() - 1]);
+        let error = refusal(words);
+        let begin = format!("error: invalid value '{value}' for '{option} ");
+        assert!(
+            error.starts_with(&begin) && error.contains(">': not a whole number\n"),
+            "{words:?}: {error}"
+        );
+    }
+    let large = refusal(&["lab", "fuzz", "--seed", "99999999999999999999"]);
+    assert!(large.contains("for '--seed <S>': the number is too large\n"), "{large}");
+}
+
+/// A run of no cases would look like one in which the kernel and the engine agreed.
+#[cfg(feature = "lab")]
+#[test]
+fn a_fuzz_run_has_cases() {
+    let error = refusal(&["lab", "fuzz", "--cases", "0"]);
+    assert!(error.contains("0 is not in 1..") && error.contains("--cases"), "{error}");
+}
+
+/// Each verb has a task in the help, or is named here.
+#[test]
+fn the_verbs_by_task_are_complete() {
+    let help = help(&[]);
+    let tasks = help.lines().skip_while(|l| *l != "Verbs by task:").skip(1).take_while(|l| !l.is_empty());
+    let mut named: Vec<&str> = tasks
+        .flat_map(|line| line.trim().rsplit("  ").next().unwrap().split(", ").map(str::trim))
+        .chain(["cni", "completions", "man", "help"])
+        .collect();
+    let mut listed = verbs(&help);
+    if !listed.iter().any(|verb| verb == "cni") {
+        named.retain(|verb| *verb != "cni");
+    }
+    named.sort_unstable();
+    listed.sort_unstable();
+    assert_eq!(named, listed);
 }

@@ -11,7 +11,9 @@ use crate::exit::Outcome;
 pub(crate) const HELP: &str = "\
 Examples:
   palisade lab down
-  palisade lab down --name other";
+  palisade lab down --name other
+
+Exit codes: 0 stopped, 2 error.";
 
 /// Arguments of `lab down`.
 #[derive(Debug, Args)]

@@ -38,7 +38,7 @@ Examples:
   palisade lab run examples/shop -o json | jq .mismatches
   palisade lab run examples/egress-by-name --hosts examples/egress-by-name/hosts
   palisade lab run examples/egress-by-name --zones examples/egress-by-name.zones.yaml
-  palisade lab run examples/shop --flow-file flows.json && palisade suggest --flows flows.json -f examples/shop
+  palisade lab run examples/shop --flow-file flows.json
   palisade lab run examples/shop --dry-run | diff examples/shop/expected.txt -
 
 Exit codes: 0 kernel and engine agree, 1 they disagree, 2 error.";
