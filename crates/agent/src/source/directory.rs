@@ -350,7 +350,8 @@ fn unusable(path: &Path, loaded: &Loaded) -> Option<String> {
     let (errors, _) = loaded.tally();
     if let Some(first) = loaded.diagnostics.iter().find(|d| d.severity == Severity::Error) {
         let more = if errors > 1 { format!(" (and {} more)", errors - 1) } else { String::new() };
-        return Some(format!("{first}{more}"));
+        let place = first.location().map(|place| format!("{place}: ")).unwrap_or_default();
+        return Some(format!("{place}{}{more}", first.headline()));
     }
     // An empty directory is more often a failed mount than intended.
     loaded.counts.objects.is_empty().then(|| format!("there are no manifests in {}", path.display()))
