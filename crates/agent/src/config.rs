@@ -10,6 +10,7 @@ mod dns;
 mod flows;
 mod list;
 mod listen;
+mod problem;
 mod source;
 
 use std::{
@@ -194,11 +195,11 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// The file has an unknown key or an invalid value.
-    #[error("{}: {what}", file.display())]
+    #[error("{}{what}", file.display())]
     File {
         /// The file.
         file: PathBuf,
-        /// The error, with line and column.
+        /// The error, after line and column: `:2:1: unknown key …`.
         what: String,
     },
     /// The command line is invalid.
@@ -239,13 +240,15 @@ impl Config {
 
     /// Takes each setting that is neither a flag nor in the environment from a file.
     fn merge_file(self, matches: &ArgMatches, path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let invalid = |what: String| ConfigError::File { file: path.to_owned(), what };
+        let file = |what: String| ConfigError::File { file: path.to_owned(), what };
+        let invalid = |error: serde_saphyr::Error| file(problem::described(&error));
+        let unusable = |error: serde_json::Error| file(format!(": {error}"));
         if text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#')) {
             return Ok(self);
         }
-        let in_file: Self = serde_saphyr::from_str(text).map_err(|e| invalid(e.to_string()))?;
-        let keys: Map<String, Value> = serde_saphyr::from_str(text).map_err(|e| invalid(e.to_string()))?;
-        let as_map = |config: &Self| serde_json::to_value(config).map_err(|e| invalid(e.to_string()));
+        let in_file: Self = serde_saphyr::from_str(text).map_err(invalid)?;
+        let keys: Map<String, Value> = serde_saphyr::from_str(text).map_err(invalid)?;
+        let as_map = |config: &Self| serde_json::to_value(config).map_err(unusable);
         let (mut merged, in_file) = (as_map(&self)?, as_map(&in_file)?);
         for key in keys.keys() {
             let source = matches.value_source(&key.replace('-', "_"));
@@ -253,7 +256,7 @@ impl Config {
                 merged[key] = in_file[key].clone();
             }
         }
-        serde_json::from_value(merged).map_err(|e| invalid(e.to_string()))
+        serde_json::from_value(merged).map_err(unusable)
     }
 
     /// Formats the settings as a settings file.
@@ -334,14 +337,23 @@ mod tests {
     fn errors_in_a_file_have_their_line() {
         let of = |text: &str| read(&[], text).unwrap_err().to_string();
         let unknown = of("log-level: info\nlog-lvel: debug\n");
-        assert!(unknown.contains("log-lvel") && unknown.contains("line 2"), "{unknown}");
+        assert_eq!(unknown, "agent.yaml:2:1: unknown key `log-lvel`; did you mean `log-level`?");
+        let other = of("replicas: 3\n");
+        assert_eq!(
+            other,
+            "agent.yaml:1:1: unknown key `replicas`; `palisade agent --print-config` prints all settings"
+        );
         let wrong = of("log-level: loud\n");
-        assert!(wrong.contains("loud") && wrong.contains("line 1"), "{wrong}");
+        assert_eq!(wrong, "agent.yaml:1:12: `loud` is not one of error, warn, info, debug, trace");
+        let tab = of("a:\n\tb: 3\n");
+        assert!(tab.starts_with("agent.yaml:") && tab.lines().count() == 1, "{tab}");
+        let kind = of("lock-timeout: soon\n");
+        assert!(kind.starts_with("agent.yaml:1:15: ") && kind.lines().count() == 1, "{kind}");
         let address = of("source: api\nlisten: everywhere\n");
         assert!(address.contains("everywhere"), "{address}");
         let source = of("source: file:/x\n");
         assert!(source.contains("file:/x"), "{source}");
-        assert!(of("- a\n- b\n").starts_with("agent.yaml: "));
+        assert!(of("- a\n- b\n").starts_with("agent.yaml:1:1: "));
     }
 
     #[test]
