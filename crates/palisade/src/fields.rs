@@ -67,7 +67,12 @@ impl Fields<'_> {
 
     /// Fails with the place of a value and the fields that lead to it.
     pub(crate) fn error<T>(&self, at: &At<'_>, message: &str) -> Result<T> {
-        bail!("{}: {}: {message}", self.place(at), at.path().trim_start_matches('.'))
+        let path = at.path();
+        match path.trim_start_matches('.') {
+            // The whole document.
+            "" => bail!("{}: {message}", self.place(at)),
+            path => bail!("{}: {path}: {message}", self.place(at)),
+        }
     }
 
     /// Checks that a mapping has only these keys.

@@ -116,6 +116,9 @@ pub(super) fn parse(name: &str, text: &str) -> Result<Vec<Written>> {
 
 impl Source<'_> {
     fn document(&self, root: &At<'_>, out: &mut Vec<Written>) -> Result<()> {
+        if root.get("apiVersion").is_some() && root.get("kind").is_some() {
+            return self.error(root, "a Kubernetes object and no assertions; manifests are given with -f");
+        }
         self.only(root, &["$schema", "schema", "assertions"])?;
         match root.get("schema") {
             Some(at) if self.text_of(&at)? != SCHEMA => {
@@ -304,6 +307,8 @@ mod tests {
         let with = |rest: &str| format!("schema: palisade.test/v1\nassertions:\n- name: a\n{rest}");
         assert!(refusal("").contains("has no assertions"));
         assert!(refusal("assertions: [").contains("t.yaml:1:"));
+        let manifest = refusal("apiVersion: v1\nkind: Pod\nmetadata: {name: a}\n");
+        assert!(manifest.contains("t.yaml:1:1: a Kubernetes object and no assertions"), "{manifest}");
         assert!(refusal("schema: palisade.test/v2\nassertions: []").contains("palisade.test/v1` only"));
         assert!(
             refusal(&with("  form: x\n"))
