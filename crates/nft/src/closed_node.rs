@@ -14,12 +14,13 @@ use palisade_policy::{Direction, Family, IpRange};
 
 use crate::{
     EnforcerOptions, Error, Kernel, discovery,
-    encode::{Encoded, encode_in},
+    encode::encode_in,
     phases::chunks,
     ruleset::{
         Chain, Content, Element, Expression, Hook, Key, Message, NodeSet, Outcome, PacketType, Rule, Set,
         family_digit,
     },
+    stand_in,
     survey::{OwnTable, Survey},
 };
 
@@ -50,9 +51,7 @@ pub fn close_node(kernel: &mut Kernel, options: &EnforcerOptions, pods: &ClosedP
     if Survey::read(kernel)?.own_table.is_some_and(|table| table != OwnTable::Dormant) {
         return Ok(false);
     }
-    let messages: Vec<Encoded> =
-        replacement(options, pods).into_iter().map(|m| encode_in(CLOSED_NODE_TABLE, m)).collect();
-    kernel.transaction(&messages.iter().collect::<Vec<_>>())?;
+    stand_in::replace_small(kernel, CLOSED_NODE_TABLE, content(options, pods))?;
     Ok(true)
 }
 
@@ -68,10 +67,9 @@ pub fn open_node(kernel: &mut Kernel) -> Result<bool, Error> {
     }
 }
 
-/// Returns the messages that replace the table, whether it exists or not: an existing table can be created again, but a missing table
-/// can't be deleted.
-fn replacement(options: &EnforcerOptions, pods: &ClosedPods) -> Vec<Message> {
-    let mut out = vec![Message::CreateTable, Message::DeleteTable, Message::CreateTable];
+/// Returns the messages that create the table.
+fn content(options: &EnforcerOptions, pods: &ClosedPods) -> Vec<Message> {
+    let mut out = vec![Message::CreateTable];
     let mut hooks = &Hook::POLICY[..1];
     if let ClosedPods::In(ranges) = pods {
         if options.egress_to_own_node {

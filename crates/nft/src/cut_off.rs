@@ -26,6 +26,7 @@ use crate::{
         Chain, Content, Element, Expression, Hook, JumpTarget, Key, Message, Outcome, PacketType, Rule, Set,
         family_digit,
     },
+    stand_in,
 };
 
 /// The name of the table, of the family `inet`.
@@ -34,7 +35,8 @@ pub const CUT_OFF_TABLE: &str = "palisade_cut_off";
 /// Distinguishes the transaction numbers of this table from those of the agent's table, which count up from 1.
 const NUMBER_FLAG: u32 = 1 << 31;
 
-/// Drops everything that these local addresses receive (ingress) or send (egress), in one transaction.
+/// Drops everything that these local addresses receive (ingress) or send (egress), in one transaction. A copy of the table decides while it
+/// is replaced.
 ///
 /// Addresses of an earlier call that are not among them are no longer cut off. Without any address the table is removed.
 ///
@@ -51,9 +53,7 @@ pub fn cut_off(
     // A number that identifies the transaction as the agent's to the drift watcher.
     let number = NUMBER_FLAG | kernel.next_sequence();
     kernel.own_transactions().record(number);
-    let messages: Vec<Encoded> =
-        replacement(options, addresses, number).into_iter().map(|m| encode_in(CUT_OFF_TABLE, m)).collect();
-    kernel.transaction(&messages.iter().collect::<Vec<_>>()).map(drop)
+    stand_in::replace_small(kernel, CUT_OFF_TABLE, content(options, addresses, number))
 }
 
 /// Drops everything that these local addresses receive or send as well, whatever is cut off already.
@@ -109,14 +109,13 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     }
 }
 
-/// Returns the messages that replace the table, whether it exists or not: an existing table can be created again, but
-/// a missing table can't be deleted.
-fn replacement(
+/// Returns the messages that create the table.
+fn content(
     options: &EnforcerOptions,
     addresses: &BTreeSet<(Direction, IpAddr)>,
     number: u32,
 ) -> Vec<Message> {
-    let mut out = vec![Message::CreateTable, Message::DeleteTable, Message::CreateTable];
+    let mut out = vec![Message::CreateTable];
     let generation = BaseSets::new().generation;
     out.push(Message::CreateSet(generation.clone()));
     out.push(Message::AddElements(generation, vec![Element::Number(number)]));

@@ -30,8 +30,20 @@ impl ElementCounts {
     pub(crate) fn change(&mut self, phases: &Phases) -> PreviousCounts {
         let mut previous = PreviousCounts::default();
         // The node sets and the table `bridge palisade` are counted by `NodeLinks::count`, what leads to chains by links by `Program`.
-        let Phases { create, join, hairpin, switch, leave, delete, bridge: _, moves_addresses: _, atomic: _ } =
-            phases;
+        let Phases {
+            create,
+            join,
+            hairpin,
+            switch,
+            leave,
+            delete,
+            // Only what a start has found is retired, and nothing of it was counted.
+            retire: _,
+            bridge: _,
+            moves_addresses: _,
+            atomic: _,
+            if_too_large: _,
+        } = phases;
         for message in [create, join, hairpin, switch, leave, delete].into_iter().flatten().flatten() {
             match message {
                 Message::AddElements(set, _) | Message::RemoveElements(set, _)

@@ -14,10 +14,12 @@ use crate::{
     next_plan::NextPlan,
     program::Program,
     reader::Ruleset,
-    restart::{self, StartingPoint},
+    reconcile::{Inputs, Method, Reconciled, name_owner, reconcile, report},
+    restart,
     revoked_tuples::RevokedTuples,
     ruleset::Message,
-    send::{Generation, Sent, send},
+    send::{Generation, send},
+    stand_in,
     verify::{Verification, verify},
 };
 
@@ -31,7 +33,7 @@ pub struct Commit {
     /// Bytes sent.
     pub bytes: usize,
     /// Transactions: 0 if nothing differed, usually 1, 2 if an address moved between peer sets, more if the send buffer is
-    /// too small.
+    /// too small. Without those of the tables that stand in while a table is replaced.
     pub transactions: usize,
     /// The transaction number in the kernel's table after the change, 0 if there is no table.
     pub generation: u32,
@@ -46,9 +48,9 @@ pub enum ExistingTable {
     Nothing,
     /// The table left by a previous run. Only what differed from the plan was changed.
     Ours,
-    /// A table of another program, or of another format. It was replaced in one transaction.
+    /// A table of another program, or of another format. It was replaced in one transaction, while a copy of the new one decided.
     Foreign,
-    /// A table that changed each time that it was read. It was replaced in one transaction.
+    /// A table that changed each time that it was read. It was replaced likewise.
     Unreadable,
 }
 
@@ -65,6 +67,8 @@ pub struct Enforcer {
     /// Whether the kernel may differ from `plan`.
     needs_repair: bool,
     existing_table: ExistingTable,
+    /// Why no other table stood in while one was replaced.
+    no_stand_in: Option<Error>,
 }
 
 impl Enforcer {
@@ -108,7 +112,7 @@ impl Enforcer {
                 done => break done?,
             }
         };
-        let Reconciled { program, generation, commit, existing_table } = reconciled;
+        let Reconciled { program, generation, commit, existing_table, no_stand_in } = reconciled;
         let (plan, needs_repair) = (plan.clone(), false);
         let enforcer = Self {
             kernel,
@@ -119,6 +123,7 @@ impl Enforcer {
             features,
             needs_repair,
             existing_table,
+            no_stand_in,
         };
         Ok((enforcer, commit))
     }
@@ -244,14 +249,25 @@ impl Enforcer {
 
     fn restore_table(&mut self, method: Method) -> Result<Commit, Error> {
         let inputs = self.inputs();
-        let reconciled = reconcile(&mut self.kernel, inputs, &self.plan, method)?;
-        Ok(self.accept(reconciled))
+        match reconcile(&mut self.kernel, inputs, &self.plan, method) {
+            Ok(reconciled) => Ok(self.accept(reconciled)),
+            Err(error) => Err(self.unfinished(error)),
+        }
+    }
+
+    /// Notes that a change failed which may have taken several transactions.
+    fn unfinished(&mut self, error: Error) -> Error {
+        // If the table still has the number of the last commit, no transaction of this change succeeded.
+        let number = restart::generation(&mut self.kernel);
+        self.needs_repair |= number.map_or(true, |number| number != self.generation.current);
+        error
     }
 
     fn accept(&mut self, reconciled: Reconciled) -> Commit {
         self.program = reconciled.program;
         self.generation = reconciled.generation;
         self.needs_repair = false;
+        self.no_stand_in = reconciled.no_stand_in;
         reconciled.commit
     }
 
@@ -268,12 +284,7 @@ impl Enforcer {
                 self.plan = plan.clone();
                 Ok(self.accept(reconciled))
             }
-            Err(error) => {
-                // If the table still has the number of the last commit, no transaction of this change succeeded.
-                let number = restart::generation(&mut self.kernel);
-                self.needs_repair |= number.map_or(true, |number| number != self.generation.current);
-                Err(error)
-            }
+            Err(error) => Err(self.unfinished(error)),
         }
     }
 
@@ -300,6 +311,12 @@ impl Enforcer {
     #[must_use]
     pub fn existing_table(&self) -> ExistingTable {
         self.existing_table
+    }
+
+    /// Returns why the last start or repair has replaced a table without another one that stood in for it, if it had to: a packet on its way
+    /// through the rules at that moment may have passed. Once.
+    pub fn take_no_stand_in(&mut self) -> Option<Error> {
+        self.no_stand_in.take()
     }
 
     /// Returns the plan in the kernel.
@@ -353,9 +370,10 @@ impl Enforcer {
     }
 }
 
-/// Removes all tables of the agent from the namespace, including those of [`crate::cut_off`] and [`crate::close_node`]. Returns whether the
-/// main table existed.
+/// Removes all tables of the agent from the namespace, including those of [`crate::cut_off`] and [`crate::close_node`], and those that stood
+/// in for others. Returns whether the main table existed.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
+    stand_in::remove(kernel)?;
     cut_off::remove(kernel)?;
     closed_node::open_node(kernel)?;
     if Ruleset::read_bridge(kernel)?.is_some_and(|found| found.is_ours()) {
@@ -369,125 +387,5 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
         Ok(_) => Ok(true),
         Err(e) if e.os_error() == Some(ENOENT) => Ok(false),
         Err(e) => Err(e),
-    }
-}
-
-/// How to bring the kernel to a plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Method {
-    /// Read the table, and change what differs.
-    Repair,
-    /// Replace the table.
-    Replace,
-}
-
-/// Reads and compares the kernel's table, unless it is to be replaced.
-fn starting_point(
-    kernel: &mut Kernel,
-    program: &Program,
-    plan: &NodePlan,
-    method: Method,
-) -> Result<StartingPoint, Error> {
-    if method == Method::Replace {
-        return Ok(StartingPoint::Unreadable);
-    }
-    match Ruleset::read(kernel) {
-        Ok(Some(Ruleset { owner: Some(port), .. })) => Err(Error::Owned { port }),
-        Ok(found) => Ok(restart::examine(found.as_ref(), program, plan)),
-        Err(Error::KeepsChanging(_)) => Ok(StartingPoint::Unreadable),
-        Err(e) => Err(e),
-    }
-}
-
-/// Replaces a permission error by [`Error::Owned`] if another program owns the table.
-fn name_owner(kernel: &mut Kernel, error: Error) -> Error {
-    match error {
-        Error::NoPermission(_) => match Ruleset::owner(kernel) {
-            Ok(Some(port)) => Error::Owned { port },
-            _ => error,
-        },
-        other => other,
-    }
-}
-
-/// What determines a program besides the plan.
-#[derive(Clone)]
-struct Inputs {
-    options: EnforcerOptions,
-    node_links: NodeLinks,
-    revoked: RevokedTuples,
-}
-
-/// The result of [`reconcile`].
-struct Reconciled {
-    program: Program,
-    generation: Generation,
-    commit: Commit,
-    existing_table: ExistingTable,
-}
-
-/// Brings the kernel to a plan, whatever it holds.
-fn reconcile(
-    kernel: &mut Kernel,
-    Inputs { options, node_links, revoked }: Inputs,
-    plan: &NodePlan,
-    method: Method,
-) -> Result<Reconciled, Error> {
-    let start = Instant::now();
-    let empty = NodePlan::default();
-    let mut program = Program::new(options, node_links);
-    program.revoked = revoked;
-    let (mut phases, _) = program.change(&empty, &empty.delta_to(plan))?;
-    let mut current = None;
-    let existing_table = match starting_point(kernel, &program, plan, method)? {
-        StartingPoint::Nothing => {
-            let base = program.create_base().into_iter().chain(program.add_revoked()).collect::<Vec<_>>();
-            phases.create.splice(0..0, base).for_each(drop);
-            phases.join.extend(program.fill_node_sets());
-            // No rules are active that could apply to packets in between.
-            phases.atomic = true;
-            ExistingTable::Nothing
-        }
-        StartingPoint::Foreign => {
-            restart::replace_foreign(&mut phases, &program);
-            phases.join.extend(program.fill_node_sets());
-            ExistingTable::Foreign
-        }
-        StartingPoint::Unreadable => {
-            restart::replace_foreign(&mut phases, &program);
-            phases.join.extend(program.fill_node_sets());
-            ExistingTable::Unreadable
-        }
-        StartingPoint::Ours { changes, generation } => {
-            phases = changes;
-            current = generation;
-            ExistingTable::Ours
-        }
-    };
-    let bridge = match (method, Ruleset::read_bridge(kernel)) {
-        (Method::Replace, _) | (_, Err(Error::KeepsChanging(_))) => None,
-        (_, found) => Some(found?),
-    };
-    phases.bridge = restart::bridge(bridge.as_ref().map(Option::as_ref), &program, plan);
-    let mut generation = Generation::new(program.sets.generation.clone(), current);
-    let sent = if phases.is_empty() {
-        Sent::default()
-    } else {
-        let (sent, outcome) = send(kernel, phases, &mut generation);
-        outcome.map_err(|error| name_owner(kernel, error))?;
-        sent
-    };
-    let commit = report(sent, &generation, start.elapsed());
-    Ok(Reconciled { program, generation, commit, existing_table })
-}
-
-fn report(sent: Sent, generation: &Generation, duration: Duration) -> Commit {
-    Commit {
-        messages: sent.messages,
-        elements: sent.elements,
-        bytes: sent.bytes,
-        transactions: sent.transactions,
-        generation: generation.current.unwrap_or(0),
-        duration,
     }
 }

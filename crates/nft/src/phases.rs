@@ -15,7 +15,7 @@ pub(crate) type Step = Vec<Message>;
 /// - `join` adds members before `leave` removes any, so an address that moves from one peer set to another is in at least
 ///   one of them at all times.
 /// - `delete` removes what is unused after `switch`.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Phases {
     /// New sets with their elements, new chains with their rules.
     pub(crate) create: Vec<Step>,
@@ -31,6 +31,9 @@ pub(crate) struct Phases {
     pub(crate) leave: Vec<Step>,
     /// Unused chains and sets.
     pub(crate) delete: Vec<Step>,
+    /// Verdict maps that the rules before this change use, and what only these need. They are deleted when no packet is in the middle of
+    /// these rules any more: the kernel empties a map at once that a transaction deletes.
+    pub(crate) retire: Vec<Step>,
     /// Whether an address leaves one peer set and joins another.
     ///
     /// A transaction changes all sets at once, but a packet looks them up one after another. It could look up the new set
@@ -38,6 +41,8 @@ pub(crate) struct Phases {
     pub(crate) moves_addresses: bool,
     /// Whether the change must be one transaction if at all possible: there is no table yet, or it is replaced.
     pub(crate) atomic: bool,
+    /// What is sent instead if the change exceeds one transaction.
+    pub(crate) if_too_large: Option<Box<Self>>,
 }
 
 impl Phases {
@@ -63,9 +68,20 @@ impl Phases {
 
     /// Returns whether nothing changes.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { create, join, hairpin, bridge, switch, leave, delete, moves_addresses: _, atomic: _ } =
-            self;
-        [create, join, hairpin, bridge, switch, leave, delete].iter().all(|p| p.is_empty())
+        let Self {
+            create,
+            join,
+            hairpin,
+            bridge,
+            switch,
+            leave,
+            delete,
+            retire,
+            moves_addresses: _,
+            atomic: _,
+            if_too_large: _,
+        } = self;
+        [create, join, hairpin, bridge, switch, leave, delete, retire].iter().all(|p| p.is_empty())
     }
 }
 

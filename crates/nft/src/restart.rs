@@ -127,12 +127,7 @@ fn difference(found: &Ruleset, program: &Program, plan: &NodePlan) -> Option<Pha
 /// Rewriting repairs any change of the rules, and there are few.
 fn chain_differences(found: &Ruleset, program: &Program, base_chains: &[Arc<Chain>], phases: &mut Phases) {
     let mut rewritten = Vec::new();
-    let mut seen: HashSet<&str> = HashSet::new();
-    let mut order: Vec<&Arc<Chain>> = Vec::new();
-    for chain in program.registry.chains() {
-        in_order(chain, &mut seen, &mut order);
-    }
-    order.extend(base_chains);
+    let order = in_order_of_use(program, base_chains);
     for chain in order.iter().filter(|chain| !found.chains.contains_key(&*chain.name)) {
         phases.create.push(vec![Message::CreateChain(Arc::clone(chain))]);
     }
@@ -152,15 +147,33 @@ fn chain_differences(found: &Ruleset, program: &Program, base_chains: &[Arc<Chai
         .iter()
         .filter(|(name, chain)| !needed.contains(name.as_str()) && chain.flags & NFT_CHAIN_BINDING == 0);
     let extra: Vec<&String> = extra.map(|(name, _)| name).collect();
-    phases.delete.extend(extra.iter().map(|name| vec![Message::FlushChain(name.as_str().into())]));
+    let mut delete: Vec<Step> =
+        extra.iter().map(|name| vec![Message::FlushChain(name.as_str().into())]).collect();
     let sets: HashSet<&str> =
         program.sets.all().chain(program.registry.sets()).map(|set| &*set.name).collect();
     let extra_sets = found
         .sets
         .iter()
         .filter(|(name, set)| !sets.contains(name.as_str()) && set.flags & NFT_SET_ANONYMOUS == 0);
-    phases.delete.extend(extra_sets.map(|(name, _)| vec![Message::DeleteSet(name.as_str().into())]));
-    phases.delete.extend(extra.iter().map(|name| vec![Message::DeleteChain(name.as_str().into())]));
+    let extra_sets: Vec<(&String, &FoundSet)> = extra_sets.collect();
+    delete.extend(extra_sets.iter().map(|(name, _)| vec![Message::DeleteSet(name.as_str().into())]));
+    delete.extend(extra.iter().map(|name| vec![Message::DeleteChain(name.as_str().into())]));
+    let has_maps = extra_sets.iter().any(|(_, set)| set.is_map());
+    // Elements of the maps may lead to the chains, so all is deleted together.
+    if has_maps { phases.retire.extend(delete) } else { phases.delete.extend(delete) }
+}
+
+/// Returns all chains of the program, each after the chains that its rules use; those that always exist last.
+pub(crate) fn in_order_of_use<'a>(
+    program: &'a Program,
+    base_chains: &'a [Arc<Chain>],
+) -> Vec<&'a Arc<Chain>> {
+    let (mut seen, mut order) = (HashSet::new(), Vec::new());
+    for chain in program.registry.chains() {
+        in_order(chain, &mut seen, &mut order);
+    }
+    order.extend(base_chains);
+    order
 }
 
 /// Orders chains so that each comes after the chains that its rules use.
@@ -338,12 +351,38 @@ pub(crate) fn bridge(found: Option<Option<&Ruleset>>, program: &Program, plan: &
     vec![step]
 }
 
-/// Makes the change replace whatever table exists, in one transaction.
+/// Makes the change from an empty plan create the table too, in one transaction, in place of whatever table exists.
 ///
-/// If the plan is too large for that transaction, isolated pods are denied everything until their rules exist.
-pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
-    // A missing table can't be deleted, but an existing one can be created.
-    let mut first: Vec<Message> = vec![Message::CreateTable, Message::DeleteTable];
+/// If the plan is too large for that transaction, isolated pods are denied everything until their rules exist, unless another table decides
+/// meanwhile.
+pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program, stands_in: bool) {
+    if !stands_in {
+        let mut closing = phases.clone();
+        close_meanwhile(&mut closing, program);
+        phases.if_too_large = Some(Box::new(closing));
+    }
+    create_table(phases, program);
+    phases.create.insert(0, replaced());
+}
+
+/// Makes the change from an empty plan create the table too.
+pub(crate) fn create_table(phases: &mut Phases, program: &Program) {
+    let base: Vec<Step> = program.create_base().into_iter().chain(program.add_revoked()).collect();
+    phases.create.splice(0..0, base);
+    phases.join.extend(program.fill_node_sets());
+    phases.atomic = true;
+}
+
+/// Deletes a table, whether it exists or not: a missing table can't be deleted, but an existing one can be created.
+fn replaced() -> Step {
+    vec![Message::CreateTable, Message::DeleteTable]
+}
+
+/// Makes the change from an empty plan replace the table in several transactions. In the first, isolated pods are denied everything.
+///
+/// Needless where one transaction is enough.
+fn close_meanwhile(phases: &mut Phases, program: &Program) {
+    let mut first = replaced();
     first.extend(program.create_base().into_iter().flatten());
     phases.atomic = true;
     phases.switch.clear();
@@ -377,4 +416,5 @@ pub(crate) fn replace_foreign(phases: &mut Phases, program: &Program) {
     phases.switch.extend(add(&program.sets.link_dispatch, program.link_elements()));
     first.extend(program.change_isolation(Isolating::default(), program.isolating_in()));
     phases.create.splice(0..0, std::iter::once(first).chain(program.add_revoked()));
+    phases.join.extend(program.fill_node_sets());
 }

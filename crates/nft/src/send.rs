@@ -1,13 +1,14 @@
 //! Sends the phases of a change in transactions: in one if possible, otherwise in as few as possible.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
 use crate::{
     Error, Kernel,
-    encode::{Encoded, encode},
+    encode::{Encoded, encode, encode_in},
     kernel::too_large,
     phases::{Phases, Step},
     ruleset::{Element, Message, Set},
+    stand_in::grace_period,
 };
 
 /// The largest batch, even if the socket accepts more: the kernel copies a batch to contiguous memory.
@@ -23,6 +24,16 @@ pub(crate) struct Sent {
     pub(crate) elements: usize,
     pub(crate) bytes: usize,
     pub(crate) transactions: usize,
+}
+
+impl Sent {
+    /// Adds what was sent later.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.messages += more.messages;
+        self.elements += more.elements;
+        self.bytes += more.bytes;
+        self.transactions += more.transactions;
+    }
 }
 
 /// An encoded step.
@@ -71,12 +82,32 @@ pub(crate) fn send(
 ) -> (Sent, Result<(), Error>) {
     let mut sent = Sent::default();
     let mut limit = kernel.max_datagram().min(MAX_BATCH);
+    let mut phases = phases;
+    let retired: Vec<EncodedStep> = mem::take(&mut phases.retire).into_iter().map(EncodedStep::of).collect();
     for part in parts(phases, limit) {
         if let Err(error) = send_part(kernel, &part, generation, &mut limit, &mut sent) {
             return (sent, Err(error));
         }
     }
-    (sent, Ok(()))
+    if retired.is_empty() {
+        return (sent, Ok(()));
+    }
+    let outcome = if sent.transactions > 0 { grace_period(kernel) } else { Ok(()) };
+    let outcome = outcome.and_then(|()| send_part(kernel, &retired, generation, &mut limit, &mut sent));
+    (sent, outcome)
+}
+
+/// Sends messages about the tables with another name, in as many transactions as necessary, in this order.
+pub(crate) fn send_in(kernel: &mut Kernel, table: &str, messages: Vec<Message>) -> Result<(), Error> {
+    let limit = kernel.max_datagram().min(MAX_BATCH);
+    let encoded: Vec<Encoded> = messages.into_iter().map(|message| encode_in(table, message)).collect();
+    let mut rest = &encoded[..];
+    while !rest.is_empty() {
+        let (now, later) = rest.split_at(fitting(rest.iter().map(Encoded::len), limit));
+        kernel.transaction(&now.iter().collect::<Vec<_>>())?;
+        rest = later;
+    }
+    Ok(())
 }
 
 /// Divides a change into parts. Each is one transaction unless it exceeds the size limit.
@@ -97,6 +128,7 @@ pub(crate) fn send(
 fn parts(mut phases: Phases, limit: usize) -> Vec<Vec<EncodedStep>> {
     let encoded = |phase: Vec<Step>| phase.into_iter().map(EncodedStep::of).collect::<Vec<_>>();
     let moves_only = phases.moves_addresses && phases.switch.is_empty();
+    let if_too_large = phases.if_too_large.take();
     phases.join.append(&mut phases.bridge);
     let creates_chains = phases.create.iter().flatten().any(|m| matches!(m, Message::CreateChain(_)));
     let changes_dispatch = !(phases.switch.is_empty() && phases.hairpin.is_empty());
@@ -115,6 +147,9 @@ fn parts(mut phases: Phases, limit: usize) -> Vec<Vec<EncodedStep>> {
     let fits = |parts: &[&Vec<EncodedStep>]| OVERHEAD + parts.iter().map(|p| size(p)).sum::<usize>() <= limit;
     if !chains_first && fits(&[&create, &join, &delete]) {
         return vec![concat([create, join, delete])];
+    }
+    if let Some(instead) = if_too_large {
+        return parts(*instead, limit);
     }
     if fits(&[&join, &delete]) {
         return vec![create, concat([join, delete])];
@@ -138,7 +173,7 @@ fn send_part(
     sent: &mut Sent,
 ) -> Result<(), Error> {
     while !steps.is_empty() {
-        let take = fitting(steps, *limit);
+        let take = fitting(steps.iter().map(|step| step.bytes), *limit);
         let (now, later) = steps.split_at(take);
         let number = generation.update();
         // Before it is sent, because the kernel notifies watchers before it replies.
@@ -174,11 +209,11 @@ fn send_part(
     Ok(())
 }
 
-/// Returns how many of the steps fit one transaction, but at least one.
-fn fitting(steps: &[EncodedStep], limit: usize) -> usize {
+/// Returns how many of the steps with these sizes fit one transaction, but at least one.
+fn fitting(sizes: impl Iterator<Item = usize>, limit: usize) -> usize {
     let mut bytes = OVERHEAD;
-    let fit = steps.iter().take_while(|step| {
-        bytes += step.bytes;
+    let fit = sizes.take_while(|size| {
+        bytes += size;
         bytes <= limit
     });
     fit.count().max(1)

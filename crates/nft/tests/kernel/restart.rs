@@ -6,7 +6,9 @@ use std::{
 };
 
 use libtest_mimic::Trial;
-use palisade_nft::{Enforcer, EnforcerOptions, Kernel, NetlinkSocket, Transport, reader::Ruleset};
+use palisade_nft::{
+    Enforcer, EnforcerOptions, Kernel, NetlinkSocket, STAND_IN_TABLE, Transport, reader::Ruleset,
+};
 use palisade_policy::{NodePlan, PolicyTable, Traffic};
 use palisade_testkit::seeds;
 
@@ -99,6 +101,8 @@ fn foreign() {
         make_table();
         let (kernel, script) = kernel();
         script.lock().unwrap().largest = limit;
+        // A copy of the table would decide otherwise.
+        script.lock().unwrap().refused_table = Some(STAND_IN_TABLE);
         let observed = Ruleset::read(&mut Kernel::open().unwrap()).unwrap().unwrap();
         assert_eq!((observed.comment, observed.chains.len()), (None, 0));
         // A pod whose rules don't exist yet is closed.
@@ -128,6 +132,7 @@ fn foreign() {
         let (mut enforcer, commit) = Enforcer::start(kernel, &world.plan()).unwrap();
         assert_eq!(commit.transactions > 1, limit.is_some());
         script.lock().unwrap().after_batch = None;
+        assert!(enforcer.take_no_stand_in().is_some());
         assert_eq!(watch.lock().unwrap().faults, [""; 0]);
         agrees(&mut enforcer, &world, random, "a foreign table replaced");
         let replaced = shape(&mut enforcer);

@@ -34,6 +34,8 @@ pub(crate) struct Script {
     pub(crate) batches: usize,
     /// After so many batches, sending always fails.
     pub(crate) cut_after: Option<usize>,
+    /// The kernel has no memory for batches about this table, except for its removal.
+    pub(crate) refused_table: Option<&'static str>,
 }
 
 pub(crate) struct Scripted {
@@ -68,6 +70,12 @@ impl Transport for Scripted {
             return Err(errno(nix::libc::EPIPE));
         }
         script.batches += 1;
+        let is_named = |name: &&str| datagram.windows(name.len()).any(|part| part == name.as_bytes());
+        // A removal is a batch of three short messages.
+        if script.refused_table.as_ref().is_some_and(is_named) && datagram.len() > 200 {
+            self.answers.push_back(Ok(refusal(datagram, 0, nix::libc::ENOMEM, "")));
+            return Ok(());
+        }
         match script.faults.pop_front().flatten() {
             None => self.socket.send(datagram)?,
             Some(Fault::Send(number)) => return Err(errno(number)),

@@ -23,6 +23,7 @@ mod other_tables;
 mod own_node;
 mod random;
 mod refusal;
+mod replacement;
 mod restart;
 mod revocation;
 mod sandbox;
@@ -61,6 +62,7 @@ fn main() {
         listing::trials(),
         other_tables::trials(),
         refusal::trials(),
+        replacement::trials(),
         restart::trials(),
         revocation::trials(),
         senders::trials(),
