@@ -15,8 +15,9 @@ use crate::{
     denial::denial,
     discovery, from_pods, log_shares, refusal,
     ruleset::{
-        AUDIT_CHAIN, Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN, NodeSet,
-        Outcome, PacketType, Rule, STRANGERS_CHAIN, SenderField, family_digit,
+        AUDIT_CHAIN, Chain, Expression, Hook, JumpTarget, LABELS_CHAIN, LINK_CHAIN, NODE_LINK_CHAIN,
+        NODE_LINK_DENIED_CHAIN, NodeSet, Outcome, PacketType, Rule, STRANGERS_CHAIN, SenderField,
+        family_digit,
     },
 };
 
@@ -26,6 +27,7 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isol
     chains.push(discovery::chain());
     chains.extend(refusal::chains(options, sets));
     chains.extend(of_isolation(options, sets, isolating));
+    chains.push(node_link_denied_chain());
     chains.extend([labels_chain(), revoked::chain(), midstream::chain(sets)]);
     chains.extend(Family::BOTH.map(|family| to_itself_chain(family, sets)));
     chains.extend(from_pods::chains(options, sets));
@@ -269,6 +271,13 @@ pub(crate) fn node_link_chain(sets: &BaseSets, isolating: bool) -> Chain {
     let rules = if isolating { decided().collect() } else { Vec::new() };
     let comment = "by link-local addresses from pods to this node, while pods here are isolated for egress";
     Chain::regular(NODE_LINK_CHAIN, comment, rules)
+}
+
+/// Returns the chain that denies what a pod without an IPv6 address sends to its own node from a link-local address, while the pod is isolated
+/// for egress. Its policies may allow addresses and ports of IPv6, but no policy table of the plan says which.
+fn node_link_denied_chain() -> Chain {
+    let comment = "by link-local addresses from isolated pods without an IPv6 address to this node";
+    Chain::regular(NODE_LINK_DENIED_CHAIN, comment, denial(Direction::Egress))
 }
 
 /// Returns the chain that denies packets between bridge ports to unknown addresses while a local pod is isolated.

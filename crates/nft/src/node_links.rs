@@ -155,9 +155,9 @@ impl NodeLinks {
         }
     }
 
-    /// Returns the senders with the first IPv6 address of each pod. Without pods that have none: no chain decides about IPv6 for these.
+    /// Returns the senders with the address of each pod that decides for it.
     pub(crate) fn link_senders(&self) -> impl Iterator<Item = (LinkSender, IpAddr)> {
-        self.senders.iter().filter_map(|(sender, addresses)| Some((*sender, first_v6(addresses)?)))
+        self.senders.iter().filter_map(|(sender, addresses)| Some((*sender, deciding(addresses)?)))
     }
 
     /// Returns the senders that are not the same in other links: those here, and those there.
@@ -243,13 +243,15 @@ fn change(set: &Arc<Set>, before: &BTreeSet<Element>, after: &BTreeSet<Element>,
     phases.change_elements(set, only(after, before), only(before, after));
 }
 
-pub(crate) fn first_v6(addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
-    addresses.iter().find(|address| address.is_ipv6()).copied()
+/// Returns the address of a pod whose policy table decides about what the pod sends by IPv6 without an address of its own: its first IPv6
+/// address. If it has none, an IPv4 address says whether the pod is isolated.
+pub(crate) fn deciding(addresses: &BTreeSet<IpAddr>) -> Option<IpAddr> {
+    addresses.iter().find(|address| address.is_ipv6()).or_else(|| addresses.first()).copied()
 }
 
-/// Returns the element of the set of known senders, for a pod with an IPv6 address.
+/// Returns the element of the set of known senders, for a pod with an address.
 fn link_sender(((interface, mac), addresses): Sender<'_>) -> Option<Element> {
-    first_v6(addresses).map(|_| Element::InterfaceHardware(*interface, *mac))
+    deciding(addresses).map(|_| Element::InterfaceHardware(*interface, *mac))
 }
 
 fn addresses(addresses: impl Iterator<Item = IpAddr>, family: Family) -> Vec<Element> {

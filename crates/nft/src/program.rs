@@ -36,11 +36,11 @@ use crate::{
     element_counts::{ElementCounts, PreviousCounts},
     layout::{self, Layout, Orientation},
     next_plan::NextPlan,
-    node_links::{LinkSender, Sender, first_v6},
+    node_links::{LinkSender, Sender, deciding},
     phases::{Phases, Step, add, remove, replace},
     registry::{Edit, Registry},
     revoked_tuples::RevokedTuples,
-    ruleset::{Chain, Content, Element, JumpTarget, Message, Set, family_digit},
+    ruleset::{Chain, Content, Element, JumpTarget, Message, NODE_LINK_DENIED_CHAIN, Set, family_digit},
 };
 
 /// The kernel objects that follow from the plan.
@@ -195,7 +195,7 @@ impl Program {
         for set in self.sets.node_sets() {
             self.node_links.change_to(node_links, set, next, phases);
         }
-        let jump = |(sender, addresses): Sender<'_>| self.link_jump(*sender, first_v6(addresses)?);
+        let jump = |(sender, addresses): Sender<'_>| self.link_jump(*sender, deciding(addresses)?);
         let [before, after] = self
             .node_links
             .differing_senders(node_links)
@@ -212,7 +212,7 @@ impl Program {
     /// Returns the element that leads what a sender sends without an address of its own to the chain of its pod's egress, if the pod is isolated.
     fn link_jump(&self, sender: LinkSender, address: IpAddr) -> Option<Element> {
         let chain = self.dispatch.get(&(JumpTarget::Table(Direction::Egress), address))?;
-        Some(link_jump(sender, chain))
+        Some(link_jump(sender, address, chain))
     }
 
     /// Returns the elements of the map with these chains.
@@ -223,9 +223,8 @@ impl Program {
 
     /// Changes the map for the pods whose egress has another chain than before.
     fn follow_link_chains(&self, undo: &Undo, phases: &mut Phases) {
-        let of_egress = undo.dispatch.iter().filter(|((target, address), _)| {
-            *target == JumpTarget::Table(Direction::Egress) && address.is_ipv6()
-        });
+        let of_egress =
+            undo.dispatch.iter().filter(|((target, _), _)| *target == JumpTarget::Table(Direction::Egress));
         let old: BTreeMap<IpAddr, Option<&Name>> =
             of_egress.map(|((_, address), chain)| (*address, chain.as_ref())).collect();
         if old.is_empty() {
@@ -234,7 +233,7 @@ impl Program {
         let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
         for (sender, address) in self.node_links.link_senders() {
             let Some(chain) = old.get(&address) else { continue };
-            before.extend(chain.map(|chain| link_jump(sender, chain)));
+            before.extend(chain.map(|chain| link_jump(sender, address, chain)));
             after.extend(self.link_jump(sender, address));
         }
         self.change_link_jumps(&before, &after, phases);
@@ -421,8 +420,10 @@ impl Program {
     }
 }
 
-fn link_jump((interface, mac): LinkSender, chain: &Name) -> Element {
-    Element::LinkJump(interface, mac, chain.clone())
+/// Returns the element for a sender whose pod this chain decides for. The chain of an IPv4 address has no rules for IPv6.
+fn link_jump((interface, mac): LinkSender, address: IpAddr, chain: &Name) -> Element {
+    let chain = if address.is_ipv6() { chain.clone() } else { NODE_LINK_DENIED_CHAIN.into() };
+    Element::LinkJump(interface, mac, chain)
 }
 
 /// A peer set in use must keep its kind, and its ranges if it has any.

@@ -69,6 +69,9 @@ pub(crate) const LINK_CHAIN: &str = "link";
 /// The chain for link-local packets of pods to their own node.
 pub(crate) const NODE_LINK_CHAIN: &str = "node_link";
 
+/// The chain for those of isolated pods without an IPv6 address.
+pub(crate) const NODE_LINK_DENIED_CHAIN: &str = "node_link_denied";
+
 /// The chain that accepts discovery, see [`crate::discovery`].
 pub(crate) const DISCOVERY_CHAIN: &str = "discovery";
 

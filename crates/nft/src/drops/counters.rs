@@ -7,7 +7,7 @@ use crate::{
     reader::{Operation, Ruleset, Target},
     ruleset::{
         ENCAPSULATED_CHAIN, FORGED_CHAIN, FORWARDED_CHAIN, FROM_PORTS_CHAIN, LINK_CHAIN, MISDIRECTED_CHAIN,
-        NODE_LINK_CHAIN, RECEIVED_CHAIN, REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN, REVOKED_CHAIN,
+        NODE_LINK_CHAIN, NODE_LINK_DENIED_CHAIN, RECEIVED_CHAIN, REFUSE_EGRESS_CHAIN, REFUSE_INGRESS_CHAIN, REVOKED_CHAIN,
         SOURCES_CHAIN, STRANGERS_CHAIN, TARGETS_CHAIN, TO_PORTS_CHAIN, TUNNELED_CHAIN,
     },
 };
@@ -65,7 +65,7 @@ impl Counters {
 const AUDIT_ROW: &str = "audit_row_";
 
 /// The chains that count as a direction without containing it in their names.
-const OF_EGRESS: [&str; 11] = [
+const OF_EGRESS: [&str; 12] = [
     "closed_egress",
     FORGED_CHAIN,
     FORWARDED_CHAIN,
@@ -75,6 +75,7 @@ const OF_EGRESS: [&str; 11] = [
     FROM_PORTS_CHAIN,
     MISDIRECTED_CHAIN,
     NODE_LINK_CHAIN,
+    NODE_LINK_DENIED_CHAIN,
     SOURCES_CHAIN,
     TARGETS_CHAIN,
 ];

@@ -52,12 +52,14 @@ fn link_local_of_pods() {
             of(BRIDGE, 2, &[v4(2), pod(2)]),
             of(BRIDGE, 3, &[pod(3)]),
             of(BRIDGE, 5, &[v4(5)]),
+            of(BRIDGE, 6, &[v4(6)]),
+            of(BRIDGE, 7, &[]),
             of(ROUTED, 4, &[v4(4), pod(4)]),
         ]
         .into(),
         ..NodeLinks::default()
     };
-    // Pods 1 and 4 reach UDP port 53 at any address, pod 2 nothing, and no policy selects pods 3 and 5.
+    // Pods 1, 4 and 6 reach UDP port 53 at any address, pod 2 nothing, and no policy selects pods 3 and 5. The last two have no IPv6 address.
     let ports = Traffic::of(Protocol::Udp, PortSet::of_ranges([(53, 53)]));
     let tables = [(1, ports), (2, Traffic::none())];
     let mut plan = NodePlan::default();
@@ -74,6 +76,8 @@ fn link_local_of_pods() {
     for (n, table) in [(1, 1), (2, 2), (4, 1)] {
         plan.egress.extend([v4(n), pod(n)].map(|address| (address, PolicyTableId([table; 16]))));
     }
+    plan.local.insert(v4(6));
+    plan.egress.insert(v4(6), PolicyTableId([1; 16]));
     let (mut enforcer, ruleset) = start(EnforcerOptions::default(), around.clone(), &plan);
     let allows = |ruleset: &Ruleset, interface: u32, sender: u8, port: u16, state: State| {
         let arrival = Arrival { in_interface: interface, sender: mac(sender), ..Arrival::default() };
@@ -86,8 +90,11 @@ fn link_local_of_pods() {
             (BRIDGE, 2, [false, false]),
             (BRIDGE, 3, [true, true]),
             (ROUTED, 4, [true, false]),
-            // A pod without an IPv6 address, an unknown hardware address, and those of pods of other interfaces.
-            (BRIDGE, 5, [false, false]),
+            (BRIDGE, 5, [true, true]),
+            // No policy table is about its packets.
+            (BRIDGE, 6, [false, false]),
+            // A pod without any address, an unknown hardware address, and those of pods of other interfaces.
+            (BRIDGE, 7, [false, false]),
             (BRIDGE, 9, [false, false]),
             (BRIDGE, 4, [false, false]),
             (ROUTED, 1, [false, false]),
@@ -98,12 +105,13 @@ fn link_local_of_pods() {
         }
     }
     assert_eq!(enforcer.verify().unwrap().differences, []);
-    // The policies of pod 1 change, pod 2 is no longer isolated, and pod 4 gets another interface in the same change.
+    // The policies of pod 1 change, pods 2 and 6 are no longer isolated but pod 5 is, and pod 4 gets another interface in the same change.
     let mut next = plan.clone();
     for n in [1, 4] {
         next.egress.extend([v4(n), pod(n)].map(|address| (address, PolicyTableId([2; 16]))));
     }
-    next.egress.retain(|address, _| ![v4(2), pod(2)].contains(address));
+    next.egress.retain(|address, _| ![v4(2), pod(2), v4(6)].contains(address));
+    next.egress.insert(v4(5), PolicyTableId([2; 16]));
     next.tables.remove(&PolicyTableId([1; 16]));
     let mut moved = around;
     moved.senders.remove(&(ROUTED, mac(4)));
@@ -112,7 +120,7 @@ fn link_local_of_pods() {
     enforcer.commit_with_links(&delta, &moved).unwrap();
     assert_eq!(enforcer.verify().unwrap().differences, []);
     let ruleset = Ruleset::read(enforcer.kernel()).unwrap().unwrap();
-    for (sender, expected) in [(1, false), (2, true), (3, true), (4, false)] {
+    for (sender, expected) in [(1, false), (2, true), (3, true), (4, false), (5, false), (6, true)] {
         assert_eq!(allows(&ruleset, BRIDGE, sender, 53, State::New), expected, "{sender}");
     }
     // While no pod is isolated for egress, nothing is denied.
