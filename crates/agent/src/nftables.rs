@@ -266,7 +266,9 @@ impl NftDataPlane {
     /// If the kernel can't be read, or rejects the change.
     pub fn repair(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
-        enforcer.repair().map(|c| programmed(&c)).map_err(failed("repairing the table"))
+        let repaired = enforcer.repair().map(|c| programmed(&c)).map_err(failed("repairing the table"));
+        log_without_stand_in(enforcer);
+        repaired
     }
 }
 
@@ -345,8 +347,22 @@ impl NftDataPlane {
     /// If the kernel rejects the change.
     pub fn recreate(&mut self) -> Result<Programmed, DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(Programmed::default()) };
-        enforcer.recreate().map(|c| programmed(&c)).map_err(failed("creating the table again"))
+        let created = enforcer.recreate().map(|c| programmed(&c)).map_err(failed("creating the table again"));
+        log_without_stand_in(enforcer);
+        created
     }
+}
+
+/// Logs that a table was replaced while no copy of it decided.
+fn log_without_stand_in(enforcer: &mut Enforcer) {
+    let Some(refusal) = enforcer.take_no_stand_in() else { return };
+    #[cfg(feature = "daemon")]
+    tracing::debug!(
+        err = crate::error_chain::with_causes(&refusal),
+        "no copy of the table decided while it was replaced"
+    );
+    #[cfg(not(feature = "daemon"))]
+    drop(refusal);
 }
 
 fn programmed(commit: &Commit) -> Programmed {
@@ -372,6 +388,7 @@ impl DataPlane for NftDataPlane {
             State::Idle(kernel) => kernel.take(),
             State::Programmed(enforcer) => {
                 let commit = enforcer.reconcile(plan).map_err(failed("programming the node's plan again"))?;
+                log_without_stand_in(enforcer);
                 self.open_node()?;
                 // Local addresses may differ from those that were programmed.
                 let links = self.refresh_links_now().unwrap_or_else(|error| {
@@ -391,8 +408,9 @@ impl DataPlane for NftDataPlane {
             self.link_error = Some(failed(READING_LINKS)(error));
             NodeLinks::default()
         });
-        let (enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), node_links, plan)
+        let (mut enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), node_links, plan)
             .map_err(failed("programming the node's plan"))?;
+        log_without_stand_in(&mut enforcer);
         self.state = State::Programmed(Box::new(enforcer));
         self.open_node()?;
         Ok(programmed(&commit))
