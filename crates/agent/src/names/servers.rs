@@ -28,12 +28,12 @@ pub(super) struct TrustedServers {
 /// `O(services)`.
 pub(super) fn of(cluster: &Cluster, set: &BTreeSet<SocketAddr>) -> TrustedServers {
     if !set.is_empty() {
-        return untaken(cluster, set.clone(), BTreeSet::new());
+        return untaken(cluster, set, &BTreeSet::new());
     }
     let of_cluster = palisade_names::dns_service_addresses(cluster).map(on_dns_port).collect();
     // A missing file names no server.
     let text = fs::read_to_string(RESOLV_CONF).unwrap_or_default();
-    untaken(cluster, of_cluster, named_servers(&text).map(on_dns_port).collect())
+    untaken(cluster, &of_cluster, &named_servers(&text).map(on_dns_port).collect())
 }
 
 fn on_dns_port(server: IpAddr) -> SocketAddr {
@@ -48,8 +48,12 @@ fn named_servers(text: &str) -> impl Iterator<Item = IpAddr> {
 
 /// Leaves out the servers whose packets a Service takes. `chosen` are those that are set, or of the cluster: as a cluster IP their address is that of the
 /// Service that is meant, since the API server gives each to one. A nameserver of the node is no Service.
-fn untaken(cluster: &Cluster, chosen: BTreeSet<SocketAddr>, of_node: BTreeSet<SocketAddr>) -> TrustedServers {
-    let all: BTreeSet<IpAddr> = chosen.iter().chain(&of_node).map(SocketAddr::ip).collect();
+fn untaken(
+    cluster: &Cluster,
+    chosen: &BTreeSet<SocketAddr>,
+    of_node: &BTreeSet<SocketAddr>,
+) -> TrustedServers {
+    let all: BTreeSet<IpAddr> = chosen.iter().chain(of_node).map(SocketAddr::ip).collect();
     // By the Services that could answer for a server that is chosen, and for one of the node.
     let (mut of_tenants, mut of_any) = (BTreeMap::new(), BTreeMap::new());
     for service in cluster.services.values() {
@@ -63,7 +67,7 @@ fn untaken(cluster: &Cluster, chosen: BTreeSet<SocketAddr>, of_node: BTreeSet<So
         of_any.extend(own.map(|address| (*address, &service.key)));
     }
     let mut out = TrustedServers::default();
-    let of_node = of_node.difference(&chosen).map(|server| (server, of_any.get(&server.ip())));
+    let of_node = of_node.difference(chosen).map(|server| (server, of_any.get(&server.ip())));
     let chosen = chosen.iter().map(|server| (server, of_tenants.get(&server.ip())));
     for (server, taken) in chosen.chain(of_node) {
         match taken {
@@ -130,7 +134,7 @@ mod tests {
         let text = "# nameserver 192.0.2.1\nsearch a.io\n nameserver 198.51.100.53\nnameserver\t198.51.100.54 \n\
                     nameserver 127.0.0.53\nnameserver fe80::1%eth0\nnameserver 10.96.0.67\noptions ndots:5\n";
         let of_cluster = palisade_names::dns_service_addresses(&cluster).map(on_dns_port).collect();
-        let trusted = untaken(&cluster, of_cluster, named_servers(text).map(on_dns_port).collect());
+        let trusted = untaken(&cluster, &of_cluster, &named_servers(text).map(on_dns_port).collect());
         assert_eq!(trusted.servers, servers(&["10.96.0.10", "198.51.100.54"]));
         assert_eq!(
             trusted.taken.into_keys().collect::<BTreeSet<_>>(),
