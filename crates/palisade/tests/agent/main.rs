@@ -13,6 +13,7 @@ mod faults;
 mod flows;
 mod hostile;
 mod node_restart;
+mod restarts;
 mod runtime;
 mod settings;
 mod stage;
