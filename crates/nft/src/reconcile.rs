@@ -157,7 +157,7 @@ fn change_of_main(
     new_table.bridge.clear();
     Ok(match starting_point(kernel, program, plan, method)? {
         StartingPoint::Ours { changes, generation } => {
-            (ExistingTable::Ours, MainChange::Steps(changes), generation)
+            (ExistingTable::Ours, MainChange::Steps(*changes), generation)
         }
         StartingPoint::Nothing => {
             // No rules are active that could apply to packets in between.

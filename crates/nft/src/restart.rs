@@ -39,7 +39,7 @@ pub(crate) enum StartingPoint {
     /// The table can be changed to match the plan.
     Ours {
         /// The differences.
-        changes: Phases,
+        changes: Box<Phases>,
         /// Its transaction number.
         generation: Option<u32>,
     },
@@ -63,7 +63,7 @@ pub(crate) fn generation(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
 pub(crate) fn examine(found: Option<&Ruleset>, program: &Program, plan: &NodePlan) -> StartingPoint {
     let Some(found) = found else { return StartingPoint::Nothing };
     match difference(found, program, plan) {
-        Some(changes) => StartingPoint::Ours { changes, generation: generation_in(found) },
+        Some(changes) => StartingPoint::Ours { changes: Box::new(changes), generation: generation_in(found) },
         None => StartingPoint::Foreign,
     }
 }

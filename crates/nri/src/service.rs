@@ -226,6 +226,10 @@ pub(crate) fn plugin(shared: &Arc<Shared>) -> HashMap<String, Service> {
     HashMap::from([(PLUGIN_SERVICE.to_owned(), service)])
 }
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the request's bytes are freed before its answer is waited for"
+)]
 fn decode<M: Message + Default>(request: Request) -> Result<M, Error> {
     M::decode(request.payload.as_slice()).map_err(|error| failure(Code::INVALID_ARGUMENT, &error.to_string()))
 }

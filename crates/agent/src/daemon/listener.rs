@@ -189,7 +189,7 @@ async fn serve_connection(stream: UnixStream, doors: &Doors) -> io::Result<()> {
 /// pod may have its address then.
 async fn hung_up(read: &mut (impl AsyncBufRead + Unpin)) {
     if read.fill_buf().await.is_ok_and(|more| !more.is_empty()) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

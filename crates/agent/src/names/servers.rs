@@ -110,7 +110,10 @@ mod tests {
         texts.iter().map(|text| on_dns_port(ip(text))).collect()
     }
 
-    fn cluster(services: &[(&str, &[&str], &[&str], &[&str])]) -> Cluster {
+    /// A Service with its cluster IPs, external IPs and addresses of its load balancer.
+    type Addressed<'a> = (&'a str, &'a [&'a str], &'a [&'a str], &'a [&'a str]);
+
+    fn cluster(services: &[Addressed<'_>]) -> Cluster {
         let mut cluster = Cluster::default();
         for (name, cluster_ips, external, load_balancer) in services {
             let (namespace, name) = name.split_once('/').unwrap();

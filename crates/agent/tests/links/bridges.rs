@@ -90,7 +90,7 @@ fn learning() {
 fn bypassing() {
     let (_node, _pod, mut plane) = start();
     let write = |value: [&str; 2]| {
-        SETTINGS.iter().zip(value).for_each(|(path, value)| fs::write(path, value).unwrap())
+        SETTINGS.iter().zip(value).for_each(|(path, value)| fs::write(path, value).unwrap());
     };
     for (value, is_reported) in
         [(["1", "1"], false), (["0", "1"], true), (["1", "0"], true), (["1", "1"], false)]

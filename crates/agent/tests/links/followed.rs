@@ -135,7 +135,9 @@ impl World {
             if pod < PODS / 2 {
                 assert!(self.node.set(index, vec![LinkAttribute::Controller(BRIDGE)]));
             } else {
-                addresses(pod).map(|address| drop(netlink.route(&Route::to_host(address, index))));
+                for address in addresses(pod) {
+                    netlink.route(&Route::to_host(address, index));
+                }
             }
             self.pod(Some(pod));
         }
@@ -148,7 +150,7 @@ impl World {
     fn run(mut self) {
         let (mut log, begin) = (Vec::new(), Instant::now());
         // Others start with nothing.
-        if self.seed % 3 != 0 {
+        if !self.seed.is_multiple_of(3) {
             self.populate();
             let found = self.compare(&["populated".to_owned()]);
             assert_eq!(

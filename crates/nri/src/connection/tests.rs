@@ -116,7 +116,7 @@ fn calling<M: Message + 'static>(
     runtime: &Arc<Runtime>,
     method: &'static str,
     message: M,
-) -> JoinHandle<Result<crate::messages::Empty, ttrpc::Error>> {
+) -> JoinHandle<Result<Empty, ttrpc::Error>> {
     let runtime = Arc::clone(runtime);
     tokio::spawn(async move { runtime.call(method, &message).await })
 }
