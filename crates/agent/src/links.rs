@@ -180,7 +180,8 @@ impl LinkMonitor {
     #[must_use]
     pub fn bypassing(&self) -> Vec<String> {
         let bridges = self.bridges.iter().filter_map(|index| self.facts.links.get(index));
-        bridges::bypassing(bridges, self.facts.has_families())
+        let options = bridges.filter_map(|link| Some((link.name.as_str(), link.bridge?)));
+        bridges::bypassing(options, self.facts.has_families())
     }
 
     /// The bridges that lead to local pods and learn hardware addresses from frames that no rule sees, although the agent has set an option

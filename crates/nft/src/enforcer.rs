@@ -1,6 +1,6 @@
 //! Enforces a plan in the kernel.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::libc::{ENOENT, EOPNOTSUPP};
 use palisade_policy::{Delta, NodePlan};
@@ -14,7 +14,7 @@ use crate::{
     next_plan::NextPlan,
     program::Program,
     reader::Ruleset,
-    reconcile::{Inputs, Method, Reconciled, name_owner, reconcile, report},
+    reconcile::{Commit, ExistingTable, Inputs, Method, Reconciled, name_owner, reconcile, report},
     restart,
     revoked_tuples::RevokedTuples,
     ruleset::Message,
@@ -22,37 +22,6 @@ use crate::{
     stand_in,
     verify::{Verification, verify},
 };
-
-/// The cost of a change.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Commit {
-    /// Netlink messages sent.
-    pub messages: usize,
-    /// Set elements added and removed.
-    pub elements: usize,
-    /// Bytes sent.
-    pub bytes: usize,
-    /// Transactions: 0 if nothing differed, usually 1, 2 if an address moved between peer sets, more if the send buffer is
-    /// too small. Without those of the tables that stand in while a table is replaced.
-    pub transactions: usize,
-    /// The transaction number in the kernel's table after the change, 0 if there is no table.
-    pub generation: u32,
-    /// The time from the first byte encoded to the last reply read.
-    pub duration: Duration,
-}
-
-/// The table that was in the kernel before the first transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExistingTable {
-    /// There was none.
-    Nothing,
-    /// The table left by a previous run. Only what differed from the plan was changed.
-    Ours,
-    /// A table of another program, or of another format. It was replaced in one transaction, while a copy of the new one decided.
-    Foreign,
-    /// A table that changed each time that it was read. It was replaced likewise.
-    Unreadable,
-}
 
 /// Keeps the kernel's tables equal to a plan.
 #[derive(Debug)]

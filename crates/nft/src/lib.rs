@@ -45,6 +45,7 @@ mod features;
 mod from_pods;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod grace_period;
 mod kernel;
 mod layout;
 mod log_shares;
@@ -77,7 +78,7 @@ mod verify;
 pub mod watchpoint;
 
 pub use closed_node::{CLOSED_NODE_TABLE, ClosedPods, close_node, open_node};
-pub use enforcer::{Commit, Enforcer, ExistingTable, remove};
+pub use enforcer::{Enforcer, remove};
 pub use error::{Error, PlanError};
 pub use features::Feature;
 pub use kernel::Kernel;
@@ -89,6 +90,7 @@ pub use log_shares::{
 pub use node_links::NodeLinks;
 pub use options::{EnforcerOptions, MAX_ALLOWED_SOURCES, SourceCheck};
 pub use port_owner::{Mac, PortOwner};
+pub use reconcile::{Commit, ExistingTable};
 pub use refusal::{REFUSE_BURST, REFUSE_RATE, REFUSE_TOTAL_BURST, REFUSE_TOTAL_RATE};
 pub use revocation::RevocationSummary;
 pub use ruleset::{Hook, TABLE};

@@ -8,7 +8,7 @@ use std::{
 use palisade_policy::NodePlan;
 
 use crate::{
-    Commit, EnforcerOptions, Error, ExistingTable, Kernel, NodeLinks,
+    EnforcerOptions, Error, Kernel, NodeLinks,
     phases::Phases,
     program::Program,
     reader::Ruleset,
@@ -54,6 +54,37 @@ pub(crate) fn name_owner(kernel: &mut Kernel, error: Error) -> Error {
         },
         other => other,
     }
+}
+
+/// The cost of a change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Commit {
+    /// Netlink messages sent.
+    pub messages: usize,
+    /// Set elements added and removed.
+    pub elements: usize,
+    /// Bytes sent.
+    pub bytes: usize,
+    /// Transactions: 0 if nothing differed, usually 1, 2 if an address moved between peer sets, more if the send buffer is
+    /// too small. Without those of the tables that stand in while a table is replaced.
+    pub transactions: usize,
+    /// The transaction number in the kernel's table after the change, 0 if there is no table.
+    pub generation: u32,
+    /// The time from the first byte encoded to the last reply read.
+    pub duration: Duration,
+}
+
+/// The table that was in the kernel before the first transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExistingTable {
+    /// There was none.
+    Nothing,
+    /// The table left by a previous run. Only what differed from the plan was changed.
+    Ours,
+    /// A table of another program, or of another format. It was replaced in one transaction, while a copy of the new one decided.
+    Foreign,
+    /// A table that changed each time that it was read. It was replaced likewise.
+    Unreadable,
 }
 
 /// What determines a program besides the plan.

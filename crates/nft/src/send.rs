@@ -5,10 +5,10 @@ use std::{mem, sync::Arc};
 use crate::{
     Error, Kernel,
     encode::{Encoded, encode, encode_in},
+    grace_period::grace_period,
     kernel::too_large,
     phases::{Phases, Step},
     ruleset::{Element, Message, Set},
-    stand_in::grace_period,
 };
 
 /// The largest batch, even if the socket accepts more: the kernel copies a batch to contiguous memory.

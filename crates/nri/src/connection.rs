@@ -18,7 +18,10 @@ use crate::error::NriError;
 use crate::event::{Event, RuntimeInfo};
 use crate::messages::{RUNTIME_SERVICE, RegisterPluginRequest};
 use crate::mux::multiplex;
-use crate::service::{Shared, plugin, shortened};
+use crate::{
+    service::{Shared, plugin},
+    text::shortened,
+};
 
 /// Events that wait for [`Connection::next`]. The runtime sends one request at a time and waits for its answer.
 const QUEUE: usize = 16;

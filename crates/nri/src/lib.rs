@@ -29,6 +29,7 @@ mod messages;
 mod mux;
 mod sandbox;
 mod service;
+mod text;
 
 pub use connection::{Connection, Identity};
 pub use error::NriError;

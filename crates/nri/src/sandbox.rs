@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::messages::PodSandbox;
-use crate::service::shortened;
+use crate::text::shortened;
 
 /// Bytes of the longest name, UID or sandbox number that is taken. Kubernetes' are 253 at most.
 const MAX_NAME: usize = 253;

@@ -17,14 +17,13 @@ use crate::messages::{
     SynchronizeRequest, SynchronizeResponse,
 };
 use crate::sandbox::{InvalidSandbox, Sandbox};
+use crate::text;
 
 /// Sandboxes in one synchronization, and bytes of their labels. A node has some hundred pods; a list that never ends must not fill the memory.
 const MAX_SANDBOXES: usize = 10_000;
 const MAX_LABELS_BYTES: usize = 32 << 20;
 /// Requests that are not answered yet. Runtimes send one at a time; what sends more is none, and must not fill the memory.
 pub(crate) const MAX_REQUESTS: usize = 16;
-/// Bytes of a text that is logged. Longer ones are cut.
-const MAX_TEXT: usize = 256;
 
 /// What the methods share.
 pub(crate) struct Shared {
@@ -106,8 +105,8 @@ impl Shared {
     fn configure(&self, request: ConfigureRequest) -> ConfigureResponse {
         let timeout = u64::try_from(request.request_timeout).ok().filter(|&milliseconds| milliseconds > 0);
         let info = RuntimeInfo {
-            name: shortened(request.runtime_name),
-            version: shortened(request.runtime_version),
+            name: text::shortened(request.runtime_name),
+            version: text::shortened(request.runtime_version),
             request_timeout: timeout.map(Duration::from_millis),
         };
         if let Some(sender) = self.runtime.lock().unwrap_or_else(PoisonError::into_inner).take() {
@@ -232,15 +231,6 @@ pub(crate) fn plugin(shared: &Arc<Shared>) -> HashMap<String, Service> {
 )]
 fn decode<M: Message + Default>(request: Request) -> Result<M, Error> {
     M::decode(request.payload.as_slice()).map_err(|error| failure(Code::INVALID_ARGUMENT, &error.to_string()))
-}
-
-/// Cuts a text that is longer than any that is meant.
-pub(crate) fn shortened(mut text: String) -> String {
-    if text.len() > MAX_TEXT {
-        text.truncate(text.floor_char_boundary(MAX_TEXT));
-        text.push('…');
-    }
-    text
 }
 
 fn failure(code: Code, reason: &str) -> Error {

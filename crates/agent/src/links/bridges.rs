@@ -10,8 +10,6 @@ use std::{fs, path::Path};
 
 use netlink_packet_route::link::{BridgeBooleanOptionFlags, InfoBridge};
 
-use super::facts::Link;
-
 /// The settings for all bridges of the network namespace. They are missing without the module `br_netfilter`.
 const SETTINGS: &str = "/proc/sys/net/bridge";
 
@@ -45,13 +43,15 @@ impl BridgeOptions {
 }
 
 /// Returns the names of the bridges that pass packets of these families, IPv4 first, past netfilter.
-pub(super) fn bypassing<'a>(bridges: impl Iterator<Item = &'a Link>, families: [bool; 2]) -> Vec<String> {
+pub(super) fn bypassing<'a>(
+    bridges: impl Iterator<Item = (&'a str, BridgeOptions)>,
+    families: [bool; 2],
+) -> Vec<String> {
     let for_all = settings(Path::new(SETTINGS));
     let bypasses = |options: &BridgeOptions| {
         (0..2).any(|family| families[family] && !for_all[family] && !options.calls_netfilter[family])
     };
-    let found = bridges.filter(|link| link.bridge.as_ref().is_some_and(bypasses));
-    found.map(|link| link.name.clone()).collect()
+    bridges.filter(|(_, options)| bypasses(options)).map(|(name, _)| name.to_owned()).collect()
 }
 
 /// Whether all bridges pass IPv4 and IPv6 packets to netfilter.
