@@ -32,7 +32,7 @@ struct Sender {
 impl Sender {
     fn start(stage: &Stage, from: &str, to: &str) -> Self {
         let mut command = palisade(stage.dir.path());
-        let script = format!("echo pid $$; while :; do echo x > /dev/udp/{to}/9; done");
+        let script = format!("echo pid $$; while ((SECONDS < 600)); do echo x > /dev/udp/{to}/9; done");
         command.args(["lab", "exec", &format!("shop/{from}"), "--", "bash", "-c", &script]);
         let running = Running::of(&mut command);
         let process = running.until("pid ").trim().rsplit(' ').next().unwrap().to_owned();
