@@ -141,8 +141,9 @@ fn an_agent_that_is_not_there_yet_is_followed_once_it_is() {
     assert!(!stage.answers("other", "db:5432"));
     follower.until("NetworkPolicy shop/db-from");
     agent.stop();
-    // Another machine is told, and asks again.
-    let text = run(&mut stage.flows(&["-f", "-o", "pages"]), 2);
+    // Another machine is told, and asks again. Pages end with their input, which stays open.
+    let (input, _open) = std::io::pipe().unwrap();
+    let text = run(stage.flows(&["-f", "-o", "pages"]).stdin(input), 2);
     assert!(text.contains("no agent listens"), "{text}");
     // Waiting does not help.
     let agent = stage.agent(&["--flow-buffer", "0"]);
