@@ -50,7 +50,7 @@ fn address(text: &str) -> IpAddr {
 }
 
 fn replacements() -> usize {
-    std::env::var("PALISADE_REPLACEMENTS").map_or(500, |text| text.parse().unwrap())
+    std::env::var("PALISADE_REPLACEMENTS").map_or(200, |text| text.parse().unwrap())
 }
 
 /// Packets of its pods pass the loopback device, so it is in terms of egress.

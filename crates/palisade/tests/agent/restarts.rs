@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many pods start, unless `PALISADE_TEST_STARTS` says so.
-const STARTS: usize = 60;
+const STARTS: usize = 40;
 /// How long each is looked at.
 const LIFE: Duration = Duration::from_millis(30);
 
