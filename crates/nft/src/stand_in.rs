@@ -58,7 +58,8 @@ impl Replaced {
     }
 }
 
-/// Runs `replace`, which replaces tables by those of the program, while a copy of them decides. It is told whether there is one.
+/// Creates a copy of the program's tables, runs `replace`, which replaces the tables, and removes the copy. `replace` receives whether the copy
+/// exists.
 ///
 /// If the copy can't be created, because the kernel has too little memory for both or for another reason, the tables are replaced without
 /// it. Returns that reason beside the result.

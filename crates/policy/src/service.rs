@@ -78,7 +78,7 @@ pub struct ServiceAccess {
     pub external_ips: Vec<IpAddr>,
     /// The addresses of the load balancer: `status.loadBalancer.ingress[].ip`, and `spec.loadBalancerIP`.
     pub load_balancer: Vec<IpAddr>,
-    /// `spec.loadBalancerIP`, unless the load balancer has it: whoever may create a service may ask for any address.
+    /// `spec.loadBalancerIP`, unless the load balancer has that address. Every user who may create Services can request any address.
     pub load_balancer_wish: Option<IpAddr>,
     /// The host names of the load balancer: `status.loadBalancer.ingress[].hostname`.
     pub host_names: Vec<Name>,

@@ -14,8 +14,8 @@ use palisade_policy::ObjectKey;
 
 use super::rtnetlink::Requests;
 
-/// Opens a network namespace by a path that another program has named. What isn't one must not stop the calling thread, as a pipe does that
-/// nobody writes to, and a device must not be opened at all: for some that is an action.
+/// Opens a network namespace by a path that another program has named. Opening a pipe without a writer
+/// would block the calling thread, and opening some devices has an effect, so nothing but a regular file is opened.
 pub(crate) fn open_namespace(path: &Path) -> io::Result<File> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a network namespace"));

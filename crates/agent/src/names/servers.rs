@@ -12,7 +12,7 @@ use super::DNS_PORT;
 
 /// The nameservers of the node.
 const RESOLV_CONF: &str = "/etc/resolv.conf";
-/// Whoever may create a Service here may replace the cluster's DNS anyway.
+/// Users who may create Services in this namespace can replace the cluster's DNS anyway.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
 /// What is trusted.

@@ -439,7 +439,8 @@ fn known_routes() {
     }
 }
 
-/// Nobody has the address from which a host without one sends: it needs a route back at the forward hook too.
+/// Packets from 0.0.0.0 and :: pass in front of connection tracking, as DHCP and address detection need it, and need a route back at the forward
+/// hook.
 fn unspecified() {
     let around = NodeLinks { pod_interfaces: [7].into(), ..NodeLinks::default() };
     for source_check in CHECKS {

@@ -54,7 +54,7 @@ pub(super) fn run(arguments: &Flows, socket: &Path) -> Result<Outcome> {
     if writes_pages && arguments.follow {
         end_with_input();
     }
-    // As with agents of a cluster: it may be starting. Another machine is told, and asks again.
+    // The agent may be starting. With `-o pages`, the caller is another `palisade`, which gets the error and asks again.
     let may_answer_later = |error: &anyhow::Error| !writes_pages && error.is::<Unreachable>();
     loop {
         let page = match page(socket, &request) {

@@ -141,7 +141,7 @@ fn an_agent_that_is_not_there_yet_is_followed_once_it_is() {
     assert!(!stage.answers("other", "db:5432"));
     follower.until("NetworkPolicy shop/db-from");
     agent.stop();
-    // Another machine is told, and asks again. Pages end with their input, which stays open.
+    // With `-o pages`, the caller gets the error and asks again. The output ends when the input does, so the input stays open.
     let (input, _open) = std::io::pipe().unwrap();
     let text = run(stage.flows(&["-f", "-o", "pages"]).stdin(input), 2);
     assert!(text.contains("no agent listens"), "{text}");
