@@ -2,7 +2,7 @@
 //! as a process in the node's network namespace.
 
 use std::{
-    fs,
+    fs::{self, File},
     io::{BufRead as _, BufReader, Read},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -13,6 +13,7 @@ use std::{
 };
 
 use nix::{
+    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -219,6 +220,18 @@ impl InPod {
     /// The path of its network namespace.
     pub(crate) fn namespace(&self) -> String {
         format!("/proc/{}/ns/net", self.process)
+    }
+
+    /// Runs this in the pod's network namespace, in a thread of its own.
+    pub(crate) fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
+        let namespace = File::open(self.namespace()).unwrap();
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+                f()
+            });
+            inside.join().unwrap()
+        })
     }
 }
 
