@@ -65,11 +65,15 @@ impl Reply {
 
     /// Returns the error that it reports, if any.
     pub(crate) fn error(&self) -> Option<ErrorReply> {
-        let number = || Some(i32::from_ne_bytes(self.payload.get(..4)?.try_into().ok()?));
+        let errno = || {
+            let negative = i32::from_ne_bytes(self.payload.get(..4)?.try_into().ok()?);
+            // Whatever the reply holds, an error stays one.
+            Some(0i32.saturating_sub(negative))
+        };
         let errno = match self.kind {
-            NLMSG_ERROR => -number()?,
+            NLMSG_ERROR => errno()?,
             // A dump that fails after its first reply reports the error in its last.
-            NLMSG_DONE => -number().unwrap_or(0),
+            NLMSG_DONE => errno().unwrap_or(0),
             _ => return None,
         };
         if errno <= 0 {
@@ -118,6 +122,8 @@ pub(crate) fn replies(mut datagram: &[u8]) -> impl Iterator<Item = Reply> {
 
 #[cfg(test)]
 mod tests {
+    use nix::libc::ENOENT;
+
     use super::*;
 
     #[test]
@@ -128,5 +134,18 @@ mod tests {
         assert_eq!(replies(&[&one[..], &one[..19]].concat()).count(), 1);
         one[..4].copy_from_slice(&4u32.to_ne_bytes());
         assert_eq!(replies(&one).count(), 0);
+    }
+
+    #[test]
+    fn every_error_number_is_an_error() {
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            let errno = |number: i32| {
+                let payload = number.to_ne_bytes().to_vec();
+                Reply { kind, flags: 0, sequence: 0, port: 0, payload }.error().map(|error| error.errno)
+            };
+            assert_eq!(errno(-ENOENT), Some(ENOENT));
+            assert_eq!(errno(i32::MIN), Some(i32::MAX));
+            assert_eq!(errno(0), None);
+        }
     }
 }
