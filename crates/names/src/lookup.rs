@@ -294,7 +294,13 @@ fn unknown(cluster: &Cluster, kind: Option<EndpointKind>, namespace: &str, name:
     if !exists {
         // `deployement/web` reads as namespace and name.
         let mut close: Vec<String> = match kind {
-            None => near_kinds(namespace).iter().map(|kind| format!("{kind}/{name}")).collect(),
+            None => near_kinds(namespace)
+                .iter()
+                .filter(|kind| {
+                    kind.parse().is_ok_and(|kind| !find_anywhere(cluster, Some(kind), name).is_empty())
+                })
+                .map(|kind| format!("{kind}/{name}"))
+                .collect(),
             Some(_) => Vec::new(),
         };
         close.extend(near(namespace, cluster.namespaces.keys().map(|n| (&**n, n.to_string()))));
@@ -422,6 +428,11 @@ mod tests {
         assert_eq!(
             spelled(&c, None, "deployement", "web"),
             "there is no namespace `deployement`; did you mean deployment/web or shop/deployment/web?"
+        );
+        assert!(
+            spelled(&c, None, "nope", "x").starts_with("there is no namespace `nope`; there are "),
+            "no node has the name: {}",
+            spelled(&c, None, "nope", "x")
         );
         assert!(
             spelled(&c, None, "quarterly", "report")
