@@ -160,6 +160,15 @@ pub trait DataPlane {
         connections: &[(FiveTuple, &Self::ConntrackEntry)],
     ) -> Result<RevocationSummary, DataPlaneError>;
 
+    /// Tells that a listing of all labelled connections has found none, so that packets need not be compared with revoked connections until
+    /// one is revoked.
+    ///
+    /// # Errors
+    /// If the kernel rejects the change.
+    fn none_revoked(&mut self) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
+
     /// Restores revoked connections: those with these tuples, and those of these entries.
     ///
     /// # Errors

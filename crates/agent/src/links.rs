@@ -412,6 +412,8 @@ fn find_interfaces(facts: &Facts, out: &mut NodeLinks) -> Vec<Port> {
         out.tunnel_peers.extend(&tunnel.tunnel_peers);
     }
     out.tunnel_peers.extend(facts.forwarding());
+    let of_tunnels = facts.links.values().filter(|link| link.is_up && link.carries_other_hosts());
+    out.uplinks = facts.outward().chain(of_tunnels.map(|link| link.index)).collect();
     ends.into_values().collect()
 }
 

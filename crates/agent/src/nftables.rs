@@ -526,6 +526,11 @@ impl DataPlane for NftDataPlane {
         enforcer.revoke(connections).map_err(failed("revoking connections"))
     }
 
+    fn none_revoked(&mut self) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        enforcer.none_revoked().map_err(failed("leaving out the rules for revoked connections"))
+    }
+
     fn restore(
         &mut self,
         tuples: &[FiveTuple],

@@ -2,9 +2,10 @@
 
 pub(crate) mod midstream;
 pub(crate) mod misdirected;
+mod prerouting;
 pub(crate) mod revoked;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use palisade_policy::{Direction, Family};
 
@@ -21,21 +22,31 @@ use crate::{
     },
 };
 
+/// What the rules of these chains depend on beside the options.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Conditions {
+    pub(crate) isolating: Isolating,
+    /// The interfaces on which packets of other hosts arrive.
+    pub(crate) uplinks: BTreeSet<u32>,
+    /// Whether any connection may be revoked.
+    pub(crate) may_be_revoked: bool,
+}
+
 /// Returns all of these chains, each after the chains that its rules use.
-pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, isolating: Isolating) -> Vec<Arc<Chain>> {
+pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets, conditions: &Conditions) -> Vec<Arc<Chain>> {
     let mut chains = log_shares::chains(options, sets);
     chains.push(discovery::chain());
     chains.extend(refusal::chains(options, sets));
-    chains.extend(of_isolation(options, sets, isolating));
+    chains.extend(of_isolation(options, sets, conditions.isolating));
     chains.push(node_link_denied_chain());
     chains.extend([labels_chain(), revoked::chain(), midstream::chain(sets)]);
     chains.extend(Family::BOTH.map(|family| to_itself_chain(family, sets)));
     chains.extend(from_pods::chains(options, sets));
     chains.extend(misdirected::chains());
-    chains.extend(misdirected::at_prerouting(from_pods::prerouting_chains(options, sets)));
-    chains.extend(Hook::POLICY.into_iter().flat_map(|hook| hook_chains(hook, options, sets)));
+    chains.extend(prerouting::chains(options, sets, &conditions.uplinks));
+    chains.extend(Hook::POLICY.into_iter().flat_map(|hook| hook_chains(hook, options, sets, conditions)));
     if options.egress_to_own_node {
-        chains.push(output_chain(sets));
+        chains.push(output_chain(sets, conditions));
     }
     chains.into_iter().map(Arc::new).collect()
 }
@@ -70,9 +81,14 @@ pub(crate) fn of_isolation(
 
 /// Returns the base chain of a hook, after the chains that it continues in.
 ///
-/// What every packet passes comes first. Packets that open a connection continue in a chain of their family, so that they don't pass the rules
-/// of the other one.
-fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
+/// What every packet passes comes first, and of that what IPv4 needs. Packets that open a connection continue in a chain of their family, so
+/// that they don't pass the rules of the other one.
+fn hook_chains(
+    hook: Hook,
+    options: &EnforcerOptions,
+    sets: &BaseSets,
+    conditions: &Conditions,
+) -> Vec<Chain> {
     if hook == Hook::Input && !options.egress_to_own_node {
         // No policy applies at this hook, but pods still must not send what only nodes may send.
         let mut rules = vec![vec![Expression::Established, Expression::Verdict(Outcome::Accept)]];
@@ -82,9 +98,11 @@ fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Ch
         rules.extend(Family::BOTH.map(|family| from_pods::by_address(hook, family, sets)));
         return vec![Chain::base(hook, rules)];
     }
-    let [v4, v6] = Family::BOTH.map(|family| opening_chain(hook, family, sets));
+    let [v4, v6] = Family::BOTH.map(|family| opening_chain(hook, family, sets, conditions));
     // Before the rule for established traffic, so that it stops established connections.
-    let mut rules: Vec<Rule> = vec![revoked::by_label()];
+    let mut rules: Vec<Rule> = by_label(conditions);
+    rules.push(vec![Expression::Family(Family::V4), Expression::Established, accept()]);
+    rules.push(vec![Expression::Family(Family::V4), Expression::Verdict(Outcome::Goto(v4.name.clone()))]);
     if hook == Hook::Forward {
         // Catches one direction of every connection between link-local addresses, established or not.
         let to = Expression::LinkLocal { source: false };
@@ -103,13 +121,21 @@ fn hook_chains(hook: Hook, options: &EnforcerOptions, sets: &BaseSets) -> Vec<Ch
         rules.push(misdirected::by_routing_header(&v6.name));
     }
     rules.push(vec![Expression::Established, accept()]);
-    rules.push(vec![Expression::Family(Family::V4), Expression::Verdict(Outcome::Goto(v4.name.clone()))]);
     rules.push(vec![Expression::Verdict(Outcome::Goto(v6.name.clone()))]);
     vec![v4, v6, Chain::base(hook, rules)]
 }
 
+/// Every packet would pass this rule, and while no connection is revoked it matches none.
+fn by_label(conditions: &Conditions) -> Vec<Rule> {
+    if conditions.may_be_revoked { vec![revoked::by_label()] } else { Vec::new() }
+}
+
+fn by_tuple(conditions: &Conditions, family: Family, sets: &BaseSets) -> Vec<Rule> {
+    if conditions.may_be_revoked { revoked::by_tuple(family, sets) } else { Vec::new() }
+}
+
 /// Returns the chain for packets of a family that may open a connection.
-fn opening_chain(hook: Hook, family: Family, sets: &BaseSets) -> Chain {
+fn opening_chain(hook: Hook, family: Family, sets: &BaseSets, conditions: &Conditions) -> Chain {
     let mut rules = vec![error_about_a_connection(family)];
     if family == Family::V6 {
         if hook == Hook::Input {
@@ -128,7 +154,7 @@ fn opening_chain(hook: Hook, family: Family, sets: &BaseSets) -> Chain {
             rules.push(vec![Expression::PacketType(kind), to_link()]);
         }
     }
-    rules.extend(revoked::by_tuple(family, sets));
+    rules.extend(by_tuple(conditions, family, sets));
     // A packet from an address to itself went through a service (SEMANTICS C25, G-6). If the pod is not isolated, no table applies to it.
     let set = sets.self_pairs(family).name.clone();
     let to_itself = Expression::Verdict(Outcome::Goto(to_itself_name(family).into()));
@@ -217,10 +243,10 @@ fn audit_chain(sets: &BaseSets, audited: bool) -> Chain {
 
 /// What the node sends is no pod's traffic, but it may be the reply half of a connection that a pod's egress denies, and
 /// must not open that connection again.
-fn output_chain(sets: &BaseSets) -> Chain {
-    let mut rules = vec![revoked::by_label()];
+fn output_chain(sets: &BaseSets, conditions: &Conditions) -> Chain {
+    let mut rules = by_label(conditions);
     rules.push(vec![Expression::Established, Expression::Verdict(Outcome::Accept)]);
-    rules.extend(Family::BOTH.into_iter().flat_map(|family| revoked::by_tuple(family, sets)));
+    rules.extend(Family::BOTH.into_iter().flat_map(|family| by_tuple(conditions, family, sets)));
     rules.extend(midstream::from_answerer(sets));
     Chain::base(Hook::Output, rules)
 }

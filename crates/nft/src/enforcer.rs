@@ -20,7 +20,7 @@ use crate::{
     ruleset::Message,
     send::{Generation, send},
     stand_in,
-    verify::{Verification, verify},
+    verify::{Verification, verify_program},
 };
 
 /// Keeps the kernel's tables equal to a plan.
@@ -34,7 +34,7 @@ pub struct Enforcer {
     requested_links: NodeLinks,
     features: Features,
     /// Whether the kernel may differ from `plan`.
-    needs_repair: bool,
+    pub(crate) needs_repair: bool,
     existing_table: ExistingTable,
     /// Why no other table stood in while one was replaced.
     no_stand_in: Option<Error>,
@@ -259,7 +259,7 @@ impl Enforcer {
 
     /// Reads the kernel, and returns the differences from the programmed plan: see [`verify()`]. Changes nothing.
     pub fn verify(&mut self) -> Result<Verification, Error> {
-        verify(&mut self.kernel, &self.program.options, &self.program.node_links, &self.plan)
+        verify_program(&mut self.kernel, self.program.alike(), &self.plan)
     }
 
     /// Returns whether the kernel's table has the number that this enforcer wrote last.
@@ -326,7 +326,7 @@ impl Enforcer {
     }
 
     /// Returns to the programmed plan after a failure, if earlier transactions of the same change succeeded.
-    fn roll_back(&mut self, cause: Error, transactions: usize) -> Error {
+    pub(crate) fn roll_back(&mut self, cause: Error, transactions: usize) -> Error {
         let is_uncertain = matches!(cause, Error::InvalidReply(_) | Error::Socket { doing: "receiving", .. });
         if transactions == 0 && !is_uncertain {
             return cause;

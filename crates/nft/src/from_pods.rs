@@ -79,40 +79,50 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     ]
 }
 
-/// Returns the base chain that checks the source of every packet of pods, and its chain. None if no source is checked.
+/// The rules in front of connection tracking for the sources of packets.
+pub(crate) struct EarlyRules {
+    /// For packets from any interface.
+    pub(crate) of_claims: Vec<Rule>,
+    /// For packets from interfaces on which packets of pods may arrive.
+    pub(crate) of_pods: Vec<Rule>,
+    /// The chain that they lead to, if there are any.
+    pub(crate) chain: Option<Chain>,
+}
+
+/// Returns the rules that check the source of every packet of pods.
 ///
 /// The rules of [`by_interface`] and [`by_address`] come after connection tracking and see no packet of an established connection. A pod could write into
 /// connections of other pods, and end them: connection tracking believes a forged packet before any filter sees it.
 ///
-/// Every packet of a pod passes here, so a genuine one costs two lookups: of its interface, and of that with its source, since the routes to
-/// local pods are known. The kernel looks up the route of any other.
-pub(crate) fn prerouting_chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
+/// Every packet of a pod passes here, so a genuine one costs one lookup: of its interface with its source, since the routes to local pods are
+/// known. Packets from other interfaces cost the lookup of the interface too. The kernel looks up the route of any other.
+pub(crate) fn early_rules(options: &EnforcerOptions, sets: &BaseSets) -> EarlyRules {
     let no_route_back = no_route_back(options, options.early_reverse_route);
-    let mut rules = Vec::new();
+    let mut of_claims = Vec::new();
     if let Some(matches) = no_route_back.clone().filter(|_| !options.reverse_route) {
         // The forward hook can't, so that every packet costs the lookups that there only the first of a connection does.
         let claims = Family::BOTH.map(|family| claims_pod_from_elsewhere(family, sets));
-        rules.extend(leading_to_early_forged(claims.map(|claims| [claims, matches.clone()].concat())));
+        of_claims = leading_to_early_forged(claims.map(|claims| [claims, matches.clone()].concat()));
     }
-    if no_route_back.is_some() {
-        // First, so that packets to pods cost no more than this lookup.
-        rules.push(vec![from_interface_of_pods(false, sets), Expression::Verdict(Outcome::Accept)]);
+    let mut of_pods = leading_to_early_forged(not_of_pods(options, sets));
+    if let Some(matches) = no_route_back {
+        of_pods.extend(Family::BOTH.map(|family| has_known_route(family, sets)));
+        of_pods.push(vec![from_interface_of_pods(false, sets), Expression::Verdict(Outcome::Accept)]);
+        of_pods.extend(leading_to_early_forged([matches]));
     }
-    rules.extend(leading_to_early_forged(not_of_pods(options, sets)));
-    if no_route_back.is_some() {
-        rules.extend(Family::BOTH.map(|family| has_known_route(family, sets)));
-    }
-    rules.extend(leading_to_early_forged(no_route_back));
-    if rules.is_empty() {
-        return Vec::new();
-    }
+    let chain = (!of_pods.is_empty()).then(early_forged_chain);
+    EarlyRules { of_claims, of_pods, chain }
+}
+
+/// Returns the chain for packets whose source seems forged in front of connection tracking.
+fn early_forged_chain() -> Chain {
     // Only discovery passes the forward hook with them.
-    let mut early: Vec<Rule> = from_unspecified()
+    let mut rules: Vec<Rule> = from_unspecified()
         .map(|matches| [matches, vec![Expression::Verdict(Outcome::Return)]].concat())
         .into();
-    early.push(vec![Expression::Verdict(Outcome::Goto(FORGED_CHAIN.into()))]);
+    rules.push(vec![Expression::Verdict(Outcome::Goto(FORGED_CHAIN.into()))]);
     let comment = "from local pods, also in established connections: sources that seem forged";
-    vec![Chain::regular(EARLY_FORGED_CHAIN, comment, early), Chain::base(Hook::Prerouting, rules)]
+    Chain::regular(EARLY_FORGED_CHAIN, comment, rules)
 }
 
 fn leading_to_early_forged(rules: impl IntoIterator<Item = Rule>) -> Vec<Rule> {
@@ -144,7 +154,7 @@ fn has_known_route(family: Family, sets: &BaseSets) -> Rule {
 /// sources that are exempt there are left.
 fn forged_here(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
     let Some(no_route_back) = no_route_back(options, options.reverse_route) else {
-        // What `prerouting_chains` has is all there is.
+        // What `early_rules` has is all there is.
         return not_of_pods(options, sets);
     };
     if options.early_reverse_route {

@@ -19,6 +19,9 @@ use crate::{
 /// What identifies a pod's packets without an address of its: the interface on which the node itself receives them, and the hardware address.
 pub(crate) type LinkSender = (u32, Mac);
 
+/// The most interfaces with which each packet is compared: see [`NodeLinks::uplinks`].
+pub(crate) const MAX_UPLINKS: usize = 3;
+
 /// A sender with the addresses of its pod.
 pub(crate) type Sender<'a> = (&'a LinkSender, &'a BTreeSet<IpAddr>);
 
@@ -32,6 +35,9 @@ pub struct NodeLinks {
     /// The addresses of local pods, with the interface among these through which the route leads there. A packet that arrives with such a source
     /// on that interface has a route back, and the kernel need not look it up. Left out, it is looked up.
     pub pod_routes: BTreeMap<IpAddr, u32>,
+    /// Interfaces on which packets of other hosts arrive, and none of local pods. The kernel compares each packet with the first
+    /// [`MAX_UPLINKS`] of them, which costs less than the lookup of an interface. Left out, it is looked up.
+    pub uplinks: BTreeSet<u32>,
     /// The bridges among these interfaces.
     pub pod_bridges: BTreeSet<u32>,
     /// The indexes of the bridge ports that lead to local pods.
@@ -66,6 +72,11 @@ impl NodeLinks {
     #[must_use]
     pub fn has_tunnels(&self) -> bool {
         !self.tunnel_ports.is_empty() || !self.tunnel_protocols.is_empty()
+    }
+
+    /// Returns the interfaces with which each packet is compared. Never one of local pods.
+    pub(crate) fn compared_uplinks(&self) -> BTreeSet<u32> {
+        self.uplinks.difference(&self.pod_interfaces).copied().take(MAX_UPLINKS).collect()
     }
 
     /// Returns whether a bridge leads to local pods.

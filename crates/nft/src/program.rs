@@ -30,7 +30,7 @@ use palisade_policy::{Delta, Direction, Family, Mode, Name, NodePlan, PeerSet, P
 
 use crate::{
     EnforcerOptions, NodeLinks, PlanError,
-    base::{self, Isolating},
+    base::{self, Conditions, Isolating},
     base_sets::BaseSets,
     bridge::Bridge,
     element_counts::{ElementCounts, PreviousCounts},
@@ -57,6 +57,8 @@ pub(crate) struct Program {
     pub(crate) dispatch: BTreeMap<(JumpTarget, IpAddr), Name>,
     /// The revoked connections. A new table must contain them from the start.
     pub(crate) revoked: RevokedTuples,
+    /// Whether any connection may be revoked, so that packets are compared with those that are.
+    pub(crate) may_be_revoked: bool,
     /// How many elements the sets hold.
     pub(crate) element_counts: ElementCounts,
 }
@@ -88,8 +90,15 @@ impl Program {
             registry: Registry::default(),
             dispatch: BTreeMap::new(),
             revoked: RevokedTuples::default(),
+            may_be_revoked: true,
             element_counts: ElementCounts::default(),
         }
+    }
+
+    /// Returns the program of an empty plan with the same options, links and conditions.
+    pub(crate) fn alike(&self) -> Self {
+        let may_be_revoked = self.may_be_revoked;
+        Self { may_be_revoked, ..Self::new(self.options.clone(), self.node_links.clone()) }
     }
 
     /// Returns the steps that add the revoked connections to a new table.
@@ -106,21 +115,45 @@ impl Program {
         out.extend(self.sets.all().map(|set| vec![Message::CreateSet(set.clone())]));
         // The dispatch maps are empty, so no pod is isolated yet. A base chain receives packets as soon as it exists, so
         // it and its rules are one step.
-        let chains = base::chains(&self.options, &self.sets, Isolating::default());
+        let conditions = Conditions { isolating: Isolating::default(), ..self.conditions() };
+        let chains = base::chains(&self.options, &self.sets, &conditions);
         out.extend(chains.iter().map(|chain| Message::create_chain(chain).collect()));
         out
     }
 
     /// Returns the steps that fill the sets that follow from the node's links alone. The sets must be empty.
     pub(crate) fn fill_node_sets(&self) -> Vec<Step> {
-        Self::new(self.options.clone(), NodeLinks::default())
-            .change_links(&NodePlan::default(), &self.node_links)
-            .join
+        // The rules are those of these links already.
+        let links = NodeLinks { uplinks: self.node_links.compared_uplinks(), ..NodeLinks::default() };
+        Self::new(self.options.clone(), links).change_links(&NodePlan::default(), &self.node_links).join
     }
 
     /// Returns the chains that exist whatever the plan contains, with their current rules.
     pub(crate) fn base_chains(&self) -> Vec<Arc<Chain>> {
-        base::chains(&self.options, &self.sets, self.isolating_in())
+        base::chains(&self.options, &self.sets, &self.conditions())
+    }
+
+    /// Returns what the rules of these chains depend on.
+    pub(crate) fn conditions(&self) -> Conditions {
+        Conditions {
+            isolating: self.isolating_in(),
+            uplinks: self.node_links.compared_uplinks(),
+            may_be_revoked: self.may_be_revoked,
+        }
+    }
+
+    /// Returns the messages that rewrite those of these chains whose rules another condition changes. `O(chains)`.
+    pub(crate) fn change_conditions(&self, to: &Conditions) -> Step {
+        let old = self.base_chains().into_iter();
+        let new = base::chains(&self.options, &self.sets, to);
+        let changed = old.zip(new).filter(|(old, new)| old != new);
+        changed
+            .flat_map(|(_, new)| {
+                std::iter::once(Message::FlushChain(new.name.clone()))
+                    .chain(Message::add_rules(&new))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
     }
 
     /// Returns the messages that change the chains whose rules depend on whether local pods are isolated.
@@ -194,6 +227,10 @@ impl Program {
     pub(crate) fn add_links(&self, next: &NextPlan<'_>, node_links: &NodeLinks, phases: &mut Phases) {
         for set in self.sets.node_sets() {
             self.node_links.change_to(node_links, set, next, phases);
+        }
+        let conditions = Conditions { uplinks: node_links.compared_uplinks(), ..self.conditions() };
+        if conditions != self.conditions() {
+            phases.join.push(self.change_conditions(&conditions));
         }
         let jump = |(sender, addresses): Sender<'_>| self.link_jump(*sender, deciding(addresses)?);
         let [before, after] = self

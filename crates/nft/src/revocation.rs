@@ -7,6 +7,7 @@ use nix::libc::ENFILE;
 
 use crate::{
     Enforcer, Error,
+    base::Conditions,
     conntrack::{self, ConntrackEntry, FiveTuple, Revocation},
     phases::{Phases, add, chunks},
     revoked_tuples::RevokedTuples,
@@ -45,6 +46,7 @@ impl Enforcer {
         &mut self,
         connections: &[(FiveTuple, &ConntrackEntry)],
     ) -> Result<RevocationSummary, Error> {
+        self.match_revoked(true)?;
         self.forget_expired();
         let mut out = RevocationSummary::default();
         for chunk in connections.chunks(BATCH) {
@@ -57,6 +59,45 @@ impl Enforcer {
             }
         }
         Ok(out)
+    }
+
+    /// Tells that no connection is revoked: packets are no longer compared with revoked ones, until [`Enforcer::revoke`] or a repair. Before
+    /// this call they are, because a previous run may have revoked some.
+    ///
+    /// The caller has listed all entries and found none that carries the label. Nothing changes if the kernel remembers any revoked
+    /// connection. `O(remembered)`.
+    ///
+    /// # Errors
+    /// If the kernel's sets can't be read, and what it refuses. Packets are compared then as before.
+    pub fn none_revoked(&mut self) -> Result<(), Error> {
+        if self.program.may_be_revoked
+            && RevokedTuples::read(&mut self.kernel, &self.program.sets)?.is_empty()
+        {
+            self.match_revoked(false)?;
+        }
+        Ok(())
+    }
+
+    /// Adds or removes the rules that match revoked connections.
+    fn match_revoked(&mut self, may_be_revoked: bool) -> Result<(), Error> {
+        if self.needs_repair {
+            // They match afterwards.
+            self.repair()?;
+        }
+        if self.program.may_be_revoked == may_be_revoked {
+            return Ok(());
+        }
+        let conditions = Conditions { may_be_revoked, ..self.program.conditions() };
+        let phases =
+            Phases { switch: vec![self.program.change_conditions(&conditions)], ..Phases::default() };
+        let (sent, outcome) = send(&mut self.kernel, phases, &mut self.generation);
+        match outcome {
+            Ok(()) => {
+                self.program.may_be_revoked = may_be_revoked;
+                Ok(())
+            }
+            Err(cause) => Err(self.roll_back(cause, sent.transactions)),
+        }
     }
 
     /// Allows revoked connections to continue: forgets their tuples, and removes the label from their entries.

@@ -441,6 +441,8 @@ pub(crate) enum Expression {
         /// Matches interfaces outside the set.
         inverted: bool,
     },
+    /// `iif` equals this index.
+    InterfaceIs(u32),
     /// `oif` in a set.
     OutInterfaceIn(Name),
     /// `iif . oif` in a set of pairs, or not in it.

@@ -249,6 +249,7 @@ fn expression(expression: &Expression) -> String {
         Expression::ProtocolIn(set) => format!("meta l4proto @{set}"),
         Expression::InterfaceIn { set, inverted: false } => format!("iif @{set}"),
         Expression::InterfaceIn { set, inverted: true } => format!("iif != @{set}"),
+        Expression::InterfaceIs(index) => format!("iif {index}"),
         Expression::OutInterfaceIn(set) => format!("oif @{set}"),
         Expression::InterfacePairIn { set, inverted: false } => format!("iif . oif @{set}"),
         Expression::InterfacePairIn { set, inverted: true } => format!("iif . oif != @{set}"),

@@ -113,6 +113,12 @@ impl Link {
         is_end && self.leads_elsewhere
     }
 
+    /// Whether it is the device of a tunnel, also of an encrypted one, and no port of a bridge.
+    pub(super) fn carries_other_hosts(&self) -> bool {
+        let is_tunnel = self.tunnel.is_some() || self.kind == Some(InfoKind::Wireguard);
+        is_tunnel && self.controller.is_none() && !self.leads_elsewhere
+    }
+
     pub(super) fn is_bridge(&self) -> bool {
         self.kind == Some(InfoKind::Bridge)
     }

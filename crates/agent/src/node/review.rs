@@ -79,6 +79,8 @@ struct Running<E> {
     only_labelled: BTreeSet<IpAddr>,
     /// Whether connections were listed.
     has_listed: bool,
+    /// Whether any of them is denied, and so revoked.
+    has_denied: bool,
     totals: Totals,
 }
 
@@ -220,6 +222,7 @@ impl<E> Reviews<E> {
             to_restore: BTreeSet::new(),
             only_labelled: BTreeSet::new(),
             has_listed: false,
+            has_denied: false,
             totals: Totals::default(),
         });
         true
@@ -276,12 +279,20 @@ impl<E> Running<E> {
             }
             Phase::Restoring => {
                 self.restore(plane)?;
-                match self.to_restore.is_empty() {
-                    true => Next::Done,
-                    false => Next::Phase(Phase::Restoring),
+                if !self.to_restore.is_empty() {
+                    return Ok(Next::Phase(Phase::Restoring));
                 }
+                if self.has_found_none_revoked() && !plane.has_revoked() {
+                    plane.none_revoked()?;
+                }
+                Next::Done
             }
         })
+    }
+
+    /// Whether no connection that exists is revoked: all that were are listed, and those listed are restored.
+    fn has_found_none_revoked(&self) -> bool {
+        self.scope.labelled && self.has_listed && !self.has_denied
     }
 
     /// Searches a slice of the revoked connections for those that are allowed. Returns the last of the slice, or `None` at the end.
@@ -326,6 +337,7 @@ impl<E> Running<E> {
             judged += 1;
             match denied(plane.programmed(), &self.host, &connection, |tuple| plane.is_revoked(tuple)) {
                 Some(tuple) => {
+                    self.has_denied = true;
                     denied_tuples.push(tuple);
                     let is_remembered = !tuple.outlives_its_entry() || plane.is_revoked(&tuple);
                     if !connection.revoked || !is_remembered {

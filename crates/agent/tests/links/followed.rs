@@ -269,7 +269,14 @@ impl World {
 
         let data = vec![InfoVxlan::Id(7), InfoVxlan::Port(4789), InfoVxlan::Learning(false)];
         self.device(VXLAN, InfoKind::Vxlan, Some(InfoData::Vxlan(data)));
-        self.compare(&said("a VXLAN device"));
+        let uplinks = self.compare(&said("a VXLAN device")).uplinks;
+        assert_eq!(uplinks, [VXLAN].into(), "packets of other hosts arrive by it");
+        assert!(self.node.set_up(VXLAN, false));
+        assert_eq!(self.compare(&said("the device is down")).uplinks, [].into());
+        assert!(self.node.set_up(VXLAN, true));
+        let anywhere = Route { to: (IpAddr::from([0, 0, 0, 0]), 0), via: None, link: BRIDGE, source: None };
+        netlink.route(&anywhere).commit().unwrap();
+        assert_eq!(self.compare(&said("a default route")).uplinks, [BRIDGE, VXLAN].into());
         for (added, count) in [(true, 1), (false, 0)] {
             assert!(self.forward(VXLAN, 1, added));
             let found = self.compare(&said("a forwarding entry"));

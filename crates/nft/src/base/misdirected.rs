@@ -18,7 +18,7 @@ use crate::{
     base_sets::BaseSets,
     conntrack::ICMPV6,
     ruleset::{
-        Chain, Expression, Hook, MISDIRECTED_CHAIN, NodeSet, Outcome, PacketType, Rule, SOURCE_ROUTES_CHAIN,
+        Chain, Expression, MISDIRECTED_CHAIN, NodeSet, Outcome, PacketType, Rule, SOURCE_ROUTES_CHAIN,
         SourceRoute,
     },
 };
@@ -26,7 +26,7 @@ use crate::{
 /// What only routers send (RFC 4861, sections 4.2 and 4.5).
 const OF_ROUTERS: [u8; 2] = [134, 137];
 
-/// Returns the chains that [`at_prerouting`] leads to, each after the chains that its rules use.
+/// Returns the chains for packets in front of connection tracking, each after the chains that its rules use.
 pub(super) fn chains() -> [Chain; 2] {
     let route = |kind| {
         vec![
@@ -49,24 +49,22 @@ pub(super) fn chains() -> [Chain; 2] {
     ]
 }
 
-/// Adds the rules in front of those of the base chain, or adds the base chain.
-///
-/// Every packet passes here. The common ones, without options, cost two comparisons more.
-pub(super) fn at_prerouting(mut chains: Vec<Chain>) -> Vec<Chain> {
-    let jump = |chain: &str| Expression::Verdict(Outcome::Jump(chain.into()));
-    let rules: [Rule; 2] = [
-        vec![
-            Expression::PacketType(PacketType::Multicast),
-            Expression::ToReservedGroup,
-            jump(MISDIRECTED_CHAIN),
-        ],
-        vec![Expression::Family(Family::V4), Expression::HasIpv4Options, jump(SOURCE_ROUTES_CHAIN)],
-    ];
-    match chains.iter_mut().find(|chain| chain.hook == Some(Hook::Prerouting)) {
-        Some(base) => drop(base.rules.splice(0..0, rules)),
-        None => chains.push(Chain::base(Hook::Prerouting, rules.into())),
-    }
-    chains
+/// Returns the rule for frames to groups that bridges reserve for themselves.
+pub(super) fn to_reserved_group() -> Rule {
+    vec![
+        Expression::PacketType(PacketType::Multicast),
+        Expression::ToReservedGroup,
+        Expression::Verdict(Outcome::Jump(MISDIRECTED_CHAIN.into())),
+    ]
+}
+
+/// Returns the rule for packets whose sender may have chosen the route. Those without options, which nearly all are, cost one comparison.
+pub(super) fn with_source_route() -> Rule {
+    vec![
+        Expression::Family(Family::V4),
+        Expression::HasIpv4Options,
+        Expression::Verdict(Outcome::Jump(SOURCE_ROUTES_CHAIN.into())),
+    ]
 }
 
 /// Returns the rule that passes over the one for established connections.

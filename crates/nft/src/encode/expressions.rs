@@ -100,6 +100,10 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             meta(out, NFT_META_IIF);
             lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
         }
+        Expression::InterfaceIs(index) => {
+            meta(out, NFT_META_IIF);
+            cmp(out, NFT_CMP_EQ, &index.to_ne_bytes());
+        }
         Expression::OutInterfaceIn(set) => {
             meta(out, NFT_META_OIF);
             lookup(out, set, Lookup::In);

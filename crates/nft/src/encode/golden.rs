@@ -88,7 +88,7 @@ fn the_table_and_its_base() {
          0d000200 68616972 70696e34 00000000 08000300 00000008 08000400 000001c7 08000500 \
          00000008 08000600 ffffff00 08000a00 00000001 0a000d00 00040200 00000000"
     );
-    let forward = base::chains(&crate::EnforcerOptions::default(), &sets, base::Isolating::default())
+    let forward = base::chains(&crate::EnforcerOptions::default(), &sets, &base::Conditions::default())
         .into_iter()
         .find(|chain| chain.hook == Some(Hook::Forward))
         .unwrap();
@@ -256,6 +256,13 @@ fn node_links() {
          06000200 63000000 58000480 28000180 08000100 66696200 1c000280 08000100 00000001 \
          08000200 00000001 08000300 00000029 2c000180 08000100 636d7000 20000280 08000100 \
          00000001 08000200 00000000 0c000380 08000100 00000000"
+    );
+    assert_eq!(
+        words(rule(vec![Expression::InterfaceIs(7)])),
+        "80000000 060a010c 00000000 00000000 01000000 0d000100 70616c69 73616465 00000000 \
+         06000200 63000000 54000480 24000180 09000100 6d657461 00000000 14000280 08000200 \
+         00000004 08000100 00000001 2c000180 08000100 636d7000 20000280 08000100 00000001 \
+         08000200 00000000 0c000380 08000100 07000000"
     );
     assert_eq!(
         words(rule(vec![Expression::InterfaceIn { set: "s".into(), inverted: true }])),

@@ -93,6 +93,7 @@ fn node_links(random: &mut Random) -> NodeLinks {
         unchecked_ports: some(random, &[80, 81]),
         bridge_hardware: some(random, &[[2, 1, 1, 1, 1, 1]]),
         host_addresses: some(random, &["127.0.0.1", "10.244.0.3", "fe80::1"].map(address)),
+        uplinks: some(random, &[1, 2, 60, 61, 70, 71]),
         pod_bridges: pod_interfaces.iter().copied().filter(|_| random.chance(50)).collect(),
         pod_interfaces,
         pod_ports,

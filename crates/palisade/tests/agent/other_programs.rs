@@ -1,6 +1,7 @@
 //! Other programs change the agent's table, own it, or have left one of the same name. The program `nft` does it.
 
 use std::{
+    fs::File,
     io::Write as _,
     iter,
     net::UdpSocket,
@@ -8,6 +9,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use nix::sched::{CloneFlags, setns};
 
 use crate::stage::{InPod, Stage, policy, run};
 
@@ -81,16 +84,28 @@ fn a_table_that_is_removed_repeatedly_exists_nearly_all_the_time() {
     agent.stop();
 }
 
+/// Runs this in a pod's network namespace, in a thread of its own.
+fn within<T: Send>(pod: &InPod, f: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(pod.namespace()).unwrap();
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            f()
+        });
+        inside.join().unwrap()
+    })
+}
+
 /// Sends datagrams from one pod to the database, each from a port of its own, so that none belongs to a connection that an earlier one has
 /// opened. Returns how many were sent and how many arrived.
 fn denied_datagrams(sender: &InPod, receiver: &InPod, duration: Duration) -> (usize, usize) {
     const AT_MOST: Duration = Duration::from_millis(2);
-    let server = receiver.within(|| UdpSocket::bind("10.244.7.1:0").unwrap());
+    let server = within(receiver, || UdpSocket::bind("10.244.7.1:0").unwrap());
     server.set_nonblocking(true).unwrap();
     let address = server.local_addr().unwrap();
     let (begin, mut sent, mut passed) = (Instant::now(), 0, 0);
     let receive = || iter::from_fn(|| server.recv(&mut [0; 8]).ok()).count();
-    sender.within(|| {
+    within(sender, || {
         while begin.elapsed() < duration {
             let client = UdpSocket::bind("10.244.7.3:0").unwrap();
             client.send_to(b"denied", address).unwrap();

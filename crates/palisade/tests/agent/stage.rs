@@ -2,7 +2,7 @@
 //! as a process in the node's network namespace.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{BufRead as _, BufReader, Read},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -13,7 +13,6 @@ use std::{
 };
 
 use nix::{
-    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
@@ -220,18 +219,6 @@ impl InPod {
     /// The path of its network namespace.
     pub(crate) fn namespace(&self) -> String {
         format!("/proc/{}/ns/net", self.process)
-    }
-
-    /// Runs this in the pod's network namespace, in a thread of its own.
-    pub(crate) fn within<T: Send>(&self, f: impl FnOnce() -> T + Send) -> T {
-        let namespace = File::open(self.namespace()).unwrap();
-        thread::scope(|scope| {
-            let inside = scope.spawn(|| {
-                setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-                f()
-            });
-            inside.join().unwrap()
-        })
     }
 }
 

@@ -111,6 +111,8 @@ pub(super) struct Double {
     pub(super) connections: BTreeMap<u32, TrackedConnection>,
     /// Connections in the set of revoked connections.
     pub(super) revoked: BTreeSet<FiveTuple>,
+    /// Whether packets are compared with revoked connections.
+    pub(super) matches_revoked: bool,
     /// The addresses of each listing of connections.
     pub(super) listings: Vec<BTreeSet<IpAddr>>,
     /// The connections that the listing under way has found.
@@ -140,6 +142,7 @@ impl Double {
             sent: Vec::new(),
             connections: BTreeMap::new(),
             revoked: BTreeSet::new(),
+            matches_revoked: true,
             listings: Vec::new(),
             listing: None,
             holds_listings: false,
@@ -258,6 +261,7 @@ impl DataPlane for Double {
 
     fn start(&mut self, plan: &NodePlan) -> Result<Programmed, DataPlaneError> {
         self.sent.push("start");
+        self.matches_revoked = true;
         let found = self.read()?;
         let delta = found.clone().unwrap_or_default().delta_to(plan);
         let is_new = found.is_none();
@@ -351,6 +355,7 @@ impl DataPlane for Double {
                 self.reject_revocations -= 1;
                 return Err(rejected("no buffer space"));
             }
+            self.matches_revoked = true;
             self.revoked.insert(*tuple);
             // It may have ended since it was listed.
             if let Some(connection) = self.connections.get_mut(id) {
@@ -358,6 +363,13 @@ impl DataPlane for Double {
             }
         }
         Ok(RevocationSummary { revoked: connections.len(), not_remembered: 0 })
+    }
+
+    fn none_revoked(&mut self) -> Result<(), DataPlaneError> {
+        let labelled: Vec<_> = self.connections.values().filter(|c| c.revoked).collect();
+        assert!(labelled.is_empty() && self.revoked.is_empty(), "{labelled:?} {:?}", self.revoked);
+        self.matches_revoked = false;
+        Ok(())
     }
 
     fn restore(&mut self, tuples: &[FiveTuple], ids: &[&u32]) -> Result<(), DataPlaneError> {
