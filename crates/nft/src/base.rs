@@ -196,7 +196,7 @@ fn to_itself_chain(family: Family, sets: &BaseSets) -> Chain {
 ///
 /// Connections that a helper of connection tracking expects are related too: a pod would open them by what it writes into an allowed one, such
 /// as FTP's `PASV`. No policy allows them by that.
-fn error_about_a_connection(family: Family) -> Rule {
+pub(crate) fn error_about_a_connection(family: Family) -> Rule {
     let protocol = if family == Family::V4 { ICMP } else { ICMPV6 };
     vec![Expression::Family(family), Expression::Protocol(protocol), Expression::Related, accept()]
 }

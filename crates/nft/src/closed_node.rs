@@ -13,12 +13,14 @@ use nix::libc::ENOENT;
 use palisade_policy::{Direction, Family, IpRange};
 
 use crate::{
-    EnforcerOptions, Error, Kernel, discovery,
+    EnforcerOptions, Error, Kernel,
+    base::error_about_a_connection,
+    discovery,
     encode::encode_in,
     phases::chunks,
     ruleset::{
         Chain, Content, Element, Expression, Hook, Key, Message, NodeSet, Outcome, PacketType, Rule, Set,
-        family_digit,
+        SourceRoute, family_digit,
     },
     stand_in,
     survey::{OwnTable, Survey},
@@ -117,7 +119,13 @@ fn chain(hook: Hook, pods: &ClosedPods) -> Chain {
         matches.extend([Expression::Counter, Expression::Verdict(Outcome::Drop)]);
         matches
     };
-    let mut rules: Vec<Rule> = vec![vec![Expression::EstablishedOrRelated, accept()]];
+    // Where such a packet goes is decided behind this hook. It would pass as part of an established connection to the node.
+    let mut rules: Vec<Rule> = [SourceRoute::Loose, SourceRoute::Strict]
+        .map(|kind| dropped(vec![Expression::Family(Family::V4), Expression::SourceRoute(kind)]))
+        .into();
+    rules.push(dropped(vec![Expression::Family(Family::V6), Expression::RoutingHeader]));
+    rules.push(vec![Expression::Established, accept()]);
+    rules.extend(Family::BOTH.map(error_about_a_connection));
     if hook == Hook::Input {
         // The node's connections to its own addresses, some of which are in the ranges of its pods.
         let from_itself = Expression::InterfaceIn { set: LOOPBACK_SET.into(), inverted: false };
@@ -155,6 +163,21 @@ mod tests {
 
     fn range(first: &str, last: &str) -> IpRange {
         IpRange { first: first.parse().unwrap(), last: last.parse().unwrap() }
+    }
+
+    #[test]
+    fn what_a_helper_expects_is_not_accepted_and_a_chosen_route_is_dropped_first() {
+        for hook in Hook::POLICY {
+            let rules = chain(hook, &ClosedPods::Forwarded).rules;
+            let accepts = |rule: &Rule| rule.contains(&Expression::Verdict(Outcome::Accept));
+            let related: Vec<&Rule> =
+                rules.iter().filter(|rule| rule.contains(&Expression::Related)).collect();
+            let of_icmp = |rule: &&&Rule| rule.iter().any(|e| matches!(e, Expression::Protocol(1 | 58)));
+            assert_eq!(related.iter().filter(of_icmp).count(), related.len());
+            let first = rules.iter().position(accepts).unwrap();
+            let chosen = |e: &Expression| matches!(e, Expression::SourceRoute(_) | Expression::RoutingHeader);
+            assert_eq!(rules[..first].iter().flatten().filter(|e| chosen(e)).count(), 3);
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct NodeLinks {
     /// on that interface has a route back, and the kernel need not look it up. Left out, it is looked up.
     pub pod_routes: BTreeMap<IpAddr, u32>,
     /// Interfaces on which packets of other hosts arrive, and none of local pods. The kernel compares each packet with the first
-    /// [`MAX_UPLINKS`] of them, which costs less than the lookup of an interface. Left out, it is looked up.
+    /// three of them, which costs less than the lookup of an interface. Left out, it is looked up.
     pub uplinks: BTreeSet<u32>,
     /// The bridges among these interfaces.
     pub pod_bridges: BTreeSet<u32>,

@@ -70,7 +70,9 @@ impl Enforcer {
     /// # Errors
     /// If the kernel's sets can't be read, and what it refuses. Packets are compared then as before.
     pub fn none_revoked(&mut self) -> Result<(), Error> {
-        if self.program.may_be_revoked
+        // After a repair there may be some again.
+        if !self.needs_repair
+            && self.program.may_be_revoked
             && RevokedTuples::read(&mut self.kernel, &self.program.sets)?.is_empty()
         {
             self.match_revoked(false)?;
@@ -81,7 +83,6 @@ impl Enforcer {
     /// Adds or removes the rules that match revoked connections.
     fn match_revoked(&mut self, may_be_revoked: bool) -> Result<(), Error> {
         if self.needs_repair {
-            // They match afterwards.
             self.repair()?;
         }
         if self.program.may_be_revoked == may_be_revoked {

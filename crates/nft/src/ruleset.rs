@@ -528,8 +528,6 @@ pub(crate) enum Expression {
     Established,
     /// `ct state related`: an ICMP error about another connection, or the first packet of a connection that a helper expects.
     Related,
-    /// `ct state established,related`.
-    EstablishedOrRelated,
     /// `ct state invalid,new`: tracked, but not part of an established connection.
     InvalidOrNew,
     /// `ct label` [`crate::conntrack::REVOKED`].

@@ -305,7 +305,6 @@ fn expression(expression: &Expression) -> String {
         Expression::Icmpv6(first, last) => format!("icmpv6 type {}", span(first, last)),
         Expression::Established => "ct state established".to_owned(),
         Expression::Related => "ct state related".to_owned(),
-        Expression::EstablishedOrRelated => "ct state established,related".to_owned(),
         Expression::InvalidOrNew => "ct state invalid,new".to_owned(),
         Expression::Revoked => format!("ct label {REVOKED}"),
         Expression::SetRevoked => format!("ct label set {REVOKED}"),

@@ -255,7 +255,6 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
         }
         Expression::Established => state(out, NF_CT_STATE_ESTABLISHED_BIT),
         Expression::Related => state(out, NF_CT_STATE_RELATED_BIT),
-        Expression::EstablishedOrRelated => state(out, NF_CT_STATE_ESTABLISHED_BIT | NF_CT_STATE_RELATED_BIT),
         Expression::InvalidOrNew => state(out, NF_CT_STATE_INVALID_BIT | NF_CT_STATE_NEW_BIT),
         Expression::Revoked => {
             ct(out, NFT_CT_LABELS);
