@@ -257,7 +257,7 @@ impl Enforcer {
         }
     }
 
-    /// Reads the kernel, and returns the differences from the programmed plan: see [`verify()`]. Changes nothing.
+    /// Reads the kernel, and returns the differences from the programmed plan: see [`crate::verify()`]. Changes nothing.
     pub fn verify(&mut self) -> Result<Verification, Error> {
         verify_program(&mut self.kernel, self.program.alike(), &self.plan)
     }
