@@ -24,14 +24,14 @@ use crate::{
     Cluster,
     images::STARTER,
     network::NODES,
-    palisade::{self, Method},
+    palisade::{self, Method, NAMESPACE},
     pods::{self, PORT},
     progress::say,
     starter::{Seen, VERB},
     suites,
 };
 use arrivals::Arrivals;
-use disturbance::Disturbance;
+use disturbance::{AGENTS, Disturbance};
 
 /// The namespaces of pods that start: under a policy that denies them everything, without one, and under one that allows them one way.
 const ISOLATED: &str = "first";
@@ -122,6 +122,12 @@ fn judge(cluster: &mut Cluster, groups: usize, disturbances: &[Disturbance]) -> 
         let few = || numbers(ALLOWED_IN_GROUP);
         let kinds = [(ISOLATED, numbers(GROUP)), (ALLOWED, few()), (PATIENT, few())];
         let seen = stage.start(cluster, &kinds)?;
+        if seen[0].received.values().any(|count| *count > 0) {
+            // The agents' pods may be others when the suite ends.
+            let logs = ["-n", NAMESPACE, "logs", AGENTS, "--prefix", "--tail=400"];
+            let logs = cluster.kubectl(&logs).unwrap_or_else(|error| format!("{error:#}"));
+            say(&format!("isolated pods of group {group} were reached: {}\n{logs}", seen[0]));
+        }
         isolated.add(&seen[0]);
         allowed.add(&seen[1]);
         patient.add(&seen[2]);

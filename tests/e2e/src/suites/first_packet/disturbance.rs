@@ -14,7 +14,7 @@ use crate::{
     progress::say,
 };
 
-const AGENTS: &str = "--selector=app.kubernetes.io/component=agent";
+pub(super) const AGENTS: &str = "--selector=app.kubernetes.io/component=agent";
 /// How long agents stand still: longer than a pod waits.
 const STOPPED_FOR: Duration = Duration::from_secs(4);
 
