@@ -273,6 +273,21 @@ impl LinkMonitor {
         Ok(is_changed && has_waited || self.is_full_reading_due())
     }
 
+    /// Drops the packets that the node keeps for these addresses of a pod until it finds the pod's hardware address. The forward hook has passed
+    /// them before the pod was isolated, and no hook sees them again. What can't be dropped is logged.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn drop_waiting_packets(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            let dropped = self.requests.route(*address).and_then(|route| match route {
+                Some(route) if route.on_link => self.requests.forget_neighbor(route.interface, *address),
+                _ => Ok(()),
+            });
+            if let Err(err) = dropped {
+                tracing::debug!(%address, %err, "cannot drop the packets that wait for a pod");
+            }
+        }
+    }
+
     /// Makes the next reading due, because what was read could not be programmed.
     pub(crate) fn invalidate(&mut self) {
         self.stale = true;

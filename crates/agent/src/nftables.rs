@@ -184,6 +184,14 @@ impl NftDataPlane {
         }
     }
 
+    /// Drops the packets that wait in the node for a pod that is isolated now: see [`LinkMonitor::drop_waiting_packets`].
+    #[cfg(feature = "daemon")]
+    pub(crate) fn drop_waiting_packets(&mut self, addresses: &[IpAddr]) {
+        if let Some(links) = &mut self.links {
+            links.drop_waiting_packets(addresses);
+        }
+    }
+
     /// Forgets the network namespaces that were named for other sandboxes than these.
     #[cfg(feature = "daemon")]
     pub(crate) fn retain_namespaces(&mut self, is_kept: impl Fn(&str) -> bool) {

@@ -22,6 +22,8 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+#[cfg(feature = "daemon")]
+use nix::libc::ENOENT;
 use nix::{errno::Errno, libc::ENODEV};
 use palisade_nft::Mac;
 
@@ -252,6 +254,22 @@ impl Requests {
         };
         let all = peers.flat_map(|entry| entry.attributes.into_iter().filter_map(peer));
         Ok(all.filter(|a| !a.is_unspecified()).collect())
+    }
+
+    /// Forgets the neighbor with this address on a link, and drops the packets that wait for it. It is no error if there is none.
+    #[cfg(feature = "daemon")]
+    pub(super) fn forget_neighbor(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
+        let mut request = NeighbourMessage::default();
+        let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        (request.header.family, request.header.ifindex) = (family, interface);
+        request.attributes.push(NeighbourAttribute::Destination(match address {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        }));
+        match self.request(RouteNetlinkMessage::DelNeighbour(request), NLM_F_ACK) {
+            Err(e) if e.raw_os_error() == Some(ENOENT) => Ok(()),
+            other => other.map(drop),
+        }
     }
 
     fn dump(&mut self, request: &RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {

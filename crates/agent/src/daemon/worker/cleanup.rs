@@ -1,7 +1,8 @@
 //! Pods that start have no connections of their own: what connection tracking holds for their addresses is deleted before they do.
 //!
 //! These are the connections of an earlier owner of an address, echoes that the kernel has answered before the pod was programmed, and
-//! packets from before that time. The rules would let them pass as established. A sandbox that is announced again, or listed by a runtime to
+//! packets from before that time. The rules would let them pass as established. Packets that the node still keeps for the pod's addresses are
+//! dropped: they have passed the rules already. A sandbox that is announced again, or listed by a runtime to
 //! which the agent connects, keeps its connections.
 
 use std::{net::IpAddr, time::Instant};
@@ -23,6 +24,7 @@ impl Worker {
 
     /// Begins to delete the connections of a pod whose policies are programmed.
     pub(super) fn clean(&mut self, start: Start) {
+        self.agent.data_plane().drop_waiting_packets(&start.pod.addresses);
         match self.runtime.cleanup.begin(&start.pod) {
             Ok(()) => self.runtime.cleaning.push(start),
             Err(err) => self.start_uncleaned(start, &err),

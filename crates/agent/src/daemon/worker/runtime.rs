@@ -324,7 +324,10 @@ impl Worker {
             PodStart::Closed => {
                 self.runtime.closed.insert(pod.id.clone(), closed);
                 match self.close() {
-                    Ok(()) => StartOutcome::Closed(reason.to_owned()),
+                    Ok(()) => {
+                        self.agent.data_plane().drop_waiting_packets(&pod.addresses);
+                        StartOutcome::Closed(reason.to_owned())
+                    }
                     Err(err) => {
                         self.runtime.closed.remove(&pod.id);
                         StartOutcome::Refused(err)
