@@ -273,8 +273,8 @@ impl LinkMonitor {
         Ok(is_changed && has_waited || self.is_full_reading_due())
     }
 
-    /// Drops the packets that the node keeps for these addresses of a pod until it finds the pod's hardware address. The forward hook has passed
-    /// them before the pod was isolated, and no hook sees them again. What can't be dropped is logged.
+    /// Deletes the neighbor entries of a pod's addresses, and with them the packets that wait until the kernel has found the pod's hardware
+    /// address. The forward hook has accepted these before the pod was isolated, and no hook sees them again. Errors are logged.
     #[cfg(feature = "daemon")]
     pub(crate) fn drop_waiting_packets(&mut self, addresses: &[IpAddr]) {
         for address in addresses {

@@ -70,7 +70,7 @@ impl Enforcer {
     /// # Errors
     /// If the kernel's sets can't be read, and what it refuses. Packets are compared then as before.
     pub fn none_revoked(&mut self) -> Result<(), Error> {
-        // After a repair there may be some again.
+        // The next change repairs the tables first, which adds the rules again.
         if !self.needs_repair
             && self.program.may_be_revoked
             && RevokedTuples::read(&mut self.kernel, &self.program.sets)?.is_empty()

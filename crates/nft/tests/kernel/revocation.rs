@@ -189,7 +189,7 @@ fn compared() {
     enforcer.none_revoked().unwrap();
     assert!(!compares(&mut enforcer));
     read_one(&mut server, PATIENCE).unwrap();
-    // After a repair there may be some again: nobody knows what happened meanwhile.
+    // A repair adds the rules again, in case a connection has been revoked since.
     enforcer.repair().unwrap();
     assert!(compares(&mut enforcer));
     enforcer.remove().unwrap();
