@@ -273,13 +273,15 @@ impl LinkMonitor {
         Ok(is_changed && has_waited || self.is_full_reading_due())
     }
 
-    /// Deletes the neighbor entries of a pod's addresses, and with them the packets that wait until the kernel has found the pod's hardware
-    /// address. The forward hook has accepted these before the pod was isolated, and no hook sees them again. Errors are logged.
+    /// Deletes the unresolved neighbor entries of a pod's addresses, and with them the packets that wait until the kernel has found the pod's
+    /// hardware address. The forward hook has accepted these before the pod was isolated, and no hook sees them again. Errors are logged.
     #[cfg(feature = "daemon")]
     pub(crate) fn drop_waiting_packets(&mut self, addresses: &[IpAddr]) {
         for address in addresses {
             let dropped = self.requests.route(*address).and_then(|route| match route {
-                Some(route) if route.on_link => self.requests.forget_neighbor(route.interface, *address),
+                Some(route) if route.on_link => {
+                    self.requests.forget_unresolved_neighbor(route.interface, *address)
+                }
                 _ => Ok(()),
             });
             if let Err(err) = dropped {

@@ -22,10 +22,10 @@ use netlink_packet_route::{
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-#[cfg(feature = "daemon")]
-use nix::libc::ENOENT;
 use nix::{errno::Errno, libc::ENODEV};
 use palisade_nft::Mac;
+#[cfg(feature = "daemon")]
+use {netlink_packet_route::neighbour::NeighbourState, nix::libc::ENOENT};
 
 /// The timeout for a response. The kernel responds at once.
 const RESPONSE_TIMEOUT: nix::sys::time::TimeVal = nix::sys::time::TimeVal::new(5, 0);
@@ -256,9 +256,10 @@ impl Requests {
         Ok(all.filter(|a| !a.is_unspecified()).collect())
     }
 
-    /// Forgets the neighbor with this address on a link, and drops the packets that wait for it. It is no error if there is none.
+    /// Forgets the neighbor with this address on a link if the kernel still looks for its hardware address, and drops the packets that wait
+    /// for it. It is no error if there is none. Other entries stay, above all those that a network plugin has set.
     #[cfg(feature = "daemon")]
-    pub(super) fn forget_neighbor(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
+    pub(super) fn forget_unresolved_neighbor(&mut self, interface: u32, address: IpAddr) -> io::Result<()> {
         let mut request = NeighbourMessage::default();
         let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
         (request.header.family, request.header.ifindex) = (family, interface);
@@ -266,7 +267,14 @@ impl Requests {
             IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
             IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
         }));
-        match self.request(RouteNetlinkMessage::DelNeighbour(request), NLM_F_ACK) {
+        let is_unresolved = |response: &RouteNetlinkMessage| matches!(response, RouteNetlinkMessage::NewNeighbour(entry) if entry.header.state == NeighbourState::Incomplete);
+        let outcome = match self.request(RouteNetlinkMessage::GetNeighbour(request.clone()), NLM_F_ACK) {
+            Ok(responses) if responses.iter().any(is_unresolved) => {
+                self.request(RouteNetlinkMessage::DelNeighbour(request), NLM_F_ACK)
+            }
+            other => other,
+        };
+        match outcome {
             Err(e) if e.raw_os_error() == Some(ENOENT) => Ok(()),
             other => other.map(drop),
         }

@@ -130,6 +130,50 @@ fn connections_that_are_older_than_a_pod_are_deleted_before_it_starts() {
 }
 
 #[test]
+fn packets_that_wait_for_a_pods_hardware_address_are_dropped_before_it_starts() {
+    let stage = Stage::new();
+    without_database(&stage);
+    stage.write("policy.yaml", &policy("web"));
+    let runtime = offer(&stage);
+    let agent = agent(&stage, &runtime, &[]);
+    let mut connected = accept(&runtime, &[]);
+    agent.until("agent is ready");
+    let shell = |at: &str, script: &str| {
+        let mut command = crate::stage::palisade(stage.dir.path());
+        crate::stage::run(command.args(["lab", "exec", at, "--", "bash", "-c", script]), 0)
+    };
+    // Datagrams that a pod has received at a port that nothing listens to: the third number of the second line of "Udp:".
+    let received = |pod: &str| -> u32 {
+        let counters = shell(pod, "cat /proc/net/snmp");
+        let numbers = counters.lines().rfind(|line| line.starts_with("Udp: ")).unwrap();
+        numbers.split_whitespace().nth(2).unwrap().parse().unwrap()
+    };
+    let answer_requests_for_addresses = |yes: bool| {
+        let value = if yes { "0" } else { "8" };
+        let script = format!("echo {value} >/proc/sys/net/ipv4/conf/all/arp_ignore");
+        for pod in ["shop/db", "shop/web"] {
+            shell(pod, &script);
+        }
+    };
+    // The node asks once a second, and gives up after a minute instead of three seconds.
+    shell("node/n1", "for n in /proc/sys/net/ipv4/neigh/*/mcast_solicit; do echo 60 >$n; done");
+    stage.in_pod("node/n1").forget_neighbors();
+    answer_requests_for_addresses(false);
+    shell("shop/other", "for pod in 1 2; do echo x >/dev/udp/10.244.7.$pod/9999; done");
+
+    connected.start(&sandbox("db", DB)).unwrap();
+    agent.until("programmed pod before its start");
+    answer_requests_for_addresses(true);
+    let begin = Instant::now();
+    while received("shop/web") == 0 {
+        assert!(begin.elapsed() < PATIENCE, "the node has kept nothing for the pod that no policy selects");
+    }
+    assert!(stage.answers("web", "db:5432"));
+    assert_eq!(received("shop/db"), 0);
+    agent.stop();
+}
+
+#[test]
 fn a_pod_whose_older_connections_take_too_long_to_delete_starts_closed_until_they_are_reviewed() {
     let stage = Stage::new();
     without_database(&stage);

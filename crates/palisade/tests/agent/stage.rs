@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read},
+    net::Ipv4Addr,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -13,9 +14,11 @@ use std::{
 };
 
 use nix::{
+    sched::{CloneFlags, setns},
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
+use palisade_netns::rtnetlink::Netlink;
 use tempfile::TempDir;
 
 /// The timeout of all waits, long enough for a busy machine.
@@ -185,7 +188,7 @@ impl Stage {
         }
     }
 
-    /// Starts a process in a pod.
+    /// Starts a process in the network of a pod or node.
     pub(crate) fn in_pod(&self, pod: &str) -> InPod {
         let mut command = palisade(self.dir.path());
         command.args(["lab", "exec", pod, "--", "sh", "-c", "echo pid $$; exec sleep 600"]);
@@ -209,7 +212,7 @@ impl Drop for Stage {
     }
 }
 
-/// A process in a pod.
+/// A process in the network of a pod or node.
 pub(crate) struct InPod {
     _running: Running,
     process: String,
@@ -219,6 +222,27 @@ impl InPod {
     /// The path of its network namespace.
     pub(crate) fn namespace(&self) -> String {
         format!("/proc/{}/ns/net", self.process)
+    }
+
+    /// Removes the neighbors that the lab has set on the node whose network this is: it has to find its pods itself.
+    pub(crate) fn forget_neighbors(&self) {
+        let namespace = fs::File::open(self.namespace()).unwrap();
+        let forget = || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            let mut netlink = Netlink::open().unwrap();
+            for line in fs::read_to_string("/proc/thread-self/net/route").unwrap().lines() {
+                // The interface `pod2` has index 102, and the route to its pod the address in memory's order.
+                let mut words = line.split_whitespace();
+                let (name, address) = (words.next().unwrap(), words.next().unwrap());
+                let Some(pod) = name.strip_prefix("pod").and_then(|n| n.parse::<u32>().ok()) else {
+                    continue;
+                };
+                let address = u32::from_str_radix(address, 16).unwrap().to_ne_bytes();
+                netlink.remove_neighbor(100 + pod, Ipv4Addr::from(address).into());
+            }
+            netlink.commit().unwrap();
+        };
+        thread::scope(|scope| scope.spawn(forget).join()).unwrap();
     }
 }
 
