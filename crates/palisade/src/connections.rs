@@ -156,7 +156,7 @@ enum OutputFormat {
     Matrix,
     /// JSON as described in docs/connections-schema.json
     Json,
-    /// The same as YAML
+    /// The same data as YAML
     Yaml,
     /// CSV with one line per connection and protocol
     Csv,

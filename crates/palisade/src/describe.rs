@@ -87,9 +87,9 @@ pub(crate) enum OutputFormat {
     Text,
     /// JSON; the `schema` field has the version
     Json,
-    /// The same as YAML
+    /// The same data as YAML
     Yaml,
-    /// An SVG image: WHAT between its neighbours
+    /// An SVG image: WHAT between its neighbors
     Svg,
     /// The same as a Mermaid graph
     Mermaid,

@@ -1,4 +1,4 @@
-//! A picture of subjects between their neighbours: who connects to them on the left, whom they connect to on the right.
+//! A picture of subjects between their neighbors: who connects to them on the left, whom they connect to on the right.
 //! Rendered as SVG and as Mermaid. The same answer gives the same bytes.
 
 mod mermaid;
@@ -7,7 +7,7 @@ mod svg;
 pub(crate) use mermaid::{graph as mermaid, line as mermaid_line};
 pub(crate) use svg::page as svg;
 
-/// The most neighbours of a subject on one side that are drawn. More can't be read; the others are counted.
+/// The most neighbors of a subject on one side that are drawn. More can't be read; the others are counted.
 pub(crate) const MOST_ROWS: usize = 200;
 
 /// What is drawn. Texts have any characters; the renderers escape them.
@@ -36,13 +36,13 @@ pub(crate) struct Subject {
 pub(crate) struct Side {
     /// `ingress: isolated`.
     pub(crate) heading: String,
-    pub(crate) neighbours: Vec<Neighbour>,
+    pub(crate) neighbors: Vec<Neighbor>,
 }
 
 /// A box on one side, and the arrow between it and the subject.
 #[derive(Debug)]
-pub(crate) struct Neighbour {
-    /// The frame around neighbouring boxes of the same group, such as a namespace.
+pub(crate) struct Neighbor {
+    /// The frame around neighboring boxes of the same group, such as a namespace.
     pub(crate) group: Option<String>,
     /// The lines in the box.
     pub(crate) lines: Vec<String>,
@@ -51,7 +51,7 @@ pub(crate) struct Neighbour {
     pub(crate) look: Look,
 }
 
-/// How a neighbour is drawn. Color is never the only sign: lines and texts differ too.
+/// How a neighbor is drawn. Color is never the only sign: lines and texts differ too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
     /// Some traffic is allowed.
@@ -64,7 +64,7 @@ pub(crate) enum Look {
     Open,
     /// A rule that matches nothing.
     Idle,
-    /// No neighbour: there is no arrow.
+    /// No neighbor: there is no arrow.
     None,
 }
 
@@ -82,22 +82,22 @@ impl Look {
     }
 }
 
-impl Neighbour {
-    /// A box without an arrow, where there is no neighbour.
+impl Neighbor {
+    /// A box without an arrow, where there is no neighbor.
     pub(crate) fn nothing(text: &str) -> Self {
         Self { group: None, lines: vec![text.to_owned()], label: String::new(), look: Look::None }
     }
 }
 
 impl Side {
-    /// Returns the neighbours to draw, and how many there are beyond these.
-    fn shown(&self, most: usize) -> (&[Neighbour], usize) {
-        let shown = self.neighbours.len().min(most);
-        (&self.neighbours[..shown], self.neighbours.len() - shown)
+    /// Returns the neighbors to draw, and how many there are beyond these.
+    fn shown(&self, most: usize) -> (&[Neighbor], usize) {
+        let shown = self.neighbors.len().min(most);
+        (&self.neighbors[..shown], self.neighbors.len() - shown)
     }
 }
 
-/// The text for neighbours that are not drawn.
+/// The text for neighbors that are not drawn.
 fn more(count: usize) -> String {
     format!("and {count} more, which -o json lists")
 }

@@ -106,7 +106,7 @@ enum OutputFormat {
     Text,
     /// JSON; the `schema` field has the version
     Json,
-    /// The same as YAML
+    /// The same data as YAML
     Yaml,
     /// Markdown, for a comment on a pull request
     Md,

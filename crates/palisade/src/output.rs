@@ -22,7 +22,7 @@ pub(crate) enum Format {
     Text,
     /// JSON; the `schema` field has the version
     Json,
-    /// The same as YAML
+    /// The same data as YAML
     Yaml,
 }
 

@@ -69,7 +69,7 @@ enum OutputFormat {
     Html,
     /// What the page shows, as JSON; the `schema` field has the version
     Json,
-    /// The same as YAML
+    /// The same data as YAML
     Yaml,
 }
 

@@ -95,7 +95,7 @@ enum ReviewFormat {
     Text,
     /// Everything
     Json,
-    /// The same as YAML
+    /// The same data as YAML
     Yaml,
     /// For a comment on a pull request
     #[value(alias = "md")]

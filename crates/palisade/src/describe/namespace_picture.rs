@@ -9,7 +9,7 @@ use palisade_analysis::{
 use super::{namespace, picture};
 use crate::{
     connection_ends::{abbreviated, name},
-    diagram::{Diagram, Look, MOST_ROWS, Neighbour, Side, Subject},
+    diagram::{Diagram, Look, MOST_ROWS, Neighbor, Side, Subject},
     inputs::{LoadedInputs, plural},
     traffic::{VisibleTraffic, family_names},
 };
@@ -42,10 +42,10 @@ pub(super) fn of_namespace(
         (format!("egress to outside: {}", protected(|w| w.egress)), egress, false),
     ];
     let sides = sides.map(|(heading, rows, inwards)| {
-        let mut neighbours: Vec<Neighbour> =
-            rows.iter().map(|row| neighbour(description, row, inwards)).collect();
-        if neighbours.is_empty() {
-            neighbours.push(Neighbour::nothing("nothing"));
+        let mut neighbors: Vec<Neighbor> =
+            rows.iter().map(|row| neighbor(description, row, inwards)).collect();
+        if neighbors.is_empty() {
+            neighbors.push(Neighbor::nothing("nothing"));
         }
         if rows.len() > MOST_ROWS {
             said.push(format!(
@@ -53,7 +53,7 @@ pub(super) fn of_namespace(
                 rows.len()
             ));
         }
-        Side { heading, neighbours }
+        Side { heading, neighbors }
     });
     let subject = Subject { name: format!("namespace {}", description.name), details, sides };
     let title = format!("Connections that cross the border of namespace {}", description.name);
@@ -62,7 +62,7 @@ pub(super) fn of_namespace(
     (Diagram { title, subjects: vec![subject], notes }, said)
 }
 
-fn neighbour(description: &NamespaceDescription, row: &Crossing, inwards: bool) -> Neighbour {
+fn neighbor(description: &NamespaceDescription, row: &Crossing, inwards: bool) -> Neighbor {
     let external = |end: &ConnectionEnd| matches!(end, ConnectionEnd::External(_));
     let families = match (row.families.v4 && row.families.v6) || row.outside.iter().any(external) {
         true => String::new(),
@@ -75,7 +75,7 @@ fn neighbour(description: &NamespaceDescription, row: &Crossing, inwards: bool) 
         _ => abbreviated(&row.inside, |end| within(description, end)),
     };
     let way = if inwards { "to" } else { "from" };
-    Neighbour {
+    Neighbor {
         group: None,
         lines: vec![namespace::outside_text(&row.outside)],
         label: format!("{}{families} {way} {own}", traffic.text()),

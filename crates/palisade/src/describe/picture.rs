@@ -14,7 +14,7 @@ use crate::{
     addresses,
     connection_ends::{self, name},
     diagram,
-    diagram::{Diagram, Look, MOST_ROWS, Neighbour, Subject},
+    diagram::{Diagram, Look, MOST_ROWS, Neighbor, Subject},
     diff, entrances,
     inputs::{LoadedInputs, plural},
     traffic::{VisibleTraffic, family_names},
@@ -65,11 +65,11 @@ fn side_of(side: &Side, loaded: &Loaded, said: &mut Vec<String>) -> diagram::Sid
         let way = if side.direction == Direction::Ingress { "sources" } else { "destinations" };
         said.push(format!("{all} {way} are drawn by namespace; -o json lists each"));
     }
-    peers.extend(side.blocked.iter().map(|blocked| blocked_neighbour(blocked, loaded)));
+    peers.extend(side.blocked.iter().map(|blocked| blocked_neighbor(blocked, loaded)));
     if peers.is_empty() {
-        peers.push(Neighbour::nothing("nothing"));
+        peers.push(Neighbor::nothing("nothing"));
     }
-    diagram::Side { heading: format!("{}: {}", side.direction, text::state(side)), neighbours: peers }
+    diagram::Side { heading: format!("{}: {}", side.direction, text::state(side)), neighbors: peers }
 }
 
 /// Where a peer is. Those outside share boxes.
@@ -89,7 +89,7 @@ fn place_of(end: &ConnectionEnd) -> Place {
 }
 
 /// Draws peers: addresses outside with the same traffic share a box. `doubt` marks what is not decided.
-fn peers(all: &[PeerTraffic], loaded: &Loaded, doubt: Option<&str>) -> Vec<Neighbour> {
+fn peers(all: &[PeerTraffic], loaded: &Loaded, doubt: Option<&str>) -> Vec<Neighbor> {
     let mut found: Vec<(Vec<&ConnectionEnd>, &PeerTraffic)> = Vec::new();
     for peer in all {
         let kind = place_of(&peer.end);
@@ -106,7 +106,7 @@ fn peers(all: &[PeerTraffic], loaded: &Loaded, doubt: Option<&str>) -> Vec<Neigh
             [] => String::new(),
             some => format!(", for {}", entrances::routes(some, &loaded.routes)),
         };
-        Neighbour {
+        Neighbor {
             group: peer.end.namespace().map(|name| format!("namespace {name}")),
             lines: vec![match place_of(&peer.end) {
                 Place::Own => within_group(&peer.end),
@@ -145,7 +145,7 @@ fn traffic(peer: &PeerTraffic) -> String {
 }
 
 /// Draws a box for each namespace, and one for each kind of other peers.
-fn by_namespace(all: &[PeerTraffic], doubt: Option<&str>) -> Vec<Neighbour> {
+fn by_namespace(all: &[PeerTraffic], doubt: Option<&str>) -> Vec<Neighbor> {
     let place = |end: &ConnectionEnd| match (end.namespace(), place_of(end)) {
         (Some(namespace), _) => (0, namespace.to_string()),
         (None, Place::Own) => (1, "node".to_owned()),
@@ -165,7 +165,7 @@ fn by_namespace(all: &[PeerTraffic], doubt: Option<&str>) -> Vec<Neighbour> {
             0 => format!("namespace {place}: {count} {}", plural(count, "workload")),
             _ => format!("{count} {}", plural(count, &place)),
         };
-        Neighbour {
+        Neighbor {
             group: None,
             lines: vec![text],
             label: format!("{}{}{not_all}", doubt.unwrap_or_default(), VisibleTraffic::of(&sum).text()),
@@ -176,10 +176,10 @@ fn by_namespace(all: &[PeerTraffic], doubt: Option<&str>) -> Vec<Neighbour> {
 }
 
 /// Draws traffic that routes forward and policies deny.
-fn blocked_neighbour(blocked: &BlockedForwarding, loaded: &Loaded) -> Neighbour {
+fn blocked_neighbor(blocked: &BlockedForwarding, loaded: &Loaded) -> Neighbor {
     let traffic = VisibleTraffic::of(&blocked.traffic).text();
     let routes = entrances::routes(&blocked.through, &loaded.routes);
-    Neighbour {
+    Neighbor {
         group: None,
         lines: vec![connection_ends::CONTROLLER.to_owned()],
         label: format!("denied: {traffic}, requested by {routes}"),

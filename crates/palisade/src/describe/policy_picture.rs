@@ -11,7 +11,7 @@ use super::{
     sentence::{choice_text, peer_text, ports, sentence},
 };
 use crate::{
-    diagram::{Diagram, Look, MOST_ROWS, Neighbour, Side, Subject},
+    diagram::{Diagram, Look, MOST_ROWS, Neighbor, Side, Subject},
     inputs::{LoadedInputs, plural},
 };
 
@@ -31,9 +31,9 @@ pub(super) fn of_policy(description: &PolicyDescription, world: &LoadedInputs) -
     let mut said = Vec::new();
     let sides = [Direction::Ingress, Direction::Egress].map(|direction| {
         let side =
-            Side { heading: heading(policy, direction), neighbours: rules(description, direction, cluster) };
-        if side.neighbours.len() > MOST_ROWS {
-            let all = side.neighbours.len();
+            Side { heading: heading(policy, direction), neighbors: rules(description, direction, cluster) };
+        if side.neighbors.len() > MOST_ROWS {
+            let all = side.neighbors.len();
             said.push(format!("{MOST_ROWS} of {all} {direction} rules are drawn; -o json lists each"));
         }
         side
@@ -67,24 +67,24 @@ fn workload_lines(all: &[WorkloadPods]) -> Vec<String> {
 }
 
 /// Returns a box for each rule of a direction.
-fn rules(description: &PolicyDescription, direction: Direction, cluster: &Cluster) -> Vec<Neighbour> {
+fn rules(description: &PolicyDescription, direction: Direction, cluster: &Cluster) -> Vec<Neighbor> {
     let Some(rules) = description.policy.rules(direction) else { return Vec::new() };
     if rules.is_empty() {
-        return vec![Neighbour::nothing("no rules: nothing is allowed by this policy")];
+        return vec![Neighbor::nothing("no rules: nothing is allowed by this policy")];
     }
     let parts = |index: usize| -> Vec<&IdlePart> {
         description.idle.iter().filter(|part| part.rule == Some((direction, index))).collect()
     };
-    rules.iter().enumerate().map(|(at, rule)| neighbour(description, at, rule, &parts(at), cluster)).collect()
+    rules.iter().enumerate().map(|(at, rule)| neighbor(description, at, rule, &parts(at), cluster)).collect()
 }
 
-fn neighbour(
+fn neighbor(
     description: &PolicyDescription,
     at: usize,
     rule: &Rule,
     idle_parts: &[&IdlePart],
     cluster: &Cluster,
-) -> Neighbour {
+) -> Neighbor {
     let policy = &*description.policy;
     let name = rule.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
     let line = rule.origin.as_ref().and_then(palisade_policy::Origin::line);
@@ -118,7 +118,7 @@ fn neighbour(
         Action::Accept if rule.ports.is_none() => ("", Look::Everything),
         Action::Accept => ("", Look::Allowed),
     };
-    Neighbour {
+    Neighbor {
         group: None,
         lines,
         label: format!("{verb}{}", ports(rule)),

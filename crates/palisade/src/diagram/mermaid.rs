@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Diagram, Look, MOST_ROWS, Neighbour, Subject, more, wrapped};
+use super::{Diagram, Look, MOST_ROWS, Neighbor, Subject, more, wrapped};
 use crate::escape;
 
 /// The most characters of a graph that Mermaid draws, unless it is configured otherwise (`maxTextSize`).
@@ -10,7 +10,7 @@ const MOST_TEXT: usize = 50_000;
 /// The most texts in a box, and the most lines and columns of each.
 const BOX: (usize, usize, usize) = (12, 3, 60);
 
-/// Renders the picture. If Mermaid would refuse it for its size, fewer neighbours are drawn, and the others are counted.
+/// Renders the picture. If Mermaid would refuse it for its size, fewer neighbors are drawn, and the others are counted.
 pub(crate) fn graph(diagram: &Diagram) -> String {
     let mut most = MOST_ROWS;
     loop {
@@ -62,8 +62,8 @@ fn graph_of(diagram: &Diagram, most: usize) -> String {
 fn sides(subject: &Subject, name: &str, most: usize, out: &mut String) {
     for (side, letter) in subject.sides.iter().zip(["i", "e"]) {
         let (shown, hidden) = side.shown(most);
-        let rest = (hidden > 0).then(|| Neighbour::nothing(&more(hidden)));
-        let all: Vec<&Neighbour> = shown.iter().chain(&rest).collect();
+        let rest = (hidden > 0).then(|| Neighbor::nothing(&more(hidden)));
+        let all: Vec<&Neighbor> = shown.iter().chain(&rest).collect();
         let id = |at: usize| format!("{name}{letter}{at}");
         let mut at = 0;
         for (number, group) in all.chunk_by(|a, b| a.group == b.group).enumerate() {
@@ -71,10 +71,10 @@ fn sides(subject: &Subject, name: &str, most: usize, out: &mut String) {
             if let Some(heading) = heading {
                 _ = writeln!(out, "  subgraph {name}{letter}g{number}[\"{}\"]", line(heading));
             }
-            for neighbour in group {
-                let text = label(neighbour.lines.iter().map(String::as_str));
-                let class = match neighbour.look {
-                    Look::None | Look::Idle => format!(":::{}", neighbour.look.class()),
+            for neighbor in group {
+                let text = label(neighbor.lines.iter().map(String::as_str));
+                let class = match neighbor.look {
+                    Look::None | Look::Idle => format!(":::{}", neighbor.look.class()),
                     _ => String::new(),
                 };
                 let indent = if heading.is_some() { "    " } else { "  " };
@@ -85,8 +85,8 @@ fn sides(subject: &Subject, name: &str, most: usize, out: &mut String) {
                 out.push_str("  end\n");
             }
         }
-        for (at, neighbour) in all.iter().enumerate() {
-            let line = match neighbour.look {
+        for (at, neighbor) in all.iter().enumerate() {
+            let line = match neighbor.look {
                 Look::Allowed => "-->",
                 Look::Everything => "==>",
                 Look::Denied => "--x",
@@ -94,9 +94,9 @@ fn sides(subject: &Subject, name: &str, most: usize, out: &mut String) {
                 // An invisible line keeps the box on its side.
                 Look::None => "~~~",
             };
-            let label = match neighbour.look {
+            let label = match neighbor.look {
                 Look::None => String::new(),
-                _ => format!("|\"{}\"|", self::line(&neighbour.label)),
+                _ => format!("|\"{}\"|", self::line(&neighbor.label)),
             };
             let (from, to) =
                 if letter == "i" { (id(at), name.to_owned()) } else { (name.to_owned(), id(at)) };

@@ -1,9 +1,9 @@
 //! A picture as SVG. All positions are integers, so that the same answer gives the same bytes. Each subject is as high as
-//! its neighbours together, so that every arrow is straight and none crosses another.
+//! its neighbors together, so that every arrow is straight and none crosses another.
 
 use std::fmt::Write as _;
 
-use super::{Diagram, Look, MOST_ROWS, Neighbour, Side, Subject, more, wrapped};
+use super::{Diagram, Look, MOST_ROWS, Neighbor, Side, Subject, more, wrapped};
 use crate::escape;
 
 /// The width of a monospace character at 12 px in tenths of a pixel: 7.2 px in common fonts.
@@ -23,7 +23,7 @@ const AROUND: usize = 14;
 const COLUMNS: [usize; 4] = [44, 34, 40, 100];
 /// The most lines that one text may take.
 const LINES: usize = 3;
-/// The most neighbours that the description for screen readers lists.
+/// The most neighbors that the description for screen readers lists.
 const DESCRIBED: usize = 60;
 
 const STYLE: &str = "\
@@ -85,17 +85,17 @@ fn described(diagram: &Diagram) -> String {
     let mut out = Vec::new();
     for subject in &diagram.subjects {
         for (side, word) in subject.sides.iter().zip(["from", "to"]) {
-            let all = side.neighbours.iter().map(|neighbour| {
-                let name = full_name(neighbour);
-                match neighbour.look {
+            let all = side.neighbors.iter().map(|neighbor| {
+                let name = full_name(neighbor);
+                match neighbor.look {
                     Look::None => name,
-                    _ => format!("{word} {name}: {}", neighbour.label),
+                    _ => format!("{word} {name}: {}", neighbor.label),
                 }
             });
             let mut all: Vec<String> = all.take(DESCRIBED + 1).collect();
             if all.len() > DESCRIBED {
                 all.truncate(DESCRIBED);
-                all.push(more(side.neighbours.len() - DESCRIBED));
+                all.push(more(side.neighbors.len() - DESCRIBED));
             }
             out.push(format!("{}, {}: {}", subject.name, side.heading, all.join("; ")));
         }
@@ -104,9 +104,9 @@ fn described(diagram: &Diagram) -> String {
     escape::plain(&out.join(". ")).into_owned()
 }
 
-fn full_name(neighbour: &Neighbour) -> String {
-    let group = neighbour.group.as_ref().map(|group| format!("{group}: ")).unwrap_or_default();
-    format!("{group}{}", neighbour.lines.join(", "))
+fn full_name(neighbor: &Neighbor) -> String {
+    let group = neighbor.group.as_ref().map(|group| format!("{group}: ")).unwrap_or_default();
+    format!("{group}{}", neighbor.lines.join(", "))
 }
 
 fn width(text: &str) -> usize {
@@ -197,19 +197,19 @@ impl<'a> Block<'a> {
 impl<'a> SideBlock<'a> {
     fn new(side: &'a Side, subject: &Subject, inwards: bool) -> Self {
         let (shown, hidden) = side.shown(MOST_ROWS);
-        let row = |neighbour: &'a Neighbour| {
-            let name = full_name(neighbour);
+        let row = |neighbor: &'a Neighbor| {
+            let name = full_name(neighbor);
             let (from, to) = if inwards { (&name, &subject.name) } else { (&subject.name, &name) };
-            let tip = match neighbour.look {
+            let tip = match neighbor.look {
                 Look::None => name,
-                _ => format!("{from} → {to}: {}", neighbour.label),
+                _ => format!("{from} → {to}: {}", neighbor.label),
             };
-            let lines = neighbour.lines.iter().map(|line| escape::plain(line));
+            let lines = neighbor.lines.iter().map(|line| escape::plain(line));
             Row {
-                group: neighbour.group.as_deref(),
+                group: neighbor.group.as_deref(),
                 name: lines.flat_map(|line| wrapped(&line, COLUMNS[0], LINES)).collect(),
-                label: wrapped(&escape::plain(&neighbour.label), COLUMNS[1], LINES),
-                look: neighbour.look,
+                label: wrapped(&escape::plain(&neighbor.label), COLUMNS[1], LINES),
+                look: neighbor.look,
                 tip,
             }
         };

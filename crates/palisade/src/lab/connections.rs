@@ -22,7 +22,12 @@ pub(super) fn outside(lab: &Lab) -> String {
 }
 
 /// Opens the connections. Expected is what the engine decides about this cluster; with names that nodes may have learned besides, either outcome may be.
-pub(super) fn connect(lab: &Lab, cluster: &Cluster, asked: Vec<QuestionFlow>) -> Result<Vec<ProbeAnswer>> {
+pub(super) fn connect(
+    lab: &Lab,
+    cluster: &Cluster,
+    asked: Vec<QuestionFlow>,
+    options: &ProbeOptions,
+) -> Result<Vec<ProbeAnswer>> {
     for asked in &asked {
         for end in [&asked.flow.source, &asked.flow.destination] {
             if let Endpoint::External(address) = end
@@ -48,7 +53,7 @@ pub(super) fn connect(lab: &Lab, cluster: &Cluster, asked: Vec<QuestionFlow>) ->
             probe.port
         );
     }
-    let report = probe::run(lab, &plan, &ProbeOptions::default(), |_, _| {})?;
+    let report = probe::run(lab, &plan, options, |_, _| {})?;
     Ok(report.probes.iter().map(|tried| probe_answer(cluster, tried)).collect())
 }
 

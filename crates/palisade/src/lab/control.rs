@@ -57,6 +57,8 @@ pub(crate) enum Request {
         destination: String,
         /// The namespace of names without one.
         namespace: String,
+        /// The milliseconds to wait for an answer. `None`: as long as an unexpected outcome takes to be certain.
+        timeout: Option<u64>,
     },
     /// Locate the network namespace of a pod or node.
     Locate {

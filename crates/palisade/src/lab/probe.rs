@@ -1,11 +1,14 @@
 //! `palisade lab probe`: opens a real connection.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::Serialize;
 
 use super::control::{self, LabName, ProbeAnswer, Reply, Request};
 use crate::{
+    cluster::time,
     exit::Outcome,
     output::{self, Format, Style, styled},
 };
@@ -17,6 +20,7 @@ Examples:
   palisade lab probe -n shop frontend backend:8080
   palisade lab probe shop/backend 198.51.100.7:443/TCP
   palisade lab probe billing/invoices api.payments.example:443        (with --zones)
+  palisade lab probe -n shop backend database:5432 --timeout 1s       (one attempt)
 
 Exit codes: 0 answered, 1 not answered or not as the engine expects, 2 error.";
 
@@ -32,11 +36,22 @@ pub(crate) struct Probe {
     /// Namespace of names without one
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
+    /// How long to wait for an answer, at most a minute [default: 400ms, and again with 1500ms and 4s if the outcome is not the expected one]
+    #[arg(long, value_name = "TIME", value_parser = timeout)]
+    timeout: Option<Duration>,
     /// Output format
     #[arg(short, long, value_enum, value_name = "FORMAT", default_value_t)]
     output: Format,
     #[command(flatten)]
     lab: LabName,
+}
+
+/// The longest timeout: the lab answers one request after the other.
+const LONGEST: Duration = Duration::from_mins(1);
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = time(text)?;
+    if timeout <= LONGEST { Ok(timeout) } else { Err("the timeout must be at most a minute".to_owned()) }
 }
 
 #[derive(Serialize)]
@@ -51,6 +66,7 @@ pub(crate) fn run(arguments: &Probe) -> Result<Outcome> {
         source: arguments.source.clone(),
         destination: arguments.destination.clone(),
         namespace: arguments.namespace.clone(),
+        timeout: arguments.timeout.map(|timeout| timeout.as_millis() as u64),
     };
     let Reply::ProbeAnswer(probes) = control::ask(&mut control::connect(&arguments.lab.name)?, &request)?
     else {

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use palisade_lab::{
     Lab,
     dns::{self, LookupOutcome},
+    probe::ProbeOptions,
 };
 use palisade_policy::{DomainName, Endpoint, Family};
 
@@ -34,6 +35,7 @@ pub(super) fn probe(
     source: &Spec,
     (destination, name): (&Spec, &DomainName),
     namespace: &str,
+    options: &ProbeOptions,
 ) -> Result<Vec<ProbeAnswer>> {
     let mut out = Vec::new();
     for end in ends::endpoints(&lab.layout().cluster, &source.endpoint, namespace)? {
@@ -53,7 +55,7 @@ pub(super) fn probe(
             agrees: asked.expected.agrees(&outcome),
             reasons: Vec::new(),
         });
-        out.extend(connections(lab, source, &end, (destination, name, &addresses), namespace)?);
+        out.extend(connections(lab, source, &end, (destination, name, &addresses), namespace, options)?);
     }
     if out.is_empty() {
         bail!("no DNS server of the lab has an address of the family of the source");
@@ -67,6 +69,7 @@ fn connections(
     end: &Endpoint,
     (destination, name, addresses): (&Spec, &DomainName, &[IpAddr]),
     namespace: &str,
+    options: &ProbeOptions,
 ) -> Result<Vec<ProbeAnswer>> {
     let cluster = dns::learned_from(lab, name, addresses);
     let mut flows = Vec::new();
@@ -75,5 +78,5 @@ fn connections(
         let asked = question::resolve_each(&cluster, source, &to, namespace)?.flows;
         flows.extend(asked.into_iter().filter(|asked| asked.flow.source == *end));
     }
-    connect(lab, &cluster, flows)
+    connect(lab, &cluster, flows, options)
 }

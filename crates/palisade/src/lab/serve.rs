@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use palisade_lab::{Lab, Place};
+use palisade_lab::{Lab, Place, probe::ProbeOptions};
 
 use super::{
     connections::{connect, outside},
@@ -46,8 +46,8 @@ pub(crate) fn listen(listener: UnixListener, events: Sender<Event>) -> Result<()
 /// Replies to a request. Errors of the connection are ignored: the client is gone.
 pub(crate) fn answer(lab: &Lab, request: &Request, stream: &mut UnixStream) {
     let reply = match request {
-        Request::Probe { source, destination, namespace } => {
-            probe(lab, source, destination, namespace).map(Reply::ProbeAnswer)
+        Request::Probe { source, destination, namespace, timeout } => {
+            probe(lab, source, destination, namespace, &options(*timeout)).map(Reply::ProbeAnswer)
         }
         Request::Locate { place, namespace } => locate(lab, place, namespace),
         Request::Down => Ok(Reply::Ending),
@@ -73,7 +73,23 @@ fn place_of(lab: &Lab, text: &str, namespace: &str) -> Result<Place> {
     Ok(Place::of(first))
 }
 
-fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<Vec<ProbeAnswer>> {
+/// With a timeout, one attempt that takes at most as long.
+fn options(timeout: Option<u64>) -> ProbeOptions {
+    let mut options = ProbeOptions::default();
+    if let Some(milliseconds) = timeout {
+        options.first.whole = Duration::from_millis(milliseconds);
+        options.retries = Vec::new();
+    }
+    options
+}
+
+fn probe(
+    lab: &Lab,
+    source: &str,
+    destination: &str,
+    namespace: &str,
+    options: &ProbeOptions,
+) -> Result<Vec<ProbeAnswer>> {
     let parse = |text: &str| text.parse::<Spec>().with_context(|| format!("`{text}`"));
     let (source, destination) = (parse(source)?, parse(destination)?);
     if source.endpoint == EndpointSpec::Internet || destination.endpoint == EndpointSpec::Internet {
@@ -81,10 +97,10 @@ fn probe(lab: &Lab, source: &str, destination: &str, namespace: &str) -> Result<
     }
     let cluster = &lab.layout().cluster;
     match probe_by_name::host(lab, &destination, namespace)? {
-        Some(name) => probe_by_name::probe(lab, &source, (&destination, &name), namespace),
+        Some(name) => probe_by_name::probe(lab, &source, (&destination, &name), namespace, options),
         None => {
             let flows = question::resolve_each(cluster, &source, &destination, namespace)?.flows;
-            connect(lab, cluster, flows)
+            connect(lab, cluster, flows, options)
         }
     }
 }
