@@ -94,7 +94,9 @@ fn replicated(cx: &mut Context<'_>, object: &Object<'_>, known: &[&str]) -> Opti
     let count = spec.and_then(|spec| count(cx, &spec, "replicas")).unwrap_or(1);
     let template = pod_template(cx, spec);
     let workload = declared(cx, object, Replicas::Count { first, count }, template);
-    check_selector(cx, object, &workload);
+    if has_template(cx, object, spec) {
+        check_selector(cx, object, &workload);
+    }
     Some(declaration(workload))
 }
 
@@ -104,7 +106,9 @@ pub(crate) fn daemon_set(cx: &mut Context<'_>, object: &Object<'_>) -> Option<De
     let spec = spec_at.as_ref().and_then(|at| cx.fields(at, DAEMON_SET));
     let template = pod_template(cx, spec);
     let workload = declared(cx, object, Replicas::PerNode, template);
-    check_selector(cx, object, &workload);
+    if has_template(cx, object, spec) {
+        check_selector(cx, object, &workload);
+    }
     Some(declaration(workload))
 }
 
@@ -117,6 +121,7 @@ pub(crate) fn job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declarati
     let count = if has_finished(object) { 0 } else { running };
     let template = pod_template(cx, spec);
     let workload = declared(cx, object, Replicas::Count { first: 0, count }, template);
+    has_template(cx, object, spec);
     Some(declaration(DeclaredWorkload { indexed, ..workload }))
 }
 
@@ -192,6 +197,17 @@ fn match_labels(cx: &Context<'_>, object: &Object<'_>) -> Labels {
         _ => None,
     });
     pairs.collect()
+}
+
+/// Whether a workload has a template. Warns of one that hasn't, which the API server refuses: a part of a manifest, such as a patch. Its pods
+/// count as pods without labels.
+fn has_template(cx: &mut Context<'_>, object: &Object<'_>, spec: Option<Fields<'_>>) -> bool {
+    let has = spec.is_some_and(|spec| spec.get("template").is_some());
+    if !has {
+        let message = format!("spec.template is missing, so the API server refuses this {}", object.kind);
+        cx.warn(spec.map_or(object.fields.at, |spec| spec.at), Code::Ambiguous, message);
+    }
+    has
 }
 
 /// Warns of a selector that doesn't match the labels of the template. The API server refuses such a workload, and policies are

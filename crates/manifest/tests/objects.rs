@@ -129,7 +129,7 @@ fn no_pods_are_made_up_for_a_workload_with_pods() {
 fn a_cycle_of_owners_ends() {
     let owned = |kind: &str, name: &str, owner: &str| {
         format!(
-            "---\napiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: {name}, ownerReferences: [{{kind: {kind}, name: {owner}}}]}}\n"
+            "---\napiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {{name: {name}, ownerReferences: [{{kind: {kind}, name: {owner}}}]}}\nspec: {{template: {{}}}}\n"
         )
     };
     let text = owned("ReplicaSet", "a", "b") + &owned("ReplicaSet", "b", "a");

@@ -304,7 +304,7 @@ fn alias_bombs_are_rejected() {
 
 #[test]
 fn more_pods_than_the_limit_are_an_error() {
-    let yaml = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 2000000000}\n";
+    let yaml = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {replicas: 2000000000, template: {}}\n";
     let loaded = load_text(yaml);
     assert_eq!(loaded.diagnostics[0].code, Code::TooLarge);
     assert!(loaded.cluster.pods.is_empty());

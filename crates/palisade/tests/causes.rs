@@ -339,6 +339,28 @@ fn labels_of_namespaces() {
 }
 
 #[test]
+fn a_namespace_of_which_only_the_name_is_known() {
+    let text = "
+{apiVersion: v1, kind: Pod, metadata: {name: web, namespace: front}, spec: {containers: [{name: c, image: x}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: db, namespace: shop}, spec: {containers: [{name: c, image: x}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: db, namespace: shop}
+spec: {podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: web}}}]}]}
+";
+    let cause = "cause: no namespace has the label team=web; namespace front has no labels, or its manifest is missing";
+    let labelled = "---\n{apiVersion: v1, kind: Namespace, metadata: {name: front, labels: {tier: front}}}\n";
+    for (more, is_said) in [("", true), (labelled, false)] {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("m.yaml"), format!("{text}{more}")).unwrap();
+        let (_, text) = here(dir.path(), "explain front/web shop/db:5432 -f m.yaml");
+        assert_eq!(text.contains(cause), is_said, "{text}");
+    }
+}
+
+#[test]
 fn a_pod_selector_alone() {
     let rule = "    - from:\n        - podSelector:\n            matchLabels:\n              app.kubernetes.io/name: prometheus\n      ports: [{port: 8080}]\n";
     explained(

@@ -41,6 +41,11 @@ pub(crate) fn labels(case: &Case<'_>) -> Vec<Finding> {
                 }
                 _ => match own.and_then(|own| near(requirement, own)) {
                     Some(new) => (format!("{text}: did you mean {new}?"), Some(mend(new))),
+                    None if own
+                        .is_some_and(|own| own.iter().all(|(key, _)| &**key == NAMESPACE_NAME_LABEL)) =>
+                    {
+                        (format!("{text}; namespace {home} has no labels, or its manifest is missing"), None)
+                    }
                     None => (text, None),
                 },
             };
