@@ -142,32 +142,16 @@ impl Program {
         }
     }
 
-    /// Returns the messages that rewrite those of these chains whose rules another condition changes. `O(chains)`.
+    /// Returns the messages that rewrite the chains whose rules another condition changes. `O(chains)`.
     pub(crate) fn change_conditions(&self, to: &Conditions) -> Step {
-        let old = self.base_chains().into_iter();
-        let new = base::chains(&self.options, &self.sets, to);
-        let changed = old.zip(new).filter(|(old, new)| old != new);
-        changed
-            .flat_map(|(_, new)| {
-                std::iter::once(Message::FlushChain(new.name.clone()))
-                    .chain(Message::add_rules(&new))
-                    .collect::<Vec<_>>()
-            })
-            .collect()
+        rewritten(self.base_chains(), base::chains(&self.options, &self.sets, to))
     }
 
-    /// Returns the messages that change the chains whose rules depend on whether local pods are isolated.
+    /// Returns the messages that rewrite the chains whose rules depend on whether local pods are isolated.
     pub(crate) fn change_isolation(&self, from: Isolating, to: Isolating) -> Step {
-        let chains = |isolating| base::of_isolation(&self.options, &self.sets, isolating).into_iter();
-        let mut out = Step::new();
-        for (old, new) in chains(from).zip(chains(to)) {
-            if old != new {
-                // One of them is empty.
-                let flush = (!old.rules.is_empty()).then(|| Message::FlushChain(old.name.clone()));
-                out.extend(flush.into_iter().chain(Message::add_rules(&Arc::new(new))));
-            }
-        }
-        out
+        let chains =
+            |isolating| base::of_isolation(&self.options, &self.sets, isolating).into_iter().map(Arc::new);
+        rewritten(chains(from), chains(to))
     }
 
     /// Returns the change from `plan` to the plan after `delta`, and updates the program. The program must be that of
@@ -461,6 +445,18 @@ impl Program {
 fn link_jump((interface, mac): LinkSender, address: IpAddr, chain: &Name) -> Element {
     let chain = if address.is_ipv6() { chain.clone() } else { NODE_LINK_DENIED_CHAIN.into() };
     Element::LinkJump(interface, mac, chain)
+}
+
+/// Returns the messages that give these chains the rules of others, one by one, where they differ.
+fn rewritten(old: impl IntoIterator<Item = Arc<Chain>>, new: impl IntoIterator<Item = Arc<Chain>>) -> Step {
+    let mut step = Step::new();
+    for (old, new) in old.into_iter().zip(new).filter(|(old, new)| old != new) {
+        if !old.rules.is_empty() {
+            step.push(Message::FlushChain(old.name.clone()));
+        }
+        step.extend(Message::add_rules(&new));
+    }
+    step
 }
 
 /// A peer set in use must keep its kind, and its ranges if it has any.
