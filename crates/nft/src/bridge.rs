@@ -6,12 +6,13 @@
 //! lead to no pod are checked only for what they send to pods.
 //!
 //! Only this table knows the port by which a packet entered. A packet from a pod to itself went through a service and
-//! leaves by the port on which it entered, or it is forged. And what a pod says of itself is compared with what is known of the
-//! port ([`sources`]).
+//! leaves by the port on which it entered, or it is forged. What a pod says of itself is compared with what is known of the
+//! port ([`sources`]), and so is to whom a frame is that reaches it ([`receivers`]).
 //!
 //! The table exists while a bridge leads to local pods, if the kernel supports the family. Its base chains hook in front of
 //! br_netfilter's; in the forward hook they come after its destination NAT.
 
+mod receivers;
 mod sources;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -84,6 +85,9 @@ impl Bridge {
             Arc::new(Chain::regular(name, comment, if isolating { rules } else { Vec::new() }))
         };
         let mut to: Vec<Rule> = Family::BOTH.map(|family| self.forged(family)).into();
+        if self.source_check.is_on() {
+            to.extend(receivers::rules(self));
+        }
         to.extend(plain());
         [
             chain(
@@ -91,7 +95,11 @@ impl Bridge {
                 "frames of pods: IP and ARP without a VLAN tag, while pods here are isolated",
                 plain(),
             ),
-            chain(TO_PORTS_CHAIN, "frames to pods: likewise, and none forged as the pod's own", to),
+            chain(
+                TO_PORTS_CHAIN,
+                "frames to pods: likewise, only with the pod's address, and none forged as its own",
+                to,
+            ),
         ]
     }
 

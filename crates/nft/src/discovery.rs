@@ -35,7 +35,7 @@ pub(crate) fn jump_rule() -> Rule {
 
 /// Returns the chain that accepts valid discovery and returns for everything else.
 pub(crate) fn chain() -> Chain {
-    let comment = "valid IPv6 neighbour, router and listener discovery";
+    let comment = "valid IPv6 neighbor, router and listener discovery";
     Chain::regular(DISCOVERY_CHAIN, comment, rules().collect())
 }
 

@@ -9,12 +9,19 @@ use palisade_policy::{Direction, Family, Protocol};
 use crate::{
     EnforcerOptions, SourceCheck,
     base_sets::BaseSets,
+    conntrack::ICMPV6,
     ruleset::{
         Chain, EARLY_FORGED_CHAIN, ELSEWHERE_CHAIN, ENCAPSULATED_CHAIN, Expression, FORGED_CHAIN,
         FORWARDED_CHAIN, Hook, NodeSet, Outcome, RECEIVED_CHAIN, Rule, STRANGERS_CHAIN, SenderField,
-        TUNNELED_CHAIN,
+        TUNNELED_CHAIN, UNSPECIFIED_CHAIN,
     },
 };
+
+/// The port of DHCP servers.
+const DHCP_SERVER: u16 = 67;
+
+/// The ICMPv6 messages that a host sends from ::, before it has an address: listener reports, router and neighbor solicitations (RFC 3810, RFC 4861).
+const WITHOUT_ADDRESS: [(u8, u8); 4] = [(131, 132), (133, 133), (135, 135), (143, 143)];
 
 /// Returns the rule for packets that arrive on an interface of pods.
 pub(crate) fn by_interface(hook: Hook, sets: &BaseSets) -> Rule {
@@ -46,6 +53,9 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     let mut received = vec![vec![jump(ENCAPSULATED_CHAIN)]];
     for chain in [&mut forwarded, &mut received] {
         chain.extend(forged_here(options, sets).into_iter().map(|matches| leading(matches, FORGED_CHAIN)));
+        if options.source_check.is_on() {
+            chain.extend(from_unspecified().map(|matches| leading(matches, UNSPECIFIED_CHAIN)));
+        }
     }
     forwarded.extend(encapsulated(sets).map(|matches| leading(matches, TUNNELED_CHAIN)));
     let mut elsewhere: Vec<Rule> = no_route_back(options, options.reverse_route)
@@ -55,6 +65,7 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
     elsewhere.extend(encapsulated(sets).map(|matches| leading(matches, TUNNELED_CHAIN)));
     vec![
         forged_chain(options, sets),
+        unspecified_chain(),
         Chain::regular(
             TUNNELED_CHAIN,
             "tunnel packets: dropped where a tunnel of the cluster ends",
@@ -135,6 +146,31 @@ fn from_unspecified() -> [Rule; 2] {
     unspecified.map(|address| vec![Expression::Family(Family::of(address)), Expression::SourceIs(address)])
 }
 
+/// Returns the chain for packets from 0.0.0.0 and ::, which no policy selects. It returns for what a host sends to get an address and to find
+/// its neighbors, and leads to [`FORGED_CHAIN`] with the rest.
+///
+/// The lookup of a route back doesn't tell them apart: the kernel finds one for packets from 0.0.0.0 to broadcast and multicast addresses, and for ICMPv6
+/// from :: to link-local and multicast ones. The node would take any datagram and any echo request for its own, and answer `::` by its default route.
+fn unspecified_chain() -> Chain {
+    let returns = || Expression::Verdict(Outcome::Return);
+    let mut rules = vec![vec![
+        Expression::Family(Family::V4),
+        Expression::Protocol(Protocol::Udp.number()),
+        Expression::Port(DHCP_SERVER, DHCP_SERVER),
+        returns(),
+    ]];
+    rules.extend(WITHOUT_ADDRESS.map(|(first, last)| {
+        vec![
+            Expression::Family(Family::V6),
+            Expression::Protocol(ICMPV6),
+            Expression::Icmpv6(first, last),
+            returns(),
+        ]
+    }));
+    rules.push(vec![Expression::Verdict(Outcome::Goto(FORGED_CHAIN.into()))]);
+    Chain::regular(UNSPECIFIED_CHAIN, "from 0.0.0.0 and ::: only what a host without an address sends", rules)
+}
+
 /// Accepts a packet whose source is a local pod to which a route leads through the packet's interface, as far as this chain decides.
 fn has_known_route(family: Family, sets: &BaseSets) -> Rule {
     vec![
@@ -158,10 +194,9 @@ fn forged_here(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Rule> {
         return not_of_pods(options, sets);
     };
     if options.early_reverse_route {
-        let is_strict = options.source_check == SourceCheck::Strict;
-        let checks = [no_route_back].into_iter().chain(is_strict.then(|| vec![of_known_pod(sets)]));
-        let forged = checks.flat_map(|check| from_unspecified().map(|from| [from, check.clone()].concat()));
-        return forged.collect();
+        let check = (options.source_check == SourceCheck::Strict).then(|| of_known_pod(sets));
+        let of = |check: Expression| from_unspecified().map(|from| [from, vec![check.clone()]].concat());
+        return check.into_iter().flat_map(of).collect();
     }
     not_of_pods(options, sets).into_iter().chain([no_route_back]).collect()
 }

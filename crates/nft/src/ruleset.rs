@@ -30,7 +30,7 @@ use crate::{
     uapi::netfilter::{
         NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
         NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NF_IP_PRI_FILTER, NF_IP_PRI_MANGLE,
-        NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW,
+        NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW_BEFORE_DEFRAG,
     },
 };
 
@@ -83,6 +83,7 @@ pub(crate) const ELSEWHERE_CHAIN: &str = "from_elsewhere";
 pub(crate) const TUNNELED_CHAIN: &str = "to_tunnel_ends";
 pub(crate) const FORGED_CHAIN: &str = "forged";
 pub(crate) const EARLY_FORGED_CHAIN: &str = "forged_early";
+pub(crate) const UNSPECIFIED_CHAIN: &str = "unspecified";
 
 /// The chain for packets between ports of a bridge to an address of no local pod, see [`crate::base`].
 pub(crate) const STRANGERS_CHAIN: &str = "strangers";
@@ -127,8 +128,8 @@ pub(crate) fn family_digit(family: Family) -> char {
 /// The hook of a base chain, at priority `filter` but for [`Hook::Prerouting`]. The last two belong to the table `bridge palisade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
-    /// Packets that arrive, at priority `raw`: before connection tracking. The sources of pods' packets are checked there, and packets dropped that go
-    /// elsewhere than their headers say.
+    /// Packets that arrive, before fragments are reassembled and before connection tracking. The sources of pods' packets are checked there, also of
+    /// fragments, which would become part of another pod's packet. And packets are dropped that go elsewhere than their headers say.
     Prerouting,
     /// Packets that arrive, before destination NAT. Only the table of [`crate::dns_table`] has a chain there.
     Queries,
@@ -175,13 +176,13 @@ impl Hook {
         }
     }
 
-    /// Returns the priority that `nft` calls `filter`, or `raw`.
+    /// Returns the priority, for most hooks the one that `nft` calls `filter`.
     ///
     /// For `inet`, `filter` lies between destination NAT and source NAT, so rules match the real peers (SEMANTICS G-1). For
     /// `bridge` it lies in front of br_netfilter.
     pub(crate) fn priority(self) -> i32 {
         match self {
-            Self::Prerouting => NF_IP_PRI_RAW,
+            Self::Prerouting => NF_IP_PRI_RAW_BEFORE_DEFRAG,
             // As the pod sees them: a query before a Service's address is translated, an answer after that was undone.
             Self::Queries => NF_IP_PRI_MANGLE,
             Self::Answers => NF_IP_PRI_NAT_SRC + 50,
@@ -465,6 +466,17 @@ pub(crate) enum Expression {
         /// Matches senders outside the set.
         inverted: bool,
     },
+    /// `oif . ip[6] daddr`, the port by which a frame leaves and its destination, in a set.
+    ReceiverIn {
+        /// The family of the destination.
+        family: Family,
+        /// Whether the elements are ranges: see [`Expression::SenderIn`].
+        ranges: bool,
+        /// The set.
+        set: Name,
+    },
+    /// `ip[6] daddr` in a network.
+    ReceiverInNetwork(IpNet),
     /// The port by which a frame entered, its source address and its hardware address, in a set.
     PortSenderIn(Family, Name),
     /// What a packet says of its sender, an address, in a network.

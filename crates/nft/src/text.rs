@@ -217,7 +217,7 @@ fn write_chain(out: &mut String, chain: &Chain) {
         _ = writeln!(out, "\t\tcomment {:?}", shortened(comment));
     }
     if let Some(hook) = chain.hook {
-        let priority = if hook == Hook::Prerouting { "raw" } else { "filter" };
+        let priority = if hook == Hook::Prerouting { "-450" } else { "filter" };
         _ = writeln!(out, "\t\ttype filter hook {} priority {priority}; policy accept;", name_of(hook));
     }
     for r in &chain.rules {
@@ -257,6 +257,10 @@ fn expression(expression: &Expression) -> String {
             let field = sender(*field);
             let (port, not) = (if *by_port { "iif . " } else { "" }, if *inverted { "!= " } else { "" });
             format!("{port}{field} {not}@{set}")
+        }
+        Expression::ReceiverIn { family, set, .. } => format!("oif . {} @{set}", end(*family, false)),
+        Expression::ReceiverInNetwork(network) => {
+            format!("{} {network}", end(Family::of(network.addr()), false))
         }
         Expression::PortSenderIn(family, set) => {
             format!(

@@ -6,6 +6,7 @@
 //! Forged ARP, neighbor discovery and hardware addresses, and unassigned source addresses, on bridges: see `senders`.
 
 mod misdirected;
+mod receivers;
 mod unusual;
 
 use std::{
@@ -48,6 +49,18 @@ pub(crate) const TESTS: &[Test] = &[
     }),
     ("forged_packets::tunnel_packets_from_pods_routed", |s| packets(s, PodNetwork::Routed, tunnels)),
     ("forged_packets::tunnel_packets_from_pods_bridged", |s| packets(s, PodNetwork::Bridged, tunnels)),
+    ("forged_packets::to_other_pods_by_hardware_address", |s| {
+        packets(s, PodNetwork::Bridged, receivers::other_pods)
+    }),
+    ("forged_packets::to_other_pods_by_hardware_address_strict", receivers::other_pods_strict),
+    ("forged_packets::fragments_of_other_pods_routed", |s| {
+        packets(s, PodNetwork::Routed, receivers::forged_fragments)
+    }),
+    ("forged_packets::fragments_of_other_pods_bridged", |s| {
+        packets(s, PodNetwork::Bridged, receivers::forged_fragments)
+    }),
+    ("forged_packets::from_no_address_routed", |s| receivers::from_no_address(s, PodNetwork::Routed)),
+    ("forged_packets::from_no_address_bridged", |s| receivers::from_no_address(s, PodNetwork::Bridged)),
     ("forged_packets::unusual_packets_routed", |s| packets(s, PodNetwork::Routed, unusual::all)),
     ("forged_packets::unusual_packets_bridged", |s| packets(s, PodNetwork::Bridged, unusual::all)),
     ("forged_packets::reserved_groups_routed", |s| misdirected::reserved_groups(s, PodNetwork::Routed)),

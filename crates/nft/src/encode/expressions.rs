@@ -45,9 +45,11 @@ const ETHERNET_SOURCE: u32 = 6;
 const ETHERNET_TYPE: u32 = 12;
 /// Behind hardware type, protocol type, two lengths, operation, and a hardware address of six bytes.
 const ARP_SOURCE: u32 = 14;
-/// Offsets of the source address in the headers of IPv4 and IPv6 (RFC 791, RFC 8200).
+/// Offsets of the addresses in the headers of IPv4 and IPv6 (RFC 791, RFC 8200).
 const IPV4_SOURCE: u32 = 12;
+const IPV4_DESTINATION: u32 = 16;
 const IPV6_SOURCE: u32 = 8;
+const IPV6_DESTINATION: u32 = 24;
 /// The octet with the version and the length of the IPv4 header in words, and that length without options.
 const IPV4_LENGTH: u32 = 0;
 const IPV4_LENGTH_MASK: u8 = 0x0f;
@@ -123,6 +125,20 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             // An interface index fills the first register.
             sender(out, if *by_port { SECOND_V4 } else { KEY }, *field);
             lookup(out, set, if *inverted { Lookup::NotIn } else { Lookup::In });
+        }
+        Expression::ReceiverIn { family, ranges, set } => {
+            meta(out, NFT_META_OIF);
+            if *ranges {
+                to_network_byte_order(out);
+            }
+            address(out, SECOND_V4, *family, false);
+            lookup(out, set, Lookup::In);
+        }
+        Expression::ReceiverInNetwork(network) => {
+            let offset = if network.addr().is_ipv4() { IPV4_DESTINATION } else { IPV6_DESTINATION };
+            in_network(out, Some(offset), *network, |out| {
+                address(out, KEY, Family::of(network.addr()), false);
+            });
         }
         Expression::PortSenderIn(family, set) => {
             meta(out, NFT_META_IIF);
@@ -377,9 +393,9 @@ fn transport(out: &mut AttributeWriter, register: u32, offset: u32, length: u32)
 fn address(out: &mut AttributeWriter, register: u32, family: Family, source: bool) {
     let (offset, length) = match (family, source) {
         (Family::V4, true) => (IPV4_SOURCE, 4),
-        (Family::V4, false) => (16, 4),
+        (Family::V4, false) => (IPV4_DESTINATION, 4),
         (Family::V6, true) => (IPV6_SOURCE, 16),
-        (Family::V6, false) => (24, 16),
+        (Family::V6, false) => (IPV6_DESTINATION, 16),
     };
     payload(out, register, NFT_PAYLOAD_NETWORK_HEADER, offset, length);
 }
@@ -394,22 +410,32 @@ fn sender(out: &mut AttributeWriter, register: u32, field: SenderField) {
     }
 }
 
-/// Compares what a packet says of its sender, an address, with a network. As the program `nft` does it: without a mask if the network's
-/// prefix is whole octets of a header's field.
+/// Compares what a packet says of its sender, an address, with a network.
 fn sender_in(out: &mut AttributeWriter, field: SenderField, network: IpNet) {
-    let (wanted, bits) = (octets(network.network()), network.prefix_len());
     let offset = match field {
         SenderField::Source(Family::V4) => Some(IPV4_SOURCE),
         SenderField::Source(Family::V6) => Some(IPV6_SOURCE),
         SenderField::ArpSource => Some(ARP_SOURCE),
         _ => None,
     };
+    in_network(out, offset, network, |out| sender(out, KEY, field));
+}
+
+/// Compares an address with a network. As the program `nft` does it: without a mask if the network's prefix is whole octets of a header's field, which
+/// has this offset.
+fn in_network(
+    out: &mut AttributeWriter,
+    offset: Option<u32>,
+    network: IpNet,
+    load: impl FnOnce(&mut AttributeWriter),
+) {
+    let (wanted, bits) = (octets(network.network()), network.prefix_len());
     if let (Some(offset), true) = (offset, bits.is_multiple_of(8)) {
         payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, offset, u32::from(bits / 8));
         cmp(out, NFT_CMP_EQ, &wanted[..usize::from(bits / 8)]);
         return;
     }
-    sender(out, KEY, field);
+    load(out);
     mask(out, &octets(network.netmask()), &vec![0; wanted.len()]);
     cmp(out, NFT_CMP_EQ, &wanted);
 }

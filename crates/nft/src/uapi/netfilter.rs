@@ -23,8 +23,8 @@ pub const NF_BR_PRI_FILTER_BRIDGED: i32 = -200;
 
 /// `NF_IP_PRI_FILTER`: after destination NAT (`NF_IP_PRI_NAT_DST`, -100), before source NAT (`NF_IP_PRI_NAT_SRC`, 100).
 pub const NF_IP_PRI_FILTER: i32 = 0;
-/// In front of connection tracking (`NF_IP_PRI_CONNTRACK`, -200), after fragments are reassembled (`NF_IP_PRI_CONNTRACK_DEFRAG`, -400).
-pub const NF_IP_PRI_RAW: i32 = -300;
+/// In front of the reassembly of fragments (`NF_IP_PRI_CONNTRACK_DEFRAG`, -400) and of connection tracking (`NF_IP_PRI_CONNTRACK`, -200).
+pub const NF_IP_PRI_RAW_BEFORE_DEFRAG: i32 = -450;
 pub const NF_IP_PRI_NAT_DST: i32 = -100;
 pub const NF_IP_PRI_NAT_SRC: i32 = 100;
 
