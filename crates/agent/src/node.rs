@@ -224,6 +224,12 @@ impl<D: DataPlane> NodeAgent<D> {
         self.reviews.due(self.now()).map(|due| self.started + due)
     }
 
+    /// Lets the next review wait until [`NodeAgent::hurry_review`], at most as long as for the longest pause between reviews.
+    #[cfg(any(test, feature = "daemon"))]
+    pub(crate) fn hold_review(&mut self) {
+        self.reviews.hold();
+    }
+
     /// What the review of established connections is doing.
     #[must_use]
     pub fn review_state(&self) -> ReviewState {

@@ -11,7 +11,7 @@ use std::time::Duration;
 const PAUSE_FACTOR: u32 = 4;
 /// The longest pause. A connection that is now denied survives at most this long after the commit, plus the duration of the
 /// review.
-const MAX_PAUSE: Duration = Duration::from_millis(250);
+pub(crate) const MAX_PAUSE: Duration = Duration::from_millis(250);
 /// The pause after a failed review.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -27,11 +27,6 @@ impl ReviewSchedule {
     /// When the next review may begin.
     pub(crate) fn next(&self) -> Duration {
         self.next
-    }
-
-    /// Whether a review may begin now.
-    pub(crate) fn is_due(&self, now: Duration) -> bool {
-        now >= self.next
     }
 
     /// Records a failed review.
@@ -61,10 +56,8 @@ mod tests {
     #[test]
     fn the_first_is_immediate_and_the_next_waits_in_proportion_to_its_cost() {
         let mut schedule = ReviewSchedule::default();
-        assert!(schedule.is_due(ms(0)));
+        assert_eq!(schedule.next(), ms(0));
         schedule.succeeded(ms(100), ms(118));
-        assert!(!schedule.is_due(ms(118)) && !schedule.is_due(ms(189)));
-        assert!(schedule.is_due(ms(190)));
         assert_eq!(schedule.next(), ms(190));
     }
 
@@ -72,7 +65,7 @@ mod tests {
     fn the_pause_is_bounded_however_long_a_review_takes() {
         let mut schedule = ReviewSchedule::default();
         schedule.succeeded(ms(0), ms(900));
-        assert!(schedule.is_due(ms(1150)));
+        assert_eq!(schedule.next(), ms(1150));
     }
 
     #[test]
@@ -87,7 +80,7 @@ mod tests {
         }
         assert_eq!(pauses, [20, 40, 80, 160, 250, 250].map(ms));
         begin += ms(5000);
-        assert!(schedule.is_due(begin));
+        assert!(schedule.next() < begin);
         schedule.succeeded(begin, begin + ms(5));
         assert_eq!(schedule.next(), begin + ms(25));
     }

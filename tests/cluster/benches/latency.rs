@@ -5,13 +5,17 @@
 //! isolates one of them is created and deleted repeatedly, while packets are sent four times a millisecond, each a new connection. A
 //! plain watch beside the agents measures the API server's part of the time.
 //!
-//! Then many policies are created at once, and the agent's processor time and what it was spent for are printed. And a container runtime
-//! announces pods that some of the policies select: how long each has to wait.
+//! Then a container runtime announces pods that some of the policies select, by NRI and by the CNI plugin: how long each has to wait, on
+//! a node with few connections and on one with many. And many policies are created at once: the agent's processor time and what it was
+//! spent for are printed.
 //!
 //! PALISADE_BENCH_BASELINE=PROGRAM measures another `palisade` first, in the same run. It prints and asserts nothing.
-//! PALISADE_BENCH_PODS, _POLICIES, _ROUNDS and _BURST change the sizes.
+//! PALISADE_BENCH_PODS, _POLICIES, _ROUNDS, _CONNECTIONS and _BURST change the sizes.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
+
+#[path = "latency/pod_starts.rs"]
+mod pod_starts;
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -41,7 +45,7 @@ use palisade_cluster_tests::{
     world::{NODES, READY_WITHIN, key},
 };
 use palisade_lab::{Place, namespace::Namespace};
-use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
+use palisade_testkit::runtime::Offered;
 use serde_json::{Value, json};
 
 fn main() -> ExitCode {
@@ -128,7 +132,10 @@ fn bench(world: &mut World) -> Result<()> {
         world.settle()?;
         one_policy(world, (&namespace, &admin), (&packets, &plain), rounds)?;
         if let Some(runtime) = &mut runtime {
-            pod_starts(runtime, rounds)?;
+            pod_starts::measure(world, runtime, (&namespace, &admin), rounds.div_ceil(4))?;
+            let connections = packets.open_connections(world, size("CONNECTIONS", 100_000))?;
+            println!("\nthe same while the node tracks {connections} connections");
+            pod_starts::measure(world, runtime, (&namespace, &admin), rounds.div_ceil(4))?;
         }
         many_policies(world, &namespace, &admin, size("BURST", 1000))?;
     }
@@ -182,31 +189,6 @@ fn one_policy(
     println!("\nfrom the start of `kubectl apply`");
     print("to its end", &mut ended);
     print("to the first packet dropped", &mut dropped);
-    Ok(())
-}
-
-/// Measures how long a runtime waits from its announcement of a pod to the agent's answer, after the commit. Each pod is selected by several
-/// policies, which admit hundreds of peers, and nothing else on the node needs them: all is programmed anew.
-fn pod_starts(runtime: &mut Connected, rounds: usize) -> Result<()> {
-    let mut waited = Vec::new();
-    for round in 0..rounds {
-        let (name, uid) = (format!("starting-{round}"), format!("{round:032x}"));
-        let (v4, v6) =
-            (format!("10.33.{}.{}", round / 250, round % 250 + 1), format!("fd00:33::{:x}", round + 1));
-        let app = ["app-0", "app-10"][round % 2];
-        let sandbox = Sandbox {
-            pod: ("crowd-0", &name),
-            uid: &uid,
-            labels: &[("app", app), ("pod", &name)],
-            network_namespace: "/run/netns/none",
-            addresses: &[&v4, &v6],
-        };
-        let sandbox = sandbox.encode();
-        waited.push(runtime.start(&sandbox)?);
-        runtime.call("StopPodSandbox", &field(1, sandbox))?.map_err(|e| anyhow::anyhow!(e))?;
-    }
-    println!("\nfrom the runtime's announcement of a pod by NRI");
-    print("to the agent's answer", &mut waited);
     Ok(())
 }
 
@@ -293,6 +275,28 @@ const EVERY: Duration = Duration::from_micros(250);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Packets {
+    /// Opens connections between the two pods, of one datagram each. Returns how many the receiver's node tracks.
+    fn open_connections(&self, world: &World, count: usize) -> Result<usize> {
+        const PORTS: usize = 50_000;
+        let from = world.namespace(&Place::Pod(key("bench/from")))?;
+        let address = world.address("bench/to")?;
+        from.run(|| -> Result<()> {
+            for of_socket in (0..count).step_by(PORTS) {
+                let socket = UdpSocket::bind((if address.is_ipv4() { "0.0.0.0" } else { "::" }, 0))?;
+                for port in 0..PORTS.min(count - of_socket) {
+                    // Nobody listens there: refusals of earlier datagrams may be reported.
+                    _ = socket.send_to(&[0], (address, 10_000 + port as u16));
+                }
+            }
+            Ok(())
+        })??;
+        let node = world.namespace(&Place::Node("w2".into()))?;
+        Ok(node
+            .run(|| std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count"))??
+            .trim()
+            .parse()?)
+    }
+
     fn start(world: &World) -> Result<Self> {
         let place = |pod: &str| world.namespace(&Place::Pod(key(pod)));
         let (from, to) = (place("bench/from")?, place("bench/to")?);

@@ -32,6 +32,8 @@ use crate::{control_plane::client, truth};
 
 /// The annotation with the addresses of a pod, separated by commas. Without it the lab assigns them.
 pub const ADDRESSES: &str = "lab.palisade.dev/addresses";
+/// The annotation of a pod whose sandbox something else plays: the lab leaves it pending.
+pub const PENDING: &str = "lab.palisade.dev/pending";
 
 /// A lab that is shared by threads.
 pub type SharedLab = Arc<Mutex<Lab>>;
@@ -179,6 +181,9 @@ struct Pods {
 impl Pods {
     async fn handle(&mut self, node: &Name, event: Event<Pod>) -> Result<()> {
         match event {
+            Event::InitApply(pod) | Event::Apply(pod) if pod.annotations().contains_key(PENDING) => {
+                return Ok(());
+            }
             Event::Init => {
                 self.listed.insert(node.clone(), BTreeSet::new());
                 self.listing.insert(node.clone());

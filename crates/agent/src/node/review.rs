@@ -31,7 +31,7 @@ use std::{collections::BTreeSet, mem, net::IpAddr, time::Duration};
 use super::report::Report;
 use crate::{
     DataPlane, DataPlaneError, FiveTuple, ReviewScope, TrackedConnection,
-    review_schedule::ReviewSchedule,
+    review_schedule::{MAX_PAUSE, ReviewSchedule},
     stale::{Host, denied, is_allowed},
 };
 
@@ -62,6 +62,8 @@ pub(super) struct Reviews<E> {
     schedule: ReviewSchedule,
     /// Whether the next review begins without a pause.
     is_urgent: bool,
+    /// Whether the next review waits for [`Reviews::hurry`], though not longer than for the longest pause.
+    is_held: bool,
 }
 
 /// A review that has begun.
@@ -111,6 +113,7 @@ impl<E> Default for Reviews<E> {
             only_labelled: BTreeSet::new(),
             schedule: ReviewSchedule::default(),
             is_urgent: false,
+            is_held: false,
         }
     }
 }
@@ -134,6 +137,23 @@ impl<E> Reviews<E> {
     #[cfg(any(test, feature = "daemon"))]
     pub(super) fn hurry(&mut self) {
         self.is_urgent |= self.pending.is_some();
+        self.is_held = false;
+    }
+
+    /// Lets the next review wait for [`Reviews::hurry`], because something else walks the kernel's table at the moment: two walks at a time take
+    /// twice as long each. It waits at most [`MAX_PAUSE`] after the oldest commit that it covers.
+    #[cfg(any(test, feature = "daemon"))]
+    pub(super) fn hold(&mut self) {
+        self.is_held = true;
+    }
+
+    /// When the pending review may begin.
+    fn next(&self, since: Duration) -> Duration {
+        if self.is_urgent {
+            return Duration::ZERO;
+        }
+        let held = if self.is_held { since + MAX_PAUSE } else { Duration::ZERO };
+        self.schedule.next().max(held)
     }
 
     pub(super) fn state(&self, now: Duration) -> ReviewState {
@@ -159,8 +179,7 @@ impl<E> Reviews<E> {
                 Some(now + (now.saturating_sub(*begun) / 8).clamp(POLL.0, POLL.1))
             }
             Some(_) => Some(now),
-            None if self.is_urgent => self.pending.as_ref().map(|_| now),
-            None => self.pending.as_ref().map(|_| self.schedule.next().max(now)),
+            None => self.pending.as_ref().map(|(_, since)| self.next(*since).max(now)),
         }
     }
 
@@ -192,17 +211,17 @@ impl<E> Reviews<E> {
 
     /// Begins a review if something is pending and the schedule permits it.
     fn begin<D: DataPlane>(&mut self, plane: &mut D, now: Duration, report: &mut Report) -> bool {
-        let Some((scope, _)) = &self.pending else { return false };
+        let Some((scope, since)) = &self.pending else { return false };
         if scope.is_empty() && self.only_labelled.is_empty() && !plane.has_revoked() {
             self.pending = None;
             self.is_urgent = false;
             report.review_succeeded = true;
             return false;
         }
-        if !self.is_urgent && !self.schedule.is_due(now) {
+        if now < self.next(*since) {
             return false;
         }
-        self.is_urgent = false;
+        (self.is_urgent, self.is_held) = (false, false);
         let addresses = match plane.host_addresses() {
             Ok(addresses) => addresses,
             Err(error) => {

@@ -196,6 +196,10 @@ impl Worker {
         let changes: Vec<Change> = shared.collect();
         let changed = self.forget_flows_of(&changes);
         let for_names = self.names.is_some().then(|| changes.clone());
+        if self.runtime.waiting.iter().any(|waiting| waiting.is_new) {
+            // It would walk the kernel's table beside the deletion of older connections, for which pods wait.
+            self.agent.hold_review();
+        }
         let report = self.agent.apply(changes);
         self.follow_local_pods(&changed);
         self.apply_report(report, received);
@@ -207,6 +211,7 @@ impl Worker {
     /// Answers for the pods whose policies are programmed or that have waited long enough, and opens those whose policies are known now.
     pub(super) fn answer_starts(&mut self) {
         let now = Instant::now();
+        let mut is_answered = false;
         let waiting = std::mem::take(&mut self.runtime.waiting);
         for Waiting { start, is_new } in waiting {
             match self.wait_of(&start, now) {
@@ -215,8 +220,7 @@ impl Worker {
                 }
                 Wait::Over(outcome) => {
                     _ = start.respond.send(outcome);
-                    // A packet that was under way when the rules were committed is in no earlier listing.
-                    self.review_due = self.agent.hurry_review();
+                    is_answered = true;
                 }
                 Wait::Goes => self.runtime.waiting.push(Waiting { start, is_new }),
                 Wait::TooLong => {
@@ -224,6 +228,10 @@ impl Worker {
                     _ = start.respond.send(outcome);
                 }
             }
+        }
+        if is_answered && self.runtime.cleaning.is_empty() {
+            // A packet that was under way when the rules were committed is in no earlier listing.
+            self.review_due = self.agent.hurry_review();
         }
         let late: Vec<Start> = self.runtime.cleaning.extract_if(.., |start| now >= start.deadline).collect();
         for start in late {

@@ -146,6 +146,33 @@ fn the_review_of_a_pod_that_starts_begins_without_a_pause() {
 }
 
 #[test]
+fn a_review_that_is_held_waits_for_a_bounded_time() {
+    let mut agent = busy();
+    agent.hold_review();
+    let begun = agent.now();
+    let report = agent.apply(web1(&[]));
+    assert_eq!(report.review_due, Some(agent.started + begun + Duration::from_millis(250)));
+    assert_eq!((agent.review_state().is_running, revoked(&agent)), (false, 0));
+    // Held again and again, it begins all the same.
+    wait(&agent, 240);
+    agent.hold_review();
+    assert!(!agent.apply(isolate_other()).commits.is_empty() && !agent.review_state().is_running);
+    wait(&agent, 10);
+    assert!(tick(&mut agent).revoked > 0);
+
+    // What it was held for has ended.
+    wait(&agent, 1000);
+    agent.apply(web1(&[("app", "web")]));
+    tick(&mut agent);
+    wait(&agent, 1000);
+    agent.hold_review();
+    agent.apply(web1(&[]));
+    assert_eq!(revoked(&agent), 0);
+    assert_eq!(agent.hurry_review(), Some(agent.started + agent.now()));
+    assert!(tick(&mut agent).revoked > 0);
+}
+
+#[test]
 fn a_review_that_fails_in_the_middle_is_repeated_and_reported_until_then() {
     let mut agent = busy();
     agent.plane.reject_listings = 1;
