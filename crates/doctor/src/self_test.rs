@@ -128,9 +128,22 @@ pub(crate) fn send_packets(path: &Path, families: &[Family]) -> Result<Vec<Sight
         node.remove_link(pod.host_end.index);
     }
     let removed = node.commit();
+    for route in routes_by_bridge(path, families, &pods) {
+        node.remove_route(&route);
+    }
+    // Those of a family that the bridge doesn't have don't exist.
+    _ = node.commit();
     let sightings = outcome?;
     removed?;
     Ok(sightings)
+}
+
+/// Returns the routes from the node to a pod of a bridge. Bridged packets don't need them, but a check of sources does: reverse path filters and the agent's
+/// source check drop packets to whose source no route leads back.
+fn routes_by_bridge(path: &Path, families: &[Family], pods: &[Pod; 2]) -> Vec<Route> {
+    let Path::Bridged { bridge } = path else { return Vec::new() };
+    let to = |pod: &Pod| families.iter().map(|family| address(*family, pod.number)).collect::<Vec<_>>();
+    pods.iter().flat_map(to).map(|own| Route::to_host(own, *bridge)).collect()
 }
 
 fn connect(
@@ -155,6 +168,11 @@ fn connect(
         }
     }
     node.commit()?;
+    for route in routes_by_bridge(path, families, pods) {
+        node.route(&route);
+    }
+    // The bridge may have no IPv6, and a check of sources need not be there.
+    _ = node.commit();
     let ends = pods.each_ref().map(|pod| (pod.number, pod.own_end.mac));
     for pod in pods {
         pod.netlink.link_up(ETH0);

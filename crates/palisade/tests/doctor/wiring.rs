@@ -41,6 +41,7 @@ pub(crate) fn tests(with_nft: bool) -> &'static [Test] {
 const TESTS: &[Test] = &[
     ("a_healthy_node_passes", healthy),
     ("a_bridged_node_passes", bridged),
+    ("a_bridged_node_with_checked_sources_passes", checked_sources),
     ("bridges_that_bypass_netfilter_are_found", past_netfilter),
     ("a_node_without_forwarding_is_found", no_forwarding),
     ("programs_on_pods_interfaces_are_found", programs),
@@ -172,6 +173,26 @@ fn bridged(sandbox: &Sandbox) -> Result<(), Failed> {
     );
     answer.is("wiring-routed", "ok", "IPv6 UDP");
     assert_eq!(links(&lab), before, "no link stays, and the bridge has its address still");
+    Ok(())
+}
+
+/// The packets of the doctor are no pod's. The agent drops those to whose source no route leads back.
+fn checked_sources(sandbox: &Sandbox) -> Result<(), Failed> {
+    let mut lab = lab(sandbox, true, palisade())?;
+    let cluster = lab.layout().cluster.clone();
+    lab.update(&cluster)?;
+    let routes = || {
+        let node = Place::Node("n1".into());
+        let [v4, v6] = ["route", "ipv6_route"].map(|name| format!("/proc/thread-self/net/{name}"));
+        lab.run_in(&node, || [v4, v6].map(|path| fs::read_to_string(path).unwrap())).unwrap()
+    };
+    let before = routes();
+    let (answer, code) = doctor(&lab, &["--offline"]);
+    assert_eq!(code, 0);
+    let families = "on bridge cni0 pass the forward hook (IPv4 TCP, IPv4 UDP, IPv6 TCP, IPv6 UDP)";
+    answer.is("wiring-bridge", "ok", families);
+    assert_eq!(routes()[0], before[0], "no route stays");
+    assert!(!routes()[1].contains("fd70616c69736164"), "{:?}", routes());
     Ok(())
 }
 
