@@ -94,7 +94,7 @@ fn replicated(cx: &mut Context<'_>, object: &Object<'_>, known: &[&str]) -> Opti
     let count = spec.and_then(|spec| count(cx, &spec, "replicas")).unwrap_or(1);
     let template = pod_template(cx, spec);
     let workload = declared(cx, object, Replicas::Count { first, count }, template);
-    if has_template(cx, object, spec) {
+    if has_template(cx, object, spec, "spec.template") {
         check_selector(cx, object, &workload);
     }
     Some(declaration(workload))
@@ -106,7 +106,7 @@ pub(crate) fn daemon_set(cx: &mut Context<'_>, object: &Object<'_>) -> Option<De
     let spec = spec_at.as_ref().and_then(|at| cx.fields(at, DAEMON_SET));
     let template = pod_template(cx, spec);
     let workload = declared(cx, object, Replicas::PerNode, template);
-    if has_template(cx, object, spec) {
+    if has_template(cx, object, spec, "spec.template") {
         check_selector(cx, object, &workload);
     }
     Some(declaration(workload))
@@ -121,7 +121,7 @@ pub(crate) fn job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Declarati
     let count = if has_finished(object) { 0 } else { running };
     let template = pod_template(cx, spec);
     let workload = declared(cx, object, Replicas::Count { first: 0, count }, template);
-    has_template(cx, object, spec);
+    has_template(cx, object, spec, "spec.template");
     Some(declaration(DeclaredWorkload { indexed, ..workload }))
 }
 
@@ -136,6 +136,7 @@ pub(crate) fn cron_job(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decl
     let template = pod_template(cx, job);
     let job_labels = job_labels(cx, fields);
     let workload = declared(cx, object, Replicas::Count { first: 0, count: 1 }, template);
+    has_template(cx, object, job, "spec.jobTemplate.spec.template");
     Some(declaration(DeclaredWorkload { job_labels, ..workload }))
 }
 
@@ -201,10 +202,10 @@ fn match_labels(cx: &Context<'_>, object: &Object<'_>) -> Labels {
 
 /// Whether a workload has a template. Warns of one that hasn't, which the API server refuses: a part of a manifest, such as a patch. Its pods
 /// count as pods without labels.
-fn has_template(cx: &mut Context<'_>, object: &Object<'_>, spec: Option<Fields<'_>>) -> bool {
+fn has_template(cx: &mut Context<'_>, object: &Object<'_>, spec: Option<Fields<'_>>, path: &str) -> bool {
     let has = spec.is_some_and(|spec| spec.get("template").is_some());
     if !has {
-        let message = format!("spec.template is missing, so the API server refuses this {}", object.kind);
+        let message = format!("{path} is missing, so the API server refuses this {}", object.kind);
         cx.warn(spec.map_or(object.fields.at, |spec| spec.at), Code::Ambiguous, message);
     }
     has

@@ -17,6 +17,8 @@ use crate::{
     },
 };
 
+const IGMP: u8 = 2;
+
 /// The port of DHCP servers.
 const DHCP_SERVER: u16 = 67;
 
@@ -153,12 +155,16 @@ fn from_unspecified() -> [Rule; 2] {
 /// from :: to link-local and multicast ones. The node would take any datagram and any echo request for its own, and answer `::` by its default route.
 fn unspecified_chain() -> Chain {
     let returns = || Expression::Verdict(Outcome::Return);
-    let mut rules = vec![vec![
-        Expression::Family(Family::V4),
-        Expression::Protocol(Protocol::Udp.number()),
-        Expression::Port(DHCP_SERVER, DHCP_SERVER),
-        returns(),
-    ]];
+    let mut rules = vec![
+        vec![
+            Expression::Family(Family::V4),
+            Expression::Protocol(Protocol::Udp.number()),
+            Expression::Port(DHCP_SERVER, DHCP_SERVER),
+            returns(),
+        ],
+        // Reports of members, and the queries of bridges (RFC 3376, section 4.2.13, and RFC 4541).
+        vec![Expression::Family(Family::V4), Expression::Protocol(IGMP), returns()],
+    ];
     rules.extend(WITHOUT_ADDRESS.map(|(first, last)| {
         vec![
             Expression::Family(Family::V6),

@@ -182,7 +182,7 @@ SRC and DST are one of:
 
 PORT is a number or a port name; PROTO is TCP (the default), UDP or SCTP. DST/ICMP means echo requests. Without a port, every container port that the destination declares is checked.
 
-A workload means all of its pods. Without an address, both IP families are checked. The exit code is 0 only if everything is allowed; if verdicts differ, each is shown.
+A workload means all of its pods. Without an address, the IP families that both ends have are checked. The exit code is 0 only if everything is allowed; if verdicts differ, each is shown.
 
 Examples:
   palisade can frontend backend:8080 -n shop -f examples/shop

@@ -48,7 +48,7 @@ pub(crate) const HELP: &str = "\
 
 A workload is split into parts if policies treat its pods differently. External addresses are split exactly where a policy distinguishes them. Listed are new connections, after translation of service addresses. Connections of a pod to itself are always allowed and not listed.
 
-{ingress-controller} stands for the pods that forward connections for Ingresses, Gateway API routes and OpenShift Routes. These objects do not name the pods: unless --ingress-controller does, they are treated like a pod without labels in a new namespace. Connections that routes request and policies deny are reported.
+{ingress-controller} stands for the pods that forward connections for Ingresses, Gateway API routes and OpenShift Routes. These objects do not name the pods. Well-known controllers are recognized by their labels, and --ingress-controller names others; otherwise, a pod without labels in a new namespace is assumed. Connections that routes request and policies deny are reported.
 
 Examples:
   palisade connections -f examples/shop

@@ -43,7 +43,7 @@ Examples:
   palisade explain shop/frontend shop/backend:8080 --to-deny -f examples/shop
   palisade explain shop/backend internet:443 -f examples/shop -o json
 
-Exit codes: 0 everything is allowed, 1 something is denied, 2 error.";
+Exit codes: 0 everything is allowed, 1 something is denied, 2 error or undecided.";
 
 /// Arguments of `explain`.
 #[derive(Debug, Args)]

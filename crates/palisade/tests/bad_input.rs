@@ -162,8 +162,9 @@ fn a_selector_that_does_not_match_the_template_is_said() {
 /// As a patch of a Kustomize overlay that is read by itself: its pods would count as pods without labels, silently.
 #[test]
 fn a_workload_without_a_template_is_said() {
-    for kind in ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"] {
-        let version = if kind == "Job" { "batch/v1" } else { "apps/v1" };
+    for kind in ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob"] {
+        let version = if kind.ends_with("Job") { "batch/v1" } else { "apps/v1" };
+        let path = if kind == "CronJob" { "spec.jobTemplate.spec.template" } else { "spec.template" };
         for spec in
             ["", ", spec: {}", ", spec: {template: null}", ", spec: {selector: {matchLabels: {app: w}}}"]
         {
@@ -171,7 +172,7 @@ fn a_workload_without_a_template_is_said() {
                 "{POD}{{apiVersion: {version}, kind: {kind}, metadata: {{name: w, namespace: shop}}{spec}}}\n"
             );
             let (_, _, err) = read(&text, "can shop/a shop/w:80", &[]);
-            let message = format!("spec.template is missing, so the API server refuses this {kind}");
+            let message = format!("{path} is missing, so the API server refuses this {kind}");
             assert!(err.contains(&message), "{spec}: {err}");
             assert_eq!(err.matches("warning[").count(), 1, "{spec}: {err}");
         }

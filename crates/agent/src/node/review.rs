@@ -214,7 +214,7 @@ impl<E> Reviews<E> {
         let Some((scope, since)) = &self.pending else { return false };
         if scope.is_empty() && self.only_labelled.is_empty() && !plane.has_revoked() {
             self.pending = None;
-            self.is_urgent = false;
+            (self.is_urgent, self.is_held) = (false, false);
             report.review_succeeded = true;
             return false;
         }

@@ -4,9 +4,9 @@
 //! that its policies allow to another, and a group reaches all of them. The bridge itself does so with frames to a hardware address that it
 //! hasn't learned. So while a local pod is isolated, a frame to a pod's port is dropped if
 //!
-//! * its destination is another pod of the node or a node,
-//! * it is sent to a group of hardware addresses and to a single IP address,
-//! * strict: it comes from another pod, and its destination isn't an address that the pod may use.
+//! * its destination is another pod of the node, of which the port is known, or a node,
+//! * one of its hardware and IP address is a group's and the other is not: the rules for groups look at the hardware address,
+//! * strict: it comes from another pod, and its destination isn't an address that the pod may use. Not if the pod isn't checked, as routers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,53 +22,59 @@ use crate::{
 
 /// Returns rules that return for frames to the pod's own addresses, which nearly all are, after one lookup.
 pub(super) fn rules(bridge: &Bridge) -> Vec<Rule> {
-    let own = |family, set: NodeSet| Expression::ReceiverIn {
+    let address_in = |family, set: NodeSet| Expression::ReceiverIn {
         family,
         ranges: set.has_ranges(),
         set: bridge.name_of(set),
     };
-    let mut rules: Vec<Rule> =
-        Family::BOTH.map(|family| returned(family, own(family, NodeSet::PortSources(family)))).into();
+    let in_network = |network: IpNet| (Family::of(network.addr()), Expression::ReceiverInNetwork(network));
+    let mut rules: Vec<Rule> = Family::BOTH
+        .map(|family| returned(family, [address_in(family, NodeSet::PortSources(family))]))
+        .into();
     rules.extend(Family::BOTH.map(|family| {
         let taken = bridge.name_of(NodeSet::Taken(family));
         dropped(family, [Expression::PeerIn(Direction::Egress, family, taken)])
     }));
-    rules.extend(
-        groups().map(|group| returned(Family::of(group.addr()), Expression::ReceiverInNetwork(group))),
-    );
     for kind in [PacketType::Broadcast, PacketType::Multicast] {
+        rules.extend(
+            groups()
+                .map(in_network)
+                .map(|(family, to_group)| returned(family, [Expression::PacketType(kind), to_group])),
+        );
         rules.extend(Family::BOTH.map(|family| dropped(family, [Expression::PacketType(kind)])));
     }
+    rules.extend(groups().map(in_network).map(|(family, to_group)| dropped(family, [to_group])));
     if bridge.source_check == SourceCheck::Strict {
-        rules.push(returned(Family::V6, Expression::LinkLocal { source: false }));
-        rules.extend(Family::BOTH.map(|family| returned(family, own(family, NodeSet::PortAllowed(family)))));
-        let allowed = bridge.allowed_sources.iter();
-        rules
-            .extend(allowed.map(|network| {
-                returned(Family::of(network.addr()), Expression::ReceiverInNetwork(*network))
-            }));
+        rules.push(returned(Family::V6, [Expression::LinkLocal { source: false }]));
+        rules.extend(
+            Family::BOTH.map(|family| returned(family, [address_in(family, NodeSet::PortAllowed(family))])),
+        );
+        let allowed = bridge.allowed_sources.iter().copied().map(in_network);
+        rules.extend(allowed.map(|(family, is_allowed)| returned(family, [is_allowed])));
         rules.extend(Family::BOTH.map(|family| dropped(family, between_pods(bridge))));
     }
     rules
 }
 
-/// Destinations that are no single host: multicast and, of IPv4, the reserved rest with the broadcast address.
-fn groups() -> [IpNet; 2] {
+/// Destinations that are no single host.
+fn groups() -> [IpNet; 3] {
     [
-        IpNet::new_assert(Ipv4Addr::new(224, 0, 0, 0).into(), 3),
+        IpNet::new_assert(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
+        IpNet::new_assert(Ipv4Addr::BROADCAST.into(), 32),
         IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
     ]
 }
 
-fn between_pods(bridge: &Bridge) -> [Expression; 2] {
+fn between_pods(bridge: &Bridge) -> [Expression; 3] {
     [
         Expression::InterfaceIn { set: bridge.name_of(NodeSet::BridgePorts), inverted: false },
         Expression::OutInterfaceIn(bridge.name_of(NodeSet::BoundPorts)),
+        Expression::OutInterfaceIn(bridge.name_of(NodeSet::CheckedPorts)),
     ]
 }
 
-fn returned(family: Family, matches: Expression) -> Rule {
-    vec![ether_type(family), matches, Expression::Verdict(Outcome::Return)]
+fn returned(family: Family, matches: impl IntoIterator<Item = Expression>) -> Rule {
+    [ether_type(family)].into_iter().chain(matches).chain([Expression::Verdict(Outcome::Return)]).collect()
 }
 
 fn dropped(family: Family, matches: impl IntoIterator<Item = Expression>) -> Rule {

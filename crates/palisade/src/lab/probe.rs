@@ -36,7 +36,7 @@ pub(crate) struct Probe {
     /// Namespace of names without one
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
-    /// How long to wait for an answer, at most a minute [default: 400ms, and again with 1500ms and 4s if the outcome is not the expected one]
+    /// How long a connection waits for an answer, at most a minute [default: 400ms, and again with 1500ms and 4s if the outcome is not the expected one]
     #[arg(long, value_name = "TIME", value_parser = timeout)]
     timeout: Option<Duration>,
     /// Output format

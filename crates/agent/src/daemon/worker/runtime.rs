@@ -196,7 +196,7 @@ impl Worker {
         let changes: Vec<Change> = shared.collect();
         let changed = self.forget_flows_of(&changes);
         let for_names = self.names.is_some().then(|| changes.clone());
-        if self.runtime.waiting.iter().any(|waiting| waiting.is_new) {
+        if self.runtime.waiting.iter().any(|waiting| waiting.is_new && self.is_known(&waiting.start.pod)) {
             // It would walk the kernel's table beside the deletion of older connections, for which pods wait.
             self.agent.hold_review();
         }

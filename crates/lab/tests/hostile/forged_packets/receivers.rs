@@ -63,6 +63,21 @@ pub(super) fn other_pods(frames_sent: &mut ForgedFrames<'_>) -> Result<(), Faile
                 }
             }
         }
+        // What is to a group, to one pod alone. On a bridge with other ports, nothing else denies it.
+        let (source, srv) = (frames_sent.address("bad", family)?, frames_sent.capture("srv")?.mac);
+        let groups: [IpAddr; 2] = match family {
+            Family::V4 => [Ipv4Addr::new(224, 0, 0, 1).into(), Ipv4Addr::BROADCAST.into()],
+            Family::V6 => {
+                [Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1), Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 0, 1)]
+                    .map(IpAddr::from)
+            }
+        };
+        for group in groups {
+            frames_sent.send_to(&format!("to {group}"), ("bad", "srv"), srv, &[], |mark| {
+                let datagram = frames::udp((source, FROM), (group, TO), mark);
+                vec![frames::ip(source, group, UDP, 64, &datagram)]
+            })?;
+        }
         // A pod that no policy selects may be connected to. The one that gets the frame may not.
         let srv = frames_sent.capture("srv")?.mac;
         let (source, destination) =
