@@ -204,7 +204,8 @@ fn match_labels(cx: &Context<'_>, object: &Object<'_>) -> Labels {
 /// count as pods without labels.
 fn has_template(cx: &mut Context<'_>, object: &Object<'_>, spec: Option<Fields<'_>>, path: &str) -> bool {
     let has = spec.is_some_and(|spec| spec.get("template").is_some());
-    if !has {
+    // The API server has accepted what a cluster has.
+    if !has && !cx.text.is_of_cluster() {
         let message = format!("{path} is missing, so the API server refuses this {}", object.kind);
         cx.warn(spec.map_or(object.fields.at, |spec| spec.at), Code::Ambiguous, message);
     }

@@ -1,10 +1,10 @@
 //! `palisade flows`: what the kernel drops is a record with the engine's own reason.
 
-use std::{fs, process::Command};
+use std::{fs, process::Command, time::Instant};
 
 use serde_json::Value;
 
-use super::stage::{Running, Stage, palisade, policy, run};
+use super::stage::{PATIENCE, Running, Stage, palisade, policy, run};
 
 impl Stage {
     pub(super) fn flows(&self, words: &[&str]) -> Command {
@@ -81,9 +81,16 @@ fn drops_are_flows_with_the_reason_that_explain_gives() {
         command.arg("status").args(words).arg("--socket").arg(stage.socket());
         run(&mut command, code)
     };
-    let answer: Value = serde_json::from_str(&status(&["-o", "json"], 0)).unwrap();
-    let of_agent = &answer["agents"][0]["status"];
-    assert!(of_agent["drops_last_minute"].as_u64().unwrap() > 0, "{answer}");
+    // The counters of the kernel are read at intervals.
+    let begin = Instant::now();
+    let of_agent = loop {
+        let mut answer: Value = serde_json::from_str(&status(&["-o", "json"], 0)).unwrap();
+        let of_agent = answer["agents"][0]["status"].take();
+        if of_agent["drops_last_minute"].as_u64().unwrap() > 0 {
+            break of_agent;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{of_agent}");
+    };
     assert_eq!(of_agent["source_check"], "enforce");
     let table = status(&[], 0);
     assert!(table.lines().any(|line| line.starts_with("n1 ") && line.contains("yes")), "{table}");

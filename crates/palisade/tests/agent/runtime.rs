@@ -1,6 +1,9 @@
 //! Pods that a container runtime announces by NRI, with real packets. The runtime is played.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
 
 use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
 
@@ -12,8 +15,16 @@ fn offer(stage: &Stage) -> Offered {
     Offered::at(&path).unwrap()
 }
 
+/// Accepts the agent. One that has been stopped may have left connections that wait.
 fn accept(runtime: &Offered, sandboxes: &[Vec<u8>]) -> Connected {
-    runtime.accept(sandboxes, PATIENCE).unwrap()
+    let is_left =
+        |kind| matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof);
+    loop {
+        match runtime.accept(sandboxes, PATIENCE) {
+            Err(error) if is_left(error.kind()) => {}
+            other => return other.unwrap(),
+        }
+    }
 }
 
 /// A sandbox of a pod in the namespace `shop`.
