@@ -71,9 +71,9 @@ fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
     assert!(stage.answers("other", "db:5432"), "nobody knows the pod");
 
     // As network plugins do, the lab has set the pod's hardware address on the node for good. That stays, or the pod could not be reached.
-    let deaf = "echo 8 >/proc/sys/net/ipv4/conf/all/arp_ignore";
+    let no_answers = "echo 8 >/proc/sys/net/ipv4/conf/all/arp_ignore";
     let mut command = crate::stage::palisade(stage.dir.path());
-    crate::stage::run(command.args(["lab", "exec", "shop/db", "--", "bash", "-c", deaf]), 0);
+    crate::stage::run(command.args(["lab", "exec", "shop/db", "--", "bash", "-c", no_answers]), 0);
 
     connected.start(&sandbox("db", DB)).unwrap();
     assert!(!stage.answers("other", "db:5432"));
