@@ -7,7 +7,7 @@
 //!
 //! Only this table knows the port by which a packet entered. A packet from a pod to itself went through a service and
 //! leaves by the port on which it entered, or it is forged. What a pod says of itself is compared with what is known of the
-//! port ([`sources`]), and so is to whom a frame is that reaches it ([`receivers`]).
+//! port ([`sources`]), and so is the destination of frames to it ([`receivers`]).
 //!
 //! The table exists while a bridge leads to local pods, if the kernel supports the family. Its base chains hook in front of
 //! br_netfilter's; in the forward hook they come after its destination NAT.

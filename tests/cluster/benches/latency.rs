@@ -284,7 +284,7 @@ impl Packets {
             for of_socket in (0..count).step_by(PORTS) {
                 let socket = UdpSocket::bind((if address.is_ipv4() { "0.0.0.0" } else { "::" }, 0))?;
                 for port in 0..PORTS.min(count - of_socket) {
-                    // Nobody listens there: refusals of earlier datagrams may be reported.
+                    // No program listens there, so sending may report that an earlier datagram was refused.
                     _ = socket.send_to(&[0], (address, 10_000 + port as u16));
                 }
             }

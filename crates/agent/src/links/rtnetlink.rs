@@ -267,7 +267,10 @@ impl Requests {
             IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
             IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
         }));
-        let is_unresolved = |response: &RouteNetlinkMessage| matches!(response, RouteNetlinkMessage::NewNeighbour(entry) if entry.header.state == NeighbourState::Incomplete);
+        let is_unresolved = |response: &RouteNetlinkMessage| match response {
+            RouteNetlinkMessage::NewNeighbour(entry) => entry.header.state == NeighbourState::Incomplete,
+            _ => false,
+        };
         let outcome = match self.request(RouteNetlinkMessage::GetNeighbour(request.clone()), NLM_F_ACK) {
             Ok(responses) if responses.iter().any(is_unresolved) => {
                 self.request(RouteNetlinkMessage::DelNeighbour(request), NLM_F_ACK)

@@ -1,7 +1,7 @@
 //! The check of receivers: whether a frame that leaves by a pod's port is to that pod.
 //!
-//! A bridge forwards by hardware address, and policies decide by IP address. A pod could write any pod of its bridge into the frames of a connection
-//! that its policies allow to another, and a group reaches all of them. The bridge itself does so with frames to a hardware address that it
+//! A bridge forwards by hardware address, and policies decide by IP address. A pod could write the hardware address of any pod of its bridge into
+//! the frames of a connection that its policies allow to another pod, and that of a group reaches all of them. The bridge itself does so with frames to a hardware address that it
 //! hasn't learned. So while a local pod is isolated, a frame to a pod's port is dropped if
 //!
 //! * its destination is another pod of the node, of which the port is known, or a node,

@@ -58,16 +58,22 @@ fn agent(stage: &Stage, runtime: &Offered, words: &[&str]) -> Running {
     stage.agent(&[&["--nri=on", &runtime.option(), "--log-level=debug"], words].concat())
 }
 
-#[test]
-fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
+/// A stage with a policy that selects the database, of which the API server doesn't know yet, and with an agent that is ready.
+fn ready(words: &[&str]) -> (Stage, Offered, Running, Connected) {
     let stage = Stage::new();
-    let all = std::fs::read_to_string(stage.manifests().join("pods.yaml")).unwrap();
     without_database(&stage);
     stage.write("policy.yaml", &policy("web"));
     let runtime = offer(&stage);
-    let agent = agent(&stage, &runtime, &[]);
-    let mut connected = accept(&runtime, &[]);
+    let agent = agent(&stage, &runtime, words);
+    let connected = accept(&runtime, &[]);
     agent.until("agent is ready");
+    (stage, runtime, agent, connected)
+}
+
+#[test]
+fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
+    let (stage, _runtime, agent, mut connected) = ready(&[]);
+    let all = std::fs::read_to_string(stage.dir.path().join("lab/pods.yaml")).unwrap();
     assert!(stage.answers("other", "db:5432"), "nobody knows the pod");
 
     // As network plugins do, the lab has set the pod's hardware address on the node for good. That stays, or the pod could not be reached.
@@ -113,13 +119,7 @@ fn connection(stage: &Stage, from: &str, to: &str) -> Running {
 #[test]
 fn connections_that_are_older_than_a_pod_are_deleted_before_it_starts() {
     const DELETED: &str = "deleted connections that are older than the pods that start";
-    let stage = Stage::new();
-    without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage);
-    let agent = agent(&stage, &runtime, &[]);
-    let mut connected = accept(&runtime, &[]);
-    agent.until("agent is ready");
+    let (stage, runtime, agent, mut connected) = ready(&[]);
     // Of the last owner of the address: from and to it, allowed and denied.
     let database = format!("{DB}/5432");
     let _old = [("web", &*database), ("other", &*database), ("db", "10.244.7.3/80")]
@@ -147,13 +147,7 @@ fn connections_that_are_older_than_a_pod_are_deleted_before_it_starts() {
 
 #[test]
 fn packets_that_wait_for_a_pods_hardware_address_are_dropped_before_it_starts() {
-    let stage = Stage::new();
-    without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage);
-    let agent = agent(&stage, &runtime, &[]);
-    let mut connected = accept(&runtime, &[]);
-    agent.until("agent is ready");
+    let (stage, _runtime, agent, mut connected) = ready(&[]);
     let shell = |at: &str, script: &str| {
         let mut command = crate::stage::palisade(stage.dir.path());
         crate::stage::run(command.args(["lab", "exec", at, "--", "bash", "-c", script]), 0)
@@ -191,14 +185,8 @@ fn packets_that_wait_for_a_pods_hardware_address_are_dropped_before_it_starts() 
 
 #[test]
 fn a_pod_whose_older_connections_take_too_long_to_delete_starts_closed_until_they_are_reviewed() {
-    let stage = Stage::new();
-    without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage);
     // As long as the agent reserves for its answer: no time is left for anything else.
-    let agent = agent(&stage, &runtime, &["--pod-start-timeout=150"]);
-    let mut connected = accept(&runtime, &[]);
-    agent.until("agent is ready");
+    let (stage, _runtime, agent, mut connected) = ready(&["--pod-start-timeout=150"]);
     let _old = connection(&stage, "other", &format!("{DB}/5432"));
     let begin = Instant::now();
     // On a busy machine even the answer takes longer. The kubelet tries again.
@@ -214,13 +202,7 @@ fn a_pod_whose_older_connections_take_too_long_to_delete_starts_closed_until_the
 
 #[test]
 fn addresses_that_the_runtime_does_not_report_are_read_from_the_pods_network_namespace() {
-    let stage = Stage::new();
-    without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage);
-    let agent = agent(&stage, &runtime, &[]);
-    let mut connected = accept(&runtime, &[]);
-    agent.until("agent is ready");
+    let (stage, runtime, agent, mut connected) = ready(&[]);
     let in_pod = stage.in_pod("shop/db");
     let database = sandbox_without_addresses("db", &in_pod.namespace());
     connected.start(&database).unwrap();
@@ -241,14 +223,8 @@ fn addresses_that_the_runtime_does_not_report_are_read_from_the_pods_network_nam
 
 #[test]
 fn a_static_pod_is_that_of_its_mirror() {
-    let stage = Stage::new();
-    let all = std::fs::read_to_string(stage.manifests().join("pods.yaml")).unwrap();
-    without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage);
-    let agent = agent(&stage, &runtime, &[]);
-    let mut connected = accept(&runtime, &[]);
-    agent.until("agent is ready");
+    let (stage, _runtime, agent, mut connected) = ready(&[]);
+    let all = std::fs::read_to_string(stage.dir.path().join("lab/pods.yaml")).unwrap();
     let labels = &[("app", "other")];
     let (network_namespace, addresses) = ("/run/netns/x", &[DB][..]);
     let sandbox = Sandbox { pod: ("shop", "db"), uid: UID, labels, network_namespace, addresses };
@@ -269,13 +245,7 @@ fn a_static_pod_is_that_of_its_mirror() {
 
 #[test]
 fn pods_of_a_lost_runtime_stay_isolated_and_its_list_is_taken_when_it_is_back() {
-    let stage = Stage::new();
-    without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage);
-    let agent = agent(&stage, &runtime, &[]);
-    let mut connected = accept(&runtime, &[]);
-    agent.until("agent is ready");
+    let (stage, runtime, agent, mut connected) = ready(&[]);
     connected.start(&sandbox("db", DB)).unwrap();
     drop(connected);
     agent.until("lost the connection to the container runtime");

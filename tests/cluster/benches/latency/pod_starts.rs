@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// How long the agent has to hear of a pod from the API server, as it has while a runtime makes the sandbox.
 const SANDBOX_TIME: Duration = Duration::from_millis(50);
 
-/// Each pod is selected by several policies, which admit hundreds of peers, and nothing else on the node needs them: all is programmed anew.
+/// Several policies select each pod. They allow hundreds of peers that no other pod of the node needs, so each start programs all of them.
 fn labels(round: usize) -> [(&'static str, &'static str); 1] {
     [("app", ["app-0", "app-10"][round % 2])]
 }
