@@ -59,6 +59,12 @@ yield_processors() {
     renice -n 10 -p "$BASHPID" >/dev/null
 }
 
+# For a step that builds the program with other features than the steps beside it, whose tests start `target/debug/palisade`: what
+# is compiled stays in one folder, and the programs go to another one.
+separate_programs() {
+    export CARGO_BUILD_BUILD_DIR=$target CARGO_TARGET_DIR=$target/$1
+}
+
 release_binary() {
     [[ -x $bin ]] || .ci/steps/release-binary
 }
