@@ -98,10 +98,9 @@ pub fn connections(data: &[u8]) {
                 let bytes = vec![flags; usize::from(length)];
                 let acknowledged = (!syn).then_some(START.wrapping_add(1 + u32::from(length)));
                 let segment = Segment { sequence: START, acknowledged, syn, fin, reset, payload: &bytes };
-                connections.expire(now);
-                let known = connections.len();
+                let was_followed = is_followed(&mut connections, ends, now);
                 connections.from_client(&pod, ends, &segment, now);
-                if connections.len() > known {
+                if !was_followed && is_followed(&mut connections, ends, now) {
                     // What the pod has of an earlier connection is of no use.
                     pods.remove(&who);
                 }
@@ -162,6 +161,13 @@ pub fn connections(data: &[u8]) {
     }
     connections.expire(u64::MAX);
     assert!(connections.is_empty());
+}
+
+/// Whether a connection is followed. Their number doesn't tell: a new one may take the place of another one.
+fn is_followed(connections: &mut Connections, ends: Ends, now: u64) -> bool {
+    // A reset that can't be of the connection is dropped, and without one it passes.
+    let far = Segment { sequence: 1 << 30, reset: true, ..Segment::default() };
+    connections.from_server(ends, &far, now) == Step::Drop
 }
 
 /// A file, and its content with a right checksum, so that the content is reached. What is read is within the bounds and is
