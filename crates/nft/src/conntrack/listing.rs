@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr},
 };
 
@@ -33,17 +33,19 @@ const ANY_FAMILY: u8 = 0;
 /// (`benches/connections.rs`).
 pub const MAX_FILTERED: usize = 3;
 
-/// Up to this number of entries, all are listed at once whatever is wanted.
-///
-/// A listing walks the buckets of the kernel's table, of which there may be 262,144 for few entries: then the walks take the time, and the
-/// number of walks decides. An entry that is copied and parsed costs about a microsecond.
-const FEW_ENTRIES: u32 = 4096;
+/// As many empty buckets as a listing passes in the time in which it copies one entry and the agent parses it: about a microsecond.
+const BUCKETS_PER_ENTRY: usize = 29;
+
+/// The number of buckets, of all network namespaces.
+const BUCKETS_FILE: &str = "/proc/sys/net/netfilter/nf_conntrack_buckets";
+/// The kernel's default with 1 to 4 GB of memory, for where the number can't be read.
+const USUAL_BUCKETS: usize = 65_536;
 
 /// Lists the connections with one of these addresses at either end, as policies see the ends: after destination NAT and
 /// before source NAT.
 ///
-/// The kernel has no index by address, so this is `O(buckets + entries)` unless the namespace has no entries. If it has few, all are listed
-/// in one walk. If it has many, and there are up to [`MAX_FILTERED`] IPv4 addresses, the kernel walks the table twice per address and copies
+/// The kernel has no index by address, so this is `O(buckets + entries)` unless the namespace has no entries. If it has few for the number of
+/// buckets, all are listed in one walk: then the walks take the time, and not what is copied. If it has many, and there are up to [`MAX_FILTERED`] IPv4 addresses, the kernel walks the table twice per address and copies
 /// only what matches, and once more for all of IPv6. For more addresses, it walks the table once and copies everything.
 ///
 /// IPv6 is not filtered by the kernel because of a bug: it lists all entries except those with the address (seen with
@@ -54,12 +56,12 @@ pub fn list(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<Conntrac
     if ends.is_empty() {
         return Ok(Vec::new());
     }
-    match count(kernel) {
-        Some(0) => return Ok(Vec::new()),
-        Some(1..=FEW_ENTRIES) => return dump(kernel, ANY_FAMILY, &[], has_end),
-        _ => {}
+    let entries = count(kernel);
+    if entries == Some(0) {
+        return Ok(Vec::new());
     }
-    if v4.len() > MAX_FILTERED {
+    let is_few = |entries: u32| entries as usize <= few_entries(buckets(), walks(v4.len(), !v6.is_empty()));
+    if v4.len() > MAX_FILTERED || entries.is_some_and(is_few) {
         return dump(kernel, ANY_FAMILY, &[], has_end);
     }
     let mut out = match list_filtered(kernel, &v4)? {
@@ -70,6 +72,21 @@ pub fn list(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<Vec<Conntrac
         out.extend(dump(kernel, NFPROTO_IPV6, &[], has_end)?);
     }
     Ok(out)
+}
+
+/// Returns how often the table is walked if the kernel filters.
+fn walks(v4: usize, has_v6: bool) -> usize {
+    2 * v4 + usize::from(has_v6)
+}
+
+/// Returns up to how many entries one walk that copies all of them takes less time than this many walks that copy none.
+fn few_entries(buckets: usize, walks: usize) -> usize {
+    walks.saturating_sub(1) * buckets / BUCKETS_PER_ENTRY
+}
+
+fn buckets() -> usize {
+    let text = fs::read_to_string(BUCKETS_FILE).ok();
+    text.and_then(|text| text.trim().parse().ok()).unwrap_or(USUAL_BUCKETS)
 }
 
 /// Returns the number of entries of the namespace. `None` if the kernel can't tell. `O(1)`.
@@ -145,4 +162,18 @@ fn dump(
         }
         _ => error,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn few_entries_are_those_that_cost_less_than_the_walks_that_they_save() {
+        assert_eq!(few_entries(262_144, walks(1, false)), 9_039);
+        assert_eq!(few_entries(262_144, walks(1, true)), 18_078);
+        assert_eq!(few_entries(65_536, walks(1, true)), 4_519);
+        // One walk in either case, which copies less if only IPv6 is listed.
+        assert_eq!(few_entries(262_144, walks(0, true)), 0);
+    }
 }
