@@ -10,6 +10,7 @@
 
 mod cni;
 mod conntrack_cleanup;
+mod container_gate;
 mod error;
 mod error_log;
 mod health;
@@ -32,6 +33,7 @@ mod runtime_event;
 mod setup;
 mod shared;
 mod shortfall;
+mod start_outcome;
 mod worker;
 
 use std::{sync::Arc, thread, time::Duration};

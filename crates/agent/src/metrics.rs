@@ -139,7 +139,7 @@ metrics! {
     pod_starts: Family<ResultLabel, Counter>, "palisade_pod_starts",
         "Pods that were announced before their start, by NRI or by the CNI plugin, by how they started";
     pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
-        "Time that pods waited for their policies to be programmed before their start";
+        "Time that pods waited before their start, for their policies to be programmed and for connections with their addresses to be deleted";
     pods_opened_unreviewed: Counter, "palisade_pods_opened_unreviewed",
         "Pods that started closed and were opened although older connections could not be re-evaluated";
     dns_messages: Family<ResultLabel, Counter>, "palisade_dns_messages",

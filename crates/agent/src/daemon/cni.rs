@@ -9,10 +9,7 @@ use std::{
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::{sync::Notify, task::JoinError, time::timeout};
 
-use super::{
-    pod_gate::PodGate,
-    runtime_event::{RuntimeEvent, StartOutcome},
-};
+use super::{pod_gate::PodGate, runtime_event::RuntimeEvent, start_outcome::StartOutcome};
 use crate::{
     cni::{Attachment, Entry, InstallError, Installed, Installer, Records},
     config::{CniChain, Config},
@@ -42,7 +39,7 @@ pub(super) async fn attached(gate: &PodGate, attachment: Attachment) -> Response
         gate.count("no-address");
         return started(true, "the pod has no address yet");
     }
-    match gate.announce(pod, Instant::now(), gate.timeout).outcome().await {
+    match gate.announce(pod, Instant::now(), gate.timeout, false).outcome().await {
         StartOutcome::Programmed => Response::PodStarted(PodStarted { starts: true, note: None }),
         StartOutcome::Closed(why) => started(
             true,

@@ -1,7 +1,8 @@
 //! Deletes the connections with the addresses of pods that start, on a thread of its own.
 //!
 //! ```text
-//!   Worker ── sandbox, addresses ──► thread: conntrack::delete_all, once for all that wait ── RuntimeEvent::Cleaned ──► Inbox ──► Worker
+//!   Worker ── start, addresses ──► thread: conntrack::delete_all, once for all that wait ── RuntimeEvent::Cleaned ──► Inbox ──► Worker
+//!                                     └── Release ──► containers that wait
 //! ```
 //!
 //! Listing connections walks the kernel's whole table, which takes tens of milliseconds, and longer if it is full. Changes are programmed
@@ -19,11 +20,21 @@ use std::{
 
 use palisade_nft::{Error, Kernel, conntrack};
 
-use super::{inbox::Inbox, runtime_event::RuntimeEvent};
-use crate::{error_chain, runtime_pods::RuntimePod};
+use super::{
+    container_gate::{Held, Release},
+    inbox::Inbox,
+    runtime_event::{RuntimeEvent, Start},
+    start_outcome::StartOutcome,
+};
+use crate::error_chain;
 
-/// A sandbox and its addresses.
-type Request = (String, Vec<IpAddr>);
+/// What is wanted for a start.
+struct Request {
+    start: u64,
+    addresses: Vec<IpAddr>,
+    /// What lets the pod's containers start, if the runtime goes on with its sandbox.
+    containers: Option<Release>,
+}
 
 /// The thread, as the worker uses it. It is started with the first request, and ends with this value.
 #[derive(Debug)]
@@ -37,12 +48,16 @@ impl ConntrackCleanup {
         Self { inbox: Arc::clone(inbox), requests: None }
     }
 
-    /// Begins to delete the connections with the addresses of a pod. [`RuntimeEvent::Cleaned`] follows.
+    /// Begins to delete the connections with the addresses of a pod. Its containers may start then, and [`RuntimeEvent::Cleaned`] follows.
     ///
     /// # Errors
     /// If there can be no thread.
-    pub(super) fn begin(&mut self, pod: &RuntimePod) -> Result<(), String> {
-        let request = (pod.id.clone(), pod.addresses.clone());
+    pub(super) fn begin(&mut self, start: &Start) -> Result<(), String> {
+        let request = Request {
+            start: start.number,
+            addresses: start.pod.addresses.clone(),
+            containers: start.containers.as_ref().map(Held::release).cloned(),
+        };
         let request = match &self.requests {
             Some(requests) => match requests.send(request) {
                 Ok(()) => return Ok(()),
@@ -68,10 +83,14 @@ fn serve(incoming: &Receiver<Request>, inbox: &Inbox) {
     while let Ok(first) = incoming.recv() {
         // One walk of the table is enough for all that wait for one.
         let requests: Vec<Request> = [first].into_iter().chain(incoming.try_iter()).collect();
-        let addresses = requests.iter().flat_map(|(_, addresses)| addresses).copied().collect();
+        let addresses = requests.iter().flat_map(|request| &request.addresses).copied().collect();
         let result = delete_all(&mut kernel, &addresses).map_err(|error| error_chain::with_causes(&error));
-        let sandboxes = requests.into_iter().map(|(sandbox, _)| sandbox).collect();
-        inbox.add_runtime(RuntimeEvent::Cleaned { sandboxes, result });
+        if result.is_ok() {
+            let containers = requests.iter().filter_map(|request| request.containers.as_ref());
+            containers.for_each(|containers| containers.say(StartOutcome::Programmed));
+        }
+        let starts = requests.iter().map(|request| request.start).collect();
+        inbox.add_runtime(RuntimeEvent::Cleaned { starts, result });
     }
 }
 

@@ -16,9 +16,9 @@ use tokio::{
     time::timeout,
 };
 
-#[cfg(fuzzing)]
-use super::runtime_event::{RuntimeEvent, StartOutcome};
 use super::{cni, pod_gate::PodGate, shared::Shared};
+#[cfg(fuzzing)]
+use super::{runtime_event::RuntimeEvent, start_outcome::StartOutcome};
 use crate::config::Config;
 use crate::flows::FlowStore;
 use crate::socket::{RESPONSE_TIMEOUT, Request, RequestLine, Response, ResponseLine, VERSION};
@@ -214,7 +214,7 @@ pub(crate) async fn fuzz(stream: UnixStream) {
             }
             for event in taken.runtime {
                 if let RuntimeEvent::Started(start) = event {
-                    _ = start.respond.send(StartOutcome::Programmed);
+                    start.answer(StartOutcome::Programmed);
                 }
             }
             tokio::task::yield_now().await;

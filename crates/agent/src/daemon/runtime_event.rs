@@ -1,9 +1,13 @@
 //! What the connection to the container runtime sends to the worker, and what the worker answers.
 
-use std::time::Instant;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use tokio::sync::oneshot;
 
+use super::{container_gate::Held, start_outcome::StartOutcome};
 use crate::runtime_pods::RuntimePod;
 
 /// What the runtime has reported.
@@ -17,10 +21,10 @@ pub(crate) enum RuntimeEvent {
     Stopped(String),
     /// The connection ended.
     Disconnected,
-    /// The connections with the addresses of these sandboxes are deleted, so many, or not, for this reason.
+    /// The connections that are older than the pods of these starts are deleted, so many, or not, for this reason.
     Cleaned {
-        /// The sandboxes' ids.
-        sandboxes: Vec<String>,
+        /// The numbers of the starts.
+        starts: BTreeSet<u64>,
         /// How many connections were deleted.
         result: Result<usize, String>,
     },
@@ -29,35 +33,57 @@ pub(crate) enum RuntimeEvent {
 /// A pod whose containers wait.
 #[derive(Debug)]
 pub(crate) struct Start {
+    /// Tells the starts apart: a sandbox may be announced several times.
+    pub(crate) number: u64,
     pub(crate) pod: RuntimePod,
     pub(crate) arrived: Instant,
-    /// When the worker must have answered.
-    pub(crate) deadline: Instant,
-    pub(crate) respond: oneshot::Sender<StartOutcome>,
+    /// How long the worker may take for each answer.
+    pub(crate) patience: Duration,
+    /// Where the answer goes. `None` once the runtime goes on with the sandbox.
+    pub(crate) respond: Option<oneshot::Sender<StartOutcome>>,
+    /// What holds the pod's containers, if the runtime asks again before it starts one.
+    pub(crate) containers: Option<Held>,
 }
 
-/// How a pod starts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StartOutcome {
-    /// The kernel holds what its policies require.
-    Programmed,
-    /// All its traffic is dropped in the directions that policies may select, until its policies are programmed and no older connection
-    /// passes them. With the reason.
-    Closed(String),
-    /// Its policies are not programmed, for this reason.
-    Open(String),
-    /// It must not start, for this reason: it could be neither programmed nor closed.
-    Refused(String),
-}
+impl Start {
+    /// When the worker must have answered. `None` while nothing waits: the runtime goes on with the sandbox, and no container is about to start.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let since = match self.respond {
+            Some(_) => Some(self.arrived),
+            None => self.containers.as_ref().and_then(Held::asked),
+        };
+        since.map(|since| since + self.patience)
+    }
 
-impl StartOutcome {
-    /// The value of the metric's label.
-    pub(super) fn label(&self) -> &'static str {
-        match self {
-            Self::Programmed => "programmed",
-            Self::Closed(_) => "closed",
-            Self::Open(_) => "open",
-            Self::Refused(_) => "refused",
+    /// Lets the runtime go on with the sandbox, if it asks again before it starts a container: containers wait for [`Start::answer`].
+    pub(crate) fn answer_for_sandbox(&mut self) {
+        if self.containers.is_some()
+            && let Some(respond) = self.respond.take()
+        {
+            _ = respond.send(StartOutcome::Programmed);
+        }
+    }
+
+    /// Whether the runtime goes on with the sandbox, and only containers wait.
+    pub(crate) fn holds_containers_only(&self) -> bool {
+        self.respond.is_none()
+    }
+
+    /// Answers everything that waits. Those who asked may have gone.
+    pub(crate) fn answer(self, outcome: StartOutcome) {
+        // First, so that no container finds itself held after the sandbox's answer.
+        if let Some(held) = self.containers {
+            held.release().say(outcome.clone());
+        }
+        if let Some(respond) = self.respond {
+            _ = respond.send(outcome);
+        }
+    }
+
+    /// Refuses the containers that wait and those that follow, as long as this start is kept.
+    pub(crate) fn refuse_containers(&self, outcome: StartOutcome) {
+        if let Some(held) = &self.containers {
+            held.release().say(outcome);
         }
     }
 }

@@ -1,10 +1,15 @@
 //! Pods that a container runtime announces by NRI, with real packets. The runtime is played.
 
 use std::{
+    collections::BTreeSet,
     io::ErrorKind,
     time::{Duration, Instant},
 };
 
+use palisade_nft::{
+    Kernel,
+    conntrack::{self, ConntrackEntry},
+};
 use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
 
 use crate::stage::{PATIENCE, Running, Stage, policy};
@@ -46,6 +51,7 @@ fn described(name: &str, network_namespace: &str, addresses: &[&str]) -> Vec<u8>
 const UID: &str = "0e5f0d7c5b434d3c9f2c0123456789ab";
 
 const DB: &str = "10.244.7.1";
+const OTHER: &str = "10.244.7.3";
 
 /// The lab's pods except for the database, of which the API server doesn't know yet.
 fn without_database(stage: &Stage) {
@@ -60,10 +66,15 @@ fn agent(stage: &Stage, runtime: &Offered, words: &[&str]) -> Running {
 
 /// A stage with a policy that selects the database, of which the API server doesn't know yet, and with an agent that is ready.
 fn ready(words: &[&str]) -> (Stage, Offered, Running, Connected) {
+    ready_with("containerd", words)
+}
+
+/// The same with another runtime.
+fn ready_with(runtime: &'static str, words: &[&str]) -> (Stage, Offered, Running, Connected) {
     let stage = Stage::new();
     without_database(&stage);
     stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage);
+    let runtime = offer(&stage).named(runtime);
     let agent = agent(&stage, &runtime, words);
     let connected = accept(&runtime, &[]);
     agent.until("agent is ready");
@@ -116,32 +127,64 @@ fn connection(stage: &Stage, from: &str, to: &str) -> Running {
     running
 }
 
+/// Of the last owner of the database's address: from and to it, allowed and denied.
+fn older_connections(stage: &Stage) -> [Running; 3] {
+    let database = format!("{DB}/5432");
+    [("web", &*database), ("other", &*database), ("db", &format!("{OTHER}/80"))]
+        .map(|(from, to)| connection(stage, from, to))
+}
+
+/// How many of the node's connections to the database are of the pod that its policy denies. Of others, a packet that arrives later may begin
+/// one again.
+fn denied(kernel: &mut Kernel) -> usize {
+    let database = DB.parse().unwrap();
+    let listed = conntrack::list(kernel, &BTreeSet::from([database])).unwrap();
+    let is_denied = |c: &&ConntrackEntry| c.destination == database && c.source.to_string() == OTHER;
+    listed.iter().filter(is_denied).count()
+}
+
 #[test]
-fn connections_that_are_older_than_a_pod_are_deleted_before_it_starts() {
+fn connections_that_are_older_than_a_pod_are_deleted_before_its_first_container_starts() {
     const DELETED: &str = "deleted connections that are older than the pods that start";
     let (stage, runtime, agent, mut connected) = ready(&[]);
-    // Of the last owner of the address: from and to it, allowed and denied.
-    let database = format!("{DB}/5432");
-    let _old = [("web", &*database), ("other", &*database), ("db", "10.244.7.3/80")]
-        .map(|(from, to)| connection(&stage, from, to));
+    let _old = older_connections(&stage);
+    let mut kernel = stage.in_pod("node/n1").kernel();
+    assert_eq!(denied(&mut kernel), 1);
     connected.start(&sandbox("db", DB)).unwrap();
-    let log = agent.until("programmed pod before its start");
-    let deleted = log.lines().find(|line| line.contains(DELETED)).unwrap_or_else(|| panic!("{log}"));
+    connected.start_container(&sandbox("db", DB)).unwrap();
+    assert_eq!(denied(&mut kernel), 0, "the container runs");
+    let log = agent.until(DELETED);
+    let deleted = log.lines().last().unwrap_or_default();
     let count = deleted.split("connections=").nth(1).and_then(|rest| rest.split_whitespace().next());
     assert!(count.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count >= 3), "{deleted}");
 
     // Of the pod itself, which is announced again, and listed when the agent connects again.
-    let _own = connection(&stage, "web", &database);
+    let _own = connection(&stage, "web", &format!("{DB}/5432"));
     connected.start(&sandbox("db", DB)).unwrap();
+    connected.start_container(&sandbox("db", DB)).unwrap();
     drop(connected);
     let mut connected = accept(&runtime, &[sandbox("db", DB)]);
     let log = agent.until("connected to the container runtime");
     assert!(log.contains("programmed pod before its start") && !log.contains(DELETED), "{log}");
 
     // A pod to which no policy applies.
-    connected.start(&described("other", "/run/netns/y", &["10.244.7.3"])).unwrap();
+    connected.start(&described("other", "/run/netns/y", &[OTHER])).unwrap();
     let log = agent.until("programmed pod before its start");
     assert!(log.contains("pod=\"shop/other\"") && !log.contains(DELETED), "{log}");
+    // Of a pod that the agent doesn't know.
+    connected.start_container(&field(1, "none of ours")).unwrap();
+    agent.stop();
+}
+
+#[test]
+fn a_runtime_that_starts_refused_containers_waits_with_the_sandbox_for_the_deletion_of_older_connections() {
+    let (stage, _runtime, agent, mut connected) = ready_with("cri-o", &[]);
+    let _old = older_connections(&stage);
+    let mut kernel = stage.in_pod("node/n1").kernel();
+    assert_eq!(denied(&mut kernel), 1);
+    connected.start(&sandbox("db", DB)).unwrap();
+    assert_eq!(denied(&mut kernel), 0, "the runtime goes on");
+    connected.start_container(&sandbox("db", DB)).unwrap();
     agent.stop();
 }
 
@@ -186,7 +229,7 @@ fn packets_that_wait_for_a_pods_hardware_address_are_dropped_before_it_starts() 
 #[test]
 fn a_pod_whose_older_connections_take_too_long_to_delete_starts_closed_until_they_are_reviewed() {
     // As long as the agent reserves for its answer: no time is left for anything else.
-    let (stage, _runtime, agent, mut connected) = ready(&["--pod-start-timeout=150"]);
+    let (stage, _runtime, agent, mut connected) = ready_with("cri-o", &["--pod-start-timeout=150"]);
     let _old = connection(&stage, "other", &format!("{DB}/5432"));
     let begin = Instant::now();
     // On a busy machine even the answer takes longer. The kubelet tries again.

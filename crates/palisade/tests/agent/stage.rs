@@ -19,6 +19,7 @@ use nix::{
     unistd::Pid,
 };
 use palisade_netns::rtnetlink::Netlink;
+use palisade_nft::Kernel;
 use tempfile::TempDir;
 
 /// The timeout of all waits, long enough for a busy machine.
@@ -224,6 +225,16 @@ impl InPod {
     /// The path of its network namespace.
     pub(crate) fn namespace(&self) -> String {
         format!("/proc/{}/ns/net", self.process)
+    }
+
+    /// Opens the kernel's interfaces in it.
+    pub(crate) fn kernel(&self) -> Kernel {
+        let namespace = fs::File::open(self.namespace()).unwrap();
+        let open = || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            Kernel::open().unwrap()
+        };
+        thread::scope(|scope| scope.spawn(open).join()).unwrap()
     }
 
     /// Removes the neighbors that the lab has set on the node whose network this is: it has to find its pods itself.

@@ -2,13 +2,24 @@
 //!
 //! These are the connections of an earlier owner of an address, echoes that the kernel has answered before the pod was programmed, and
 //! packets from before that time. The rules would let them pass as established. Packets that the node still keeps for the pod's addresses are
-//! dropped: they have passed the rules already. A sandbox that is announced again, or listed by a runtime to
-//! which the agent connects, keeps its connections.
+//! dropped: they have passed the rules already. A runtime that asks again before it starts a container goes on with the sandbox meanwhile.
+//!
+//! A sandbox that is announced again, or listed by a runtime to which the agent connects, keeps its connections.
 
-use std::{net::IpAddr, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use super::{Worker, closed::Closed, runtime::Waiting};
-use crate::{daemon::runtime_event::Start, runtime_pods::RuntimePod};
+use crate::{
+    daemon::{runtime_event::Start, start_outcome::StartOutcome},
+    runtime_pods::RuntimePod,
+};
+
+/// After how long the deletion is tried again if the kernel refuses it and to close the pod, so that its containers are refused.
+const RETRY: Duration = Duration::from_secs(10);
 
 impl Worker {
     /// Whether policies apply to a pod: otherwise no connection passes that they deny.
@@ -23,29 +34,37 @@ impl Worker {
     }
 
     /// Begins to delete the connections of a pod whose policies are programmed.
-    pub(super) fn clean(&mut self, start: Start) {
+    pub(super) fn clean(&mut self, mut start: Start) {
         self.agent.data_plane().drop_waiting_packets(&start.pod.addresses);
-        match self.runtime.cleanup.begin(&start.pod) {
-            Ok(()) => self.runtime.cleaning.push(start),
+        match self.runtime.cleanup.begin(&start) {
+            Ok(()) => {
+                start.answer_for_sandbox();
+                self.runtime.cleaning.push(start);
+            }
             Err(err) => self.start_uncleaned(start, &err),
         }
     }
 
     /// Lets pods start whose connections are deleted. Those that have waited too long have started closed.
-    pub(super) fn cleaned(&mut self, sandboxes: &[String], result: &Result<usize, String>) {
-        let cleaning = &mut self.runtime.cleaning;
-        let starts: Vec<Start> = cleaning.extract_if(.., |start| sandboxes.contains(&start.pod.id)).collect();
+    pub(super) fn cleaned(&mut self, starts: &BTreeSet<u64>, result: &Result<usize, String>) {
+        let cleaned = self.runtime.take_uncleaned(|start| starts.contains(&start.number));
         if let Ok(connections @ 1..) = result {
             tracing::debug!(connections, "deleted connections that are older than the pods that start");
         }
-        for start in starts {
-            match result {
-                // What became of its policies meanwhile is looked at again. If an earlier announcement of it has started it closed, it is open.
-                Ok(_) => {
-                    self.runtime.closed.remove(&start.pod.id);
-                    self.runtime.waiting.push(Waiting { start, is_new: false });
-                }
-                Err(err) => self.start_uncleaned(start, err),
+        for start in cleaned {
+            if let Err(err) = result {
+                self.start_uncleaned(start, err);
+                continue;
+            }
+            // If an earlier announcement of it has started it closed, it is open.
+            self.runtime.closed.remove(&start.pod.id);
+            if start.holds_containers_only() {
+                // They may run already. What became of its policies meanwhile is handled as that of a pod that runs.
+                start.answer(StartOutcome::Programmed);
+                self.runtime.is_cleaned = true;
+            } else {
+                // What became of its policies meanwhile is looked at again.
+                self.runtime.waiting.push(Waiting { start, is_new: false });
             }
         }
     }
@@ -55,7 +74,13 @@ impl Worker {
         let reason = format!("connections that are older than the pod could not be deleted: {err}");
         let closed = Closed { programmed: Some(Instant::now()), ..Closed::new(&start.pod) };
         let outcome = self.start_closed(closed, &reason);
-        _ = start.respond.send(outcome);
+        if start.holds_containers_only() && matches!(outcome, StartOutcome::Refused(_)) {
+            // The kubelet tries to start the containers again, and makes no other sandbox for that.
+            start.refuse_containers(outcome);
+            self.runtime.refused.push((Instant::now() + RETRY, start));
+            return;
+        }
+        start.answer(outcome);
         self.review_due = self.agent.hurry_review();
     }
 }

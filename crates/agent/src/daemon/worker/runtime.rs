@@ -20,7 +20,8 @@ use crate::{
     daemon::{
         conntrack_cleanup::ConntrackCleanup,
         inbox::Inbox,
-        runtime_event::{RuntimeEvent, Start, StartOutcome},
+        runtime_event::{RuntimeEvent, Start},
+        start_outcome::StartOutcome,
     },
     error_chain,
     links::NamedNamespace,
@@ -29,6 +30,9 @@ use crate::{
 
 /// Namespaces that the API server did not report in time, of which pods don't wait again.
 const MAX_UNKNOWN_NAMESPACES: usize = 1000;
+
+/// How often it is looked whether a container has begun to wait for the deletion of older connections.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the worker knows from the container runtime.
 #[derive(Debug)]
@@ -41,6 +45,10 @@ pub(super) struct RuntimeState {
     pub(super) waiting: Vec<Waiting>,
     /// Pods that wait for the deletion of connections that are older than they are.
     pub(super) cleaning: Vec<Start>,
+    /// Pods whose containers are refused, and when the deletion is tried again.
+    pub(super) refused: Vec<(Instant, Start)>,
+    /// Whether older connections of a pod were deleted since the last answers.
+    pub(super) is_cleaned: bool,
     pub(super) cleanup: ConntrackCleanup,
     /// Pods that have started closed, by sandbox.
     pub(super) closed: BTreeMap<String, Closed>,
@@ -58,6 +66,8 @@ impl RuntimeState {
             snapshot_until: Instant::now() + Duration::from_millis(config.pod_start_timeout),
             waiting: Vec::new(),
             cleaning: Vec::new(),
+            refused: Vec::new(),
+            is_cleaned: false,
             cleanup: ConntrackCleanup::new(inbox),
             closed: BTreeMap::new(),
             listed_without_labels: Vec::new(),
@@ -67,8 +77,26 @@ impl RuntimeState {
 
     /// When the next pod has waited long enough.
     pub(super) fn due(&self) -> Option<Instant> {
-        let waiting = self.waiting.iter().map(|waiting| waiting.start.deadline);
-        waiting.chain(self.cleaning.iter().map(|start| start.deadline)).min()
+        let waiting = self.waiting.iter().map(|waiting| &waiting.start).chain(&self.cleaning);
+        let deadlines =
+            waiting.map(|start| start.deadline().unwrap_or_else(|| Instant::now() + LOOK_INTERVAL));
+        deadlines.chain(self.refused.iter().map(|(at, _)| *at)).min()
+    }
+
+    /// Whether connections that are older than the pod of a sandbox are still to be deleted.
+    fn is_uncleaned(&self, id: &str) -> bool {
+        let waiting = self.waiting.iter().filter(|waiting| waiting.is_new).map(|waiting| &waiting.start);
+        waiting.chain(self.uncleaned()).any(|start| start.pod.id == id)
+    }
+
+    fn uncleaned(&self) -> impl Iterator<Item = &Start> {
+        self.cleaning.iter().chain(self.refused.iter().map(|(_, start)| start))
+    }
+
+    /// Takes the starts of pods out that wait for the deletion of older connections.
+    pub(super) fn take_uncleaned(&mut self, which: impl Fn(&Start) -> bool) -> Vec<Start> {
+        let refused = self.refused.extract_if(.., |(_, start)| which(start)).map(|(_, start)| start);
+        self.cleaning.extract_if(.., |start| which(start)).chain(refused).collect()
     }
 }
 
@@ -105,10 +133,16 @@ impl Worker {
                     if let Err(error) = result {
                         self.too_many(&error.to_string());
                     }
+                    // Their ends were not announced.
+                    let runtime = &self.runtime;
+                    let gone =
+                        runtime.uncleaned().map(|start| &start.pod.id).filter(|id| !runtime.pods.has(id));
+                    let gone: Vec<String> = gone.cloned().collect();
+                    gone.iter().for_each(|id| self.withdraw(id));
                     self.forget_namespaces();
                 }
                 RuntimeEvent::Started(start) if start.pod.addresses.iter().any(|a| own.contains(a)) => {
-                    _ = start.respond.send(StartOutcome::Programmed);
+                    start.answer(StartOutcome::Programmed);
                 }
                 RuntimeEvent::Started(start) => {
                     if changes.concern(&start.pod.key) {
@@ -116,8 +150,9 @@ impl Worker {
                     }
                     received.get_or_insert(start.arrived);
                     let runtime = &self.runtime;
-                    let is_new =
-                        !runtime.pods.has_started(&start.pod) || runtime.closed.contains_key(&start.pod.id);
+                    let is_new = !runtime.pods.has_started(&start.pod)
+                        || runtime.closed.contains_key(&start.pod.id)
+                        || runtime.is_uncleaned(&start.pod.id);
                     match self.runtime.pods.start(start.pod.clone(), self.agent.reconciler().cluster()) {
                         Ok(found) => {
                             self.name_namespace(&start.pod);
@@ -126,7 +161,7 @@ impl Worker {
                         }
                         Err(error) => {
                             self.too_many(&error.to_string());
-                            _ = start.respond.send(StartOutcome::Open(error.to_string()));
+                            start.answer(StartOutcome::Open(error.to_string()));
                         }
                     }
                 }
@@ -138,7 +173,7 @@ impl Worker {
                     self.forget_namespaces();
                 }
                 RuntimeEvent::Disconnected => changes.extend(self.runtime.pods.disconnect()),
-                RuntimeEvent::Cleaned { sandboxes, result } => self.cleaned(&sandboxes, &result),
+                RuntimeEvent::Cleaned { starts, result } => self.cleaned(&starts, &result),
             }
         }
         self.flush(&mut changes, received);
@@ -164,15 +199,13 @@ impl Worker {
 
     /// Answers for a pod whose sandbox is stopped while it waits.
     fn withdraw(&mut self, id: &str) {
-        let runtime = &mut self.runtime;
-        let waiting = runtime.waiting.extract_if(.., |waiting| waiting.start.pod.id == id);
-        let stopped: Vec<Start> = waiting
-            .map(|waiting| waiting.start)
-            .chain(runtime.cleaning.extract_if(.., |start| start.pod.id == id))
-            .collect();
-        for start in stopped {
+        let mut stopped = self.runtime.take_uncleaned(|start| start.pod.id == id);
+        let waiting = self.runtime.waiting.extract_if(.., |waiting| waiting.start.pod.id == id);
+        stopped.extend(waiting.map(|waiting| waiting.start));
+        // If only containers wait, nothing is to be answered.
+        for start in stopped.into_iter().filter(|start| !start.holds_containers_only()) {
             let reason = "its sandbox was stopped meanwhile".to_owned();
-            _ = start.respond.send(StartOutcome::Refused(reason));
+            start.answer(StartOutcome::Refused(reason));
         }
         self.runtime.listed_without_labels.retain(|pod| pod.id != id);
     }
@@ -211,7 +244,7 @@ impl Worker {
     /// Answers for the pods whose policies are programmed or that have waited long enough, and opens those whose policies are known now.
     pub(super) fn answer_starts(&mut self) {
         let now = Instant::now();
-        let mut is_answered = false;
+        let mut is_answered = std::mem::take(&mut self.runtime.is_cleaned);
         let waiting = std::mem::take(&mut self.runtime.waiting);
         for Waiting { start, is_new } in waiting {
             match self.wait_of(&start, now) {
@@ -219,13 +252,13 @@ impl Worker {
                     self.clean(start);
                 }
                 Wait::Over(outcome) => {
-                    _ = start.respond.send(outcome);
+                    start.answer(outcome);
                     is_answered = true;
                 }
                 Wait::Goes => self.runtime.waiting.push(Waiting { start, is_new }),
                 Wait::TooLong => {
                     let outcome = self.without_policies(&start.pod);
-                    _ = start.respond.send(outcome);
+                    start.answer(outcome);
                 }
             }
         }
@@ -233,11 +266,15 @@ impl Worker {
             // A packet that was under way when the rules were committed is in no earlier listing.
             self.review_due = self.agent.hurry_review();
         }
-        let late: Vec<Start> = self.runtime.cleaning.extract_if(.., |start| now >= start.deadline).collect();
+        let is_late = |start: &mut Start| start.deadline().is_some_and(|deadline| now >= deadline);
+        let late: Vec<Start> = self.runtime.cleaning.extract_if(.., is_late).collect();
         for start in late {
             let reason = "listing the node's connections takes longer than the pod may wait";
             self.start_uncleaned(start, reason);
         }
+        let again: Vec<Start> =
+            self.runtime.refused.extract_if(.., |(at, _)| now >= *at).map(|(_, start)| start).collect();
+        again.into_iter().for_each(|start| self.clean(start));
         self.close_listed();
         self.open_closed();
     }
@@ -263,7 +300,8 @@ impl Worker {
             true => now >= self.runtime.snapshot_until,
             false => self.runtime.unknown_namespaces.contains(&start.pod.key.namespace),
         };
-        if in_vain || now >= start.deadline { Wait::TooLong } else { Wait::Goes }
+        let is_late = start.deadline().is_none_or(|deadline| now >= deadline);
+        if in_vain || is_late { Wait::TooLong } else { Wait::Goes }
     }
 
     /// Whether all that decides which policies select a pod is known.
