@@ -26,8 +26,8 @@ use crate::{
     next_plan::NextPlan,
     phases::{Phases, Step, add},
     ruleset::{
-        Chain, Content, Expression, FROM_PORTS_CHAIN, Hook, Message, Name, NodeSet, Outcome, Rule, Set,
-        TO_PORTS_CHAIN,
+        Chain, Content, Expression, FROM_PORTS_CHAIN, Hook, Message, NODE_TO_PORTS_CHAIN, Name, NodeSet,
+        Outcome, Rule, Set, TO_PORTS_CHAIN,
     },
     uapi::if_ether::{ETH_P_ARP, ETH_P_IP, ETH_P_IPV6},
 };
@@ -62,10 +62,9 @@ impl Bridge {
     pub(crate) fn chains(&self, isolating: bool) -> Vec<Arc<Chain>> {
         let ports = || self.name_of(NodeSet::BridgePorts);
         let jump = |chain: &str| Expression::Verdict(Outcome::Jump(chain.into()));
-        let [from, to] = self.port_chains(isolating);
         let enters = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS_CHAIN)];
-        let leaves = vec![Expression::OutInterfaceIn(ports()), jump(TO_PORTS_CHAIN)];
-        let (mut chains, mut entry) = (vec![from, to], Vec::new());
+        let leaves = |chain| vec![vec![Expression::OutInterfaceIn(ports()), jump(chain)]];
+        let (mut chains, mut entry) = (self.port_chains(isolating), Vec::new());
         if self.source_check.is_on() {
             chains.extend(sources::chains(self));
             entry.extend(sources::genuine(self));
@@ -74,13 +73,16 @@ impl Bridge {
         } else {
             entry.push(enters);
         }
-        let base =
-            [Chain::base(Hook::BridgePrerouting, entry), Chain::base(Hook::BridgeForward, vec![leaves])];
-        chains.into_iter().chain(base.map(Arc::new)).collect()
+        chains.push(Arc::new(Chain::base(Hook::BridgePrerouting, entry)));
+        chains.push(Arc::new(Chain::base(Hook::BridgeForward, leaves(TO_PORTS_CHAIN))));
+        if self.source_check.is_on() {
+            chains.push(Arc::new(Chain::base(Hook::BridgeOutput, leaves(NODE_TO_PORTS_CHAIN))));
+        }
+        chains
     }
 
     /// Returns the chains that have rules only while a local pod is isolated.
-    fn port_chains(&self, isolating: bool) -> [Arc<Chain>; 2] {
+    fn port_chains(&self, isolating: bool) -> Vec<Arc<Chain>> {
         let chain = |name: &str, comment: &str, rules: Vec<Rule>| {
             Arc::new(Chain::regular(name, comment, if isolating { rules } else { Vec::new() }))
         };
@@ -89,7 +91,7 @@ impl Bridge {
             to.extend(receivers::rules(self));
         }
         to.extend(plain());
-        [
+        let mut chains = vec![
             chain(
                 FROM_PORTS_CHAIN,
                 "frames of pods: IP and ARP without a VLAN tag, while pods here are isolated",
@@ -100,7 +102,15 @@ impl Bridge {
                 "frames to pods: likewise, only with the pod's address, and none forged as its own",
                 to,
             ),
-        ]
+        ];
+        if self.source_check.is_on() {
+            chains.push(chain(
+                NODE_TO_PORTS_CHAIN,
+                "frames of the node to pods: none with the address of another pod",
+                receivers::of_node(self),
+            ));
+        }
+        chains
     }
 
     /// Drops a packet from a local pod to itself that entered by another port than the pod's.

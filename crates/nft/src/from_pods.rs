@@ -149,27 +149,35 @@ fn from_unspecified() -> [Rule; 2] {
 }
 
 /// Returns the chain for packets from 0.0.0.0 and ::, which no policy selects. It returns for what a host sends to get an address and to find
-/// its neighbors, and leads to [`FORGED_CHAIN`] with the rest.
+/// its neighbors, always to many, and leads to [`FORGED_CHAIN`] with the rest.
 ///
 /// The lookup of a route back doesn't tell them apart: the kernel finds one for packets from 0.0.0.0 to broadcast and multicast addresses, and for ICMPv6
 /// from :: to link-local and multicast ones. The node would take any datagram and any echo request for its own, and answer `::` by its default route.
 fn unspecified_chain() -> Chain {
     let returns = || Expression::Verdict(Outcome::Return);
+    let to = |address: IpAddr, length| Expression::ReceiverInNetwork(IpNet::new_assert(address, length));
     let mut rules = vec![
         vec![
             Expression::Family(Family::V4),
             Expression::Protocol(Protocol::Udp.number()),
             Expression::Port(DHCP_SERVER, DHCP_SERVER),
+            to(Ipv4Addr::BROADCAST.into(), 32),
             returns(),
         ],
         // Reports of members, and the queries of bridges (RFC 3376, section 4.2.13, and RFC 4541).
-        vec![Expression::Family(Family::V4), Expression::Protocol(IGMP), returns()],
+        vec![
+            Expression::Family(Family::V4),
+            Expression::Protocol(IGMP),
+            to(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
+            returns(),
+        ],
     ];
     rules.extend(WITHOUT_ADDRESS.map(|(first, last)| {
         vec![
             Expression::Family(Family::V6),
             Expression::Protocol(ICMPV6),
             Expression::Icmpv6(first, last),
+            to(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8),
             returns(),
         ]
     }));

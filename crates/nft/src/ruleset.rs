@@ -28,9 +28,9 @@ use crate::{
     conntrack::FiveTuple,
     port_owner::Mac,
     uapi::netfilter::{
-        NF_BR_FORWARD, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD, NF_INET_LOCAL_IN,
-        NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NF_IP_PRI_FILTER, NF_IP_PRI_MANGLE,
-        NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW_BEFORE_DEFRAG,
+        NF_BR_FORWARD, NF_BR_LOCAL_OUT, NF_BR_PRE_ROUTING, NF_BR_PRI_FILTER_BRIDGED, NF_INET_FORWARD,
+        NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT, NF_INET_POST_ROUTING, NF_INET_PRE_ROUTING, NF_IP_PRI_FILTER,
+        NF_IP_PRI_MANGLE, NF_IP_PRI_NAT_SRC, NF_IP_PRI_RAW_BEFORE_DEFRAG,
     },
 };
 
@@ -95,6 +95,7 @@ pub(crate) const SOURCE_ROUTES_CHAIN: &str = "source_routes";
 /// The chains of the table `bridge palisade` that are empty while no local pod is isolated.
 pub(crate) const FROM_PORTS_CHAIN: &str = "from_ports";
 pub(crate) const TO_PORTS_CHAIN: &str = "to_ports";
+pub(crate) const NODE_TO_PORTS_CHAIN: &str = "node_to_ports";
 
 /// The chains of the table `bridge palisade` that check who sent a frame, see [`crate::bridge::sources`].
 pub(crate) const SOURCES_CHAIN: &str = "sources";
@@ -125,7 +126,7 @@ pub(crate) fn family_digit(family: Family) -> char {
     if family == Family::V4 { '4' } else { '6' }
 }
 
-/// The hook of a base chain, at priority `filter` but for [`Hook::Prerouting`]. The last two belong to the table `bridge palisade`.
+/// The hook of a base chain, at priority `filter` but for [`Hook::Prerouting`]. The last three belong to the table `bridge palisade`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
     /// Packets that arrive, before fragments are reassembled and before connection tracking. The sources of pods' packets are checked there, also of
@@ -145,6 +146,8 @@ pub enum Hook {
     BridgePrerouting,
     /// Frames from one port of a bridge to another.
     BridgeForward,
+    /// Frames that the node itself sends through a bridge: what it has routed there too.
+    BridgeOutput,
 }
 
 impl Hook {
@@ -159,7 +162,7 @@ impl Hook {
             Self::Answers => "postrouting",
             Self::Forward | Self::BridgeForward => "forward",
             Self::Input => "input",
-            Self::Output => "output",
+            Self::Output | Self::BridgeOutput => "output",
         }
     }
 
@@ -173,6 +176,7 @@ impl Hook {
             Self::Output => NF_INET_LOCAL_OUT,
             Self::BridgePrerouting => NF_BR_PRE_ROUTING,
             Self::BridgeForward => NF_BR_FORWARD,
+            Self::BridgeOutput => NF_BR_LOCAL_OUT,
         }
     }
 
@@ -187,7 +191,7 @@ impl Hook {
             Self::Queries => NF_IP_PRI_MANGLE,
             Self::Answers => NF_IP_PRI_NAT_SRC + 50,
             Self::Forward | Self::Input | Self::Output => NF_IP_PRI_FILTER,
-            Self::BridgePrerouting | Self::BridgeForward => NF_BR_PRI_FILTER_BRIDGED,
+            Self::BridgePrerouting | Self::BridgeForward | Self::BridgeOutput => NF_BR_PRI_FILTER_BRIDGED,
         }
     }
 }

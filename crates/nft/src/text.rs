@@ -230,7 +230,7 @@ fn name_of(hook: Hook) -> &'static str {
     match hook {
         Hook::Forward | Hook::BridgeForward => "forward",
         Hook::Input => "input",
-        Hook::Output => "output",
+        Hook::Output | Hook::BridgeOutput => "output",
         Hook::Prerouting | Hook::Queries | Hook::BridgePrerouting => "prerouting",
         Hook::Answers => "postrouting",
     }

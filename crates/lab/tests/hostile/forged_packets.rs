@@ -59,6 +59,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("forged_packets::fragments_of_other_pods_bridged", |s| {
         packets(s, PodNetwork::Bridged, receivers::forged_fragments)
     }),
+    ("forged_packets::from_no_address_to_a_pod", |s| {
+        packets(s, PodNetwork::Bridged, receivers::no_address_to_a_pod)
+    }),
+    ("forged_packets::to_a_pod_that_says_another_hardware_address", receivers::said_hardware_address),
     ("forged_packets::from_no_address_routed", |s| receivers::from_no_address(s, PodNetwork::Routed)),
     ("forged_packets::from_no_address_bridged", |s| receivers::from_no_address(s, PodNetwork::Bridged)),
     ("forged_packets::unusual_packets_routed", |s| packets(s, PodNetwork::Routed, unusual::all)),

@@ -7,6 +7,9 @@
 //! * its destination is another pod of the node, of which the port is known, or a node,
 //! * one of its hardware and IP address is a group's and the other is not: the rules for groups look at the hardware address,
 //! * strict: it comes from another pod, and its destination isn't an address that the pod may use. Not if the pod isn't checked, as routers.
+//!
+//! The node finds a pod's hardware address by what the pod says of itself. A pod that says the address of another pod, or of all, would have them
+//! get what is sent to it. So the first of these applies to the frames of the node too.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,19 +25,9 @@ use crate::{
 
 /// Returns rules that return for frames to the pod's own addresses, which nearly all are, after one lookup.
 pub(super) fn rules(bridge: &Bridge) -> Vec<Rule> {
-    let address_in = |family, set: NodeSet| Expression::ReceiverIn {
-        family,
-        ranges: set.has_ranges(),
-        set: bridge.name_of(set),
-    };
+    let address_in = |family, set| address_in(bridge, family, set);
     let in_network = |network: IpNet| (Family::of(network.addr()), Expression::ReceiverInNetwork(network));
-    let mut rules: Vec<Rule> = Family::BOTH
-        .map(|family| returned(family, [address_in(family, NodeSet::PortSources(family))]))
-        .into();
-    rules.extend(Family::BOTH.map(|family| {
-        let taken = bridge.name_of(NodeSet::Taken(family));
-        dropped(family, [Expression::PeerIn(Direction::Egress, family, taken)])
-    }));
+    let mut rules = of_node(bridge);
     for kind in [PacketType::Broadcast, PacketType::Multicast] {
         rules.extend(
             groups()
@@ -54,6 +47,20 @@ pub(super) fn rules(bridge: &Bridge) -> Vec<Rule> {
         rules.extend(Family::BOTH.map(|family| dropped(family, between_pods(bridge))));
     }
     rules
+}
+
+/// Returns the rules for frames that the node sends: to the pod's own addresses they return, to those of another pod they drop.
+pub(super) fn of_node(bridge: &Bridge) -> Vec<Rule> {
+    let own = |family| returned(family, [address_in(bridge, family, NodeSet::PortSources(family))]);
+    let taken = |family| {
+        let taken = bridge.name_of(NodeSet::Taken(family));
+        dropped(family, [Expression::PeerIn(Direction::Egress, family, taken)])
+    };
+    Family::BOTH.map(own).into_iter().chain(Family::BOTH.map(taken)).collect()
+}
+
+fn address_in(bridge: &Bridge, family: Family, set: NodeSet) -> Expression {
+    Expression::ReceiverIn { family, ranges: set.has_ranges(), set: bridge.name_of(set) }
 }
 
 /// Destinations that are no single host.

@@ -198,12 +198,17 @@ fn without_address() -> [Rule; 4] {
             Expression::SourceIs(unspecified_v4.into()),
             Expression::Protocol(Protocol::Udp.number()),
             Expression::Port(DHCP_SERVER, DHCP_SERVER),
+            Expression::ReceiverInNetwork(IpNet::new_assert(Ipv4Addr::BROADCAST.into(), 32)),
             passes(),
         ],
         vec![
             Expression::EtherType(ETH_P_IPV6),
             Expression::SourceIs(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
             Expression::Protocol(ICMPV6),
+            Expression::ReceiverInNetwork(IpNet::new_assert(
+                Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(),
+                8,
+            )),
             passes(),
         ],
         vec![Expression::EtherType(ETH_P_IPV6), Expression::LinkLocal { source: true }, passes()],

@@ -18,6 +18,7 @@ pub const NF_INET_POST_ROUTING: u32 = libc::NF_INET_POST_ROUTING as u32;
 
 pub const NF_BR_PRE_ROUTING: u32 = libc::NF_BR_PRE_ROUTING as u32;
 pub const NF_BR_FORWARD: u32 = libc::NF_BR_FORWARD as u32;
+pub const NF_BR_LOCAL_OUT: u32 = libc::NF_BR_LOCAL_OUT as u32;
 /// `NF_BR_PRI_FILTER_BRIDGED`: in front of br_netfilter (`NF_BR_PRI_BRNF`, 0).
 pub const NF_BR_PRI_FILTER_BRIDGED: i32 = -200;
 

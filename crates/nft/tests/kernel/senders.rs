@@ -139,17 +139,18 @@ fn sources() {
             for (of, source) in addresses() {
                 let packet = frame(port, mac, source);
                 assert_eq!(!passes(&ruleset, &packet), is_dropped(check, port, of), "{check:?} {packet:?}");
-                // A client of DHCP, and discovery before there is an address.
+                // A client of DHCP, and discovery before there is an address: to many.
                 let dhcp = Packet { port: 67, ..packet };
-                let is_dhcp = of == Of::Unspecified && source.is_ipv4();
-                assert_eq!(!passes(&ruleset, &dhcp), is_dropped(check, port, of) && !is_dhcp, "{check:?} {dhcp:?}");
                 let report = Packet { protocol: Protocol::Other(58), port: 143, ..packet };
-                let is_report = of == Of::Unspecified && source.is_ipv6();
-                assert_eq!(
-                    !passes(&ruleset, &report),
-                    is_dropped(check, port, of) && !is_report,
-                    "{check:?} {report:?}"
-                );
+                for (one, to_many) in [(dhcp, "255.255.255.255"), (report, "ff02::16")] {
+                    let (many, dropped) =
+                        (Packet { destination: address(to_many), ..one }, is_dropped(check, port, of));
+                    assert_eq!(!passes(&ruleset, &one), dropped, "{check:?} {one:?}");
+                    if source.is_ipv4() == many.destination.is_ipv4() {
+                        let dropped = dropped && of != Of::Unspecified;
+                        assert_eq!(!passes(&ruleset, &many), dropped, "{check:?} {many:?}");
+                    }
+                }
             }
         }
         assert_eq!(enforcer.verify().unwrap().differences, []);
@@ -174,7 +175,10 @@ fn advertisements() {
                 let dropped = is_dropped(check, port, of);
                 let advertisement = message(136, source);
                 assert_eq!(!passes(&ruleset, &advertisement), dropped, "{check:?} {advertisement:?}");
-                let probe = message(135, Ipv6Addr::UNSPECIFIED.into());
+                let probe = Packet {
+                    destination: address("ff02::1:ff00:1"),
+                    ..message(135, Ipv6Addr::UNSPECIFIED.into())
+                };
                 assert_eq!(!passes(&ruleset, &probe), dropped, "{check:?} {probe:?}");
                 // Anybody may ask for anybody's address.
                 let question = message(135, source);

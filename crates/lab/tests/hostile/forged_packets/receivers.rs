@@ -8,11 +8,13 @@ use std::{
 };
 
 use libtest_mimic::Failed;
+use nix::net::if_::if_nametoindex;
 use palisade_agent::config::SourceCheck;
 use palisade_lab::Sandbox;
+use palisade_netns::rtnetlink::Netlink;
 use palisade_policy::Family;
 
-use super::{FROM, ForgedFrames, OWN_PORT, SETTLE, TIMES, TO, testbed_with_policies};
+use super::{ARRIVAL_TIMEOUT, FROM, ForgedFrames, OWN_PORT, SETTLE, TIMES, TO, testbed_with_policies};
 use crate::{
     agent,
     capture::{Capture, Mac},
@@ -98,6 +100,7 @@ pub(super) fn other_pods_strict(sandbox: &Sandbox) -> Result<(), Failed> {
     testbed.start(NEAR)?;
     let mut frames_sent = ForgedFrames::new(&testbed, PodNetwork::Bridged);
     other_pods(&mut frames_sent)?;
+    no_address_to_a_pod(&mut frames_sent)?;
     let bad = frames_sent.capture("bad")?.mac;
     for family in Family::BOTH {
         let (source, destination) =
@@ -111,6 +114,73 @@ pub(super) fn other_pods_strict(sandbox: &Sandbox) -> Result<(), Failed> {
     }
     let passed = frames_sent.passed(SETTLE)?;
     ensure(passed.is_empty(), || format!("packets pass:\n  {}", passed.join("\n  ")))
+}
+
+/// Sends what hosts without an address send to many, but to one pod.
+pub(super) fn no_address_to_a_pod(frames_sent: &mut ForgedFrames<'_>) -> Result<(), Failed> {
+    /// Both ports of DHCP, and IGMP.
+    const DHCP: [u16; 2] = [68, 67];
+    const IGMP: u8 = 2;
+    for ends in [("iso", "open"), ("bad", "srv")] {
+        let (from, to) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), frames_sent.address(ends.1, Family::V4)?);
+        frames_sent.send("DHCP", ends, |mark| {
+            frames::ip(from, to, UDP, 64, &frames::udp((from, DHCP[0]), (to, DHCP[1]), mark))
+        })?;
+        frames_sent.send("IGMP", ends, |mark| frames::ip(from, to, IGMP, 1, mark))?;
+        let IpAddr::V6(to) = frames_sent.address(ends.1, Family::V6)? else { return Err("no IPv6".into()) };
+        let from = Ipv6Addr::UNSPECIFIED;
+        // With another hop limit than that of valid messages (255, and 1 for listeners).
+        for kind in [131, 132, 133, 135, 143] {
+            frames_sent.send(&format!("ICMPv6 type {kind}"), ends, |mark| {
+                let message = frames::icmpv6(from, to, kind, &[&[0; 4][..], mark].concat());
+                frames::ip(from.into(), to.into(), ICMPV6, 64, &message)
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// A pod says that it has the hardware address of another pod, of all, or of none. The node believes that, and sends there what is to the pod.
+pub(super) fn said_hardware_address(sandbox: &Sandbox) -> Result<(), Failed> {
+    let testbed = testbed_with_policies(sandbox, PodNetwork::Bridged)?;
+    let believe = |address: IpAddr, mac: Mac| -> Result<(), Failed> {
+        testbed.within(NEAR, || -> Result<(), Failed> {
+            let bridge = if_nametoindex("cni0")?;
+            Ok(Netlink::open()?.neighbor(bridge, address, mac).commit()?)
+        })?
+    };
+    let mut frames_sent = ForgedFrames::new(&testbed, PodNetwork::Bridged);
+    let (own, srv) = (frames_sent.capture("bad")?.mac, frames_sent.capture("srv")?.mac);
+    for family in Family::BOTH {
+        let mut control = ForgedFrames::new(&testbed, PodNetwork::Bridged);
+        let (from, to) = (control.address("far-client", family)?, control.address("bad", family)?);
+        let packet =
+            |mark: &[u8; 16]| vec![frames::ip(from, to, UDP, 64, &frames::udp((from, FROM), (to, TO), mark))];
+        let hop = control.hop("far-client", "bad")?;
+        for (called, mac) in [("another pod's", srv), ("the broadcast", BROADCAST), ("an unknown", UNKNOWN)] {
+            believe(to, mac)?;
+            for at in ["srv", "open"] {
+                let what = format!("{from} to {to} by {called} hardware address");
+                frames_sent.send_to(&what, ("far-client", at), hop, &[], packet)?;
+            }
+            // They have to leave the node before it believes something else.
+            std::thread::sleep(SETTLE);
+        }
+        believe(to, own)?;
+        control.send_to("allowed", ("far-client", "bad"), hop, &[], packet)?;
+        ensure(!control.passed(ARRIVAL_TIMEOUT)?.is_empty(), || "no allowed packet arrives".to_owned())?;
+    }
+    let passed = frames_sent.passed(SETTLE)?;
+    ensure(passed.is_empty(), || {
+        format!(
+            "packets reach other pods:
+  {}",
+            passed.join(
+                "
+  "
+            )
+        )
+    })
 }
 
 /// A pod sends the last fragment of a datagram whose first one an allowed client sends.
