@@ -35,6 +35,7 @@ mod repair;
 mod report;
 mod requests;
 mod runtime;
+mod runtime_state;
 mod shortfall;
 mod state;
 mod table;
@@ -76,7 +77,7 @@ use crate::{
 };
 use flows::DropRate;
 use links::{BridgeReports, UnboundPorts};
-use runtime::RuntimeState;
+use runtime_state::RuntimeState;
 
 /// The longest time between two iterations of the worker's loop.
 const TICK: Duration = Duration::from_secs(1);

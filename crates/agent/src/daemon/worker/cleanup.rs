@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Worker, closed::Closed, runtime::Waiting};
+use super::{Worker, closed::Closed, runtime_state::Waiting};
 use crate::{
     daemon::{runtime_event::Start, start_outcome::StartOutcome},
     runtime_pods::RuntimePod,

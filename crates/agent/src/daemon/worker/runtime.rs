@@ -1,11 +1,6 @@
 //! Programs pods that the container runtime announces, and tells how they start.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use palisade_api::{ObjectRef, ResourceKind};
 use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey, Policy, Tier};
@@ -13,100 +8,22 @@ use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey, Policy, Tier}
 use super::{
     Worker,
     closed::{Closed, Opening},
+    runtime_state::Waiting,
 };
 use crate::{
     DataPlane as _,
-    config::{Config, PodStart},
+    config::PodStart,
     daemon::{
-        conntrack_cleanup::ConntrackCleanup,
-        inbox::Inbox,
         runtime_event::{RuntimeEvent, Start},
         start_outcome::StartOutcome,
     },
     error_chain,
     links::NamedNamespace,
-    runtime_pods::{RuntimePod, RuntimePods},
+    runtime_pods::RuntimePod,
 };
 
 /// Namespaces that the API server did not report in time, of which pods don't wait again.
 const MAX_UNKNOWN_NAMESPACES: usize = 1000;
-
-/// How often it is looked whether a container has begun to wait for the deletion of older connections.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-
-/// What the worker knows from the container runtime.
-#[derive(Debug)]
-pub(super) struct RuntimeState {
-    pub(super) pods: RuntimePods,
-    pod_start: PodStart,
-    /// When pods no longer wait for the first snapshot.
-    snapshot_until: Instant,
-    /// Pods that wait, in the order of their arrival.
-    pub(super) waiting: Vec<Waiting>,
-    /// Pods that wait for the deletion of connections that are older than they are.
-    pub(super) cleaning: Vec<Start>,
-    /// Pods whose containers are refused, and when the deletion is tried again.
-    pub(super) refused: Vec<(Instant, Start)>,
-    /// Whether older connections of a pod were deleted since the last answers.
-    pub(super) is_cleaned: bool,
-    pub(super) cleanup: ConntrackCleanup,
-    /// Pods that have started closed, by sandbox.
-    pub(super) closed: BTreeMap<String, Closed>,
-    /// Pods that were listed without labels, before the first snapshot.
-    listed_without_labels: Vec<RuntimePod>,
-    /// Namespaces for which a pod has waited in vain.
-    unknown_namespaces: BTreeSet<Name>,
-}
-
-impl RuntimeState {
-    pub(super) fn new(config: &Config, node: &Name, inbox: &Arc<Inbox>) -> Self {
-        Self {
-            pods: RuntimePods::new(node.clone()),
-            pod_start: config.pod_start,
-            snapshot_until: Instant::now() + Duration::from_millis(config.pod_start_timeout),
-            waiting: Vec::new(),
-            cleaning: Vec::new(),
-            refused: Vec::new(),
-            is_cleaned: false,
-            cleanup: ConntrackCleanup::new(inbox),
-            closed: BTreeMap::new(),
-            listed_without_labels: Vec::new(),
-            unknown_namespaces: BTreeSet::new(),
-        }
-    }
-
-    /// When the next pod has waited long enough.
-    pub(super) fn due(&self) -> Option<Instant> {
-        let waiting = self.waiting.iter().map(|waiting| &waiting.start).chain(&self.cleaning);
-        let deadlines =
-            waiting.map(|start| start.deadline().unwrap_or_else(|| Instant::now() + LOOK_INTERVAL));
-        deadlines.chain(self.refused.iter().map(|(at, _)| *at)).min()
-    }
-
-    /// Whether connections that are older than the pod of a sandbox are still to be deleted.
-    fn is_uncleaned(&self, id: &str) -> bool {
-        let waiting = self.waiting.iter().filter(|waiting| waiting.is_new).map(|waiting| &waiting.start);
-        waiting.chain(self.uncleaned()).any(|start| start.pod.id == id)
-    }
-
-    fn uncleaned(&self) -> impl Iterator<Item = &Start> {
-        self.cleaning.iter().chain(self.refused.iter().map(|(_, start)| start))
-    }
-
-    /// Takes the starts of pods out that wait for the deletion of older connections.
-    pub(super) fn take_uncleaned(&mut self, which: impl Fn(&Start) -> bool) -> Vec<Start> {
-        let refused = self.refused.extract_if(.., |(_, start)| which(start)).map(|(_, start)| start);
-        self.cleaning.extract_if(.., |start| which(start)).chain(refused).collect()
-    }
-}
-
-/// A pod that waits for its policies.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) start: Start,
-    /// Whether connections with its addresses are still to be deleted: they are not its own, because it has no process yet.
-    pub(super) is_new: bool,
-}
 
 impl Worker {
     /// Applies what the runtime has reported, and answers for the pods that wait.
@@ -133,12 +50,7 @@ impl Worker {
                     if let Err(error) = result {
                         self.too_many(&error.to_string());
                     }
-                    // Their ends were not announced.
-                    let runtime = &self.runtime;
-                    let gone =
-                        runtime.uncleaned().map(|start| &start.pod.id).filter(|id| !runtime.pods.has(id));
-                    let gone: Vec<String> = gone.cloned().collect();
-                    gone.iter().for_each(|id| self.withdraw(id));
+                    self.withdraw_unlisted();
                     self.forget_namespaces();
                 }
                 RuntimeEvent::Started(start) if start.pod.addresses.iter().any(|a| own.contains(a)) => {
@@ -208,6 +120,16 @@ impl Worker {
             start.answer(StartOutcome::Refused(reason));
         }
         self.runtime.listed_without_labels.retain(|pod| pod.id != id);
+    }
+
+    /// Forgets pods with which the runtime went on and that it no longer lists: their ends were not announced. Those that wait in the CNI
+    /// plugin may not be listed yet.
+    fn withdraw_unlisted(&mut self) {
+        let runtime = &self.runtime;
+        let went_on = runtime.uncleaned().filter(|start| start.holds_containers_only());
+        let gone = went_on.map(|start| &start.pod.id).filter(|id| !runtime.pods.has(id));
+        let gone: Vec<String> = gone.cloned().collect();
+        gone.iter().for_each(|id| self.withdraw(id));
     }
 
     fn too_many(&mut self, err: &str) {
