@@ -10,6 +10,7 @@ use crate::{
     EnforcerOptions, SourceCheck,
     base_sets::BaseSets,
     conntrack::ICMPV6,
+    groups::{BROADCAST_V4, MULTICAST_V4, MULTICAST_V6},
     ruleset::{
         Chain, EARLY_FORGED_CHAIN, ELSEWHERE_CHAIN, ENCAPSULATED_CHAIN, Expression, FORGED_CHAIN,
         FORWARDED_CHAIN, Hook, NodeSet, Outcome, RECEIVED_CHAIN, Rule, STRANGERS_CHAIN, SenderField,
@@ -155,20 +156,19 @@ fn from_unspecified() -> [Rule; 2] {
 /// from :: to link-local and multicast ones. The node would take any datagram and any echo request for its own, and answer `::` by its default route.
 fn unspecified_chain() -> Chain {
     let returns = || Expression::Verdict(Outcome::Return);
-    let to = |address: IpAddr, length| Expression::ReceiverInNetwork(IpNet::new_assert(address, length));
     let mut rules = vec![
         vec![
             Expression::Family(Family::V4),
             Expression::Protocol(Protocol::Udp.number()),
             Expression::Port(DHCP_SERVER, DHCP_SERVER),
-            to(Ipv4Addr::BROADCAST.into(), 32),
+            Expression::ReceiverInNetwork(BROADCAST_V4),
             returns(),
         ],
         // Reports of members, and the queries of bridges (RFC 3376, section 4.2.13, and RFC 4541).
         vec![
             Expression::Family(Family::V4),
             Expression::Protocol(IGMP),
-            to(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
+            Expression::ReceiverInNetwork(MULTICAST_V4),
             returns(),
         ],
     ];
@@ -177,7 +177,7 @@ fn unspecified_chain() -> Chain {
             Expression::Family(Family::V6),
             Expression::Protocol(ICMPV6),
             Expression::Icmpv6(first, last),
-            to(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8),
+            Expression::ReceiverInNetwork(MULTICAST_V6),
             returns(),
         ]
     }));

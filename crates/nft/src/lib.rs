@@ -46,6 +46,7 @@ mod from_pods;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod grace_period;
+mod groups;
 mod kernel;
 mod layout;
 mod log_shares;

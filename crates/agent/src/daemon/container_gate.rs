@@ -94,7 +94,7 @@ impl ContainerGate {
 }
 
 impl Held {
-    /// Returns what lets the containers start, or refuses them as long as nothing else is said and this exists.
+    /// Returns what tells the containers how the pod starts. A refusal holds until something else is said, or until this is dropped.
     pub(super) fn release(&self) -> &Release {
         &self.release
     }

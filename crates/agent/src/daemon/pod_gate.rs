@@ -228,6 +228,15 @@ mod tests {
         }
     }
 
+    /// A pod with whose sandbox the runtime goes on.
+    async fn gone_on(gate: &PodGate) -> (Start, Answered) {
+        let (announced, mut start) = announce(gate, true);
+        start.answer_for_sandbox();
+        let (outcome, answered) = announced.answer().await;
+        assert_eq!(outcome, StartOutcome::Programmed);
+        (start, answered)
+    }
+
     fn counted(gate: &PodGate, result: &'static str) -> u64 {
         gate.metrics.pod_starts.get_or_create(&ResultLabel { result }).get()
     }
@@ -254,9 +263,7 @@ mod tests {
     #[tokio::test]
     async fn refused_containers_are_refused_until_they_may_start() {
         let gate = gate();
-        let (announced, mut start) = announce(&gate, true);
-        start.answer_for_sandbox();
-        let (_, answered) = announced.answer().await;
+        let (start, answered) = gone_on(&gate).await;
         let refused = StartOutcome::Refused("no memory".to_owned());
         start.refuse_containers(refused.clone());
         answered.log().await;
@@ -281,9 +288,7 @@ mod tests {
     #[tokio::test]
     async fn a_pod_that_is_stopped_while_its_containers_wait_holds_nothing() {
         let gate = gate();
-        let (announced, mut start) = announce(&gate, true);
-        start.answer_for_sandbox();
-        let (_, answered) = announced.answer().await;
+        let (start, answered) = gone_on(&gate).await;
         let mut container = gate.containers.held("4f2a").unwrap();
         drop(start);
         assert_eq!(container.wait(LONG).await, Waited::Gone);

@@ -11,17 +11,18 @@
 //! The node finds a pod's hardware address by what the pod says of itself. A pod that says the address of another pod, or of all, would have them
 //! get what is sent to it. So the first of these applies to the frames of the node too.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use ipnet::IpNet;
 use palisade_policy::{Direction, Family};
 
 use super::Bridge;
 use crate::{
     SourceCheck,
+    groups::{BROADCAST_V4, MULTICAST_V4, MULTICAST_V6},
     ruleset::{Expression, NodeSet, Outcome, PacketType, Rule},
     uapi::if_ether::{ETH_P_IP, ETH_P_IPV6},
 };
+
+const GROUPS: [IpNet; 3] = [MULTICAST_V4, BROADCAST_V4, MULTICAST_V6];
 
 /// Returns rules that return for frames to the pod's own addresses, which nearly all are, after one lookup.
 pub(super) fn rules(bridge: &Bridge) -> Vec<Rule> {
@@ -30,13 +31,14 @@ pub(super) fn rules(bridge: &Bridge) -> Vec<Rule> {
     let mut rules = of_node(bridge);
     for kind in [PacketType::Broadcast, PacketType::Multicast] {
         rules.extend(
-            groups()
+            GROUPS
                 .map(in_network)
+                .into_iter()
                 .map(|(family, to_group)| returned(family, [Expression::PacketType(kind), to_group])),
         );
         rules.extend(Family::BOTH.map(|family| dropped(family, [Expression::PacketType(kind)])));
     }
-    rules.extend(groups().map(in_network).map(|(family, to_group)| dropped(family, [to_group])));
+    rules.extend(GROUPS.map(in_network).map(|(family, to_group)| dropped(family, [to_group])));
     if bridge.source_check == SourceCheck::Strict {
         rules.push(returned(Family::V6, [Expression::LinkLocal { source: false }]));
         rules.extend(
@@ -61,15 +63,6 @@ pub(super) fn of_node(bridge: &Bridge) -> Vec<Rule> {
 
 fn address_in(bridge: &Bridge, family: Family, set: NodeSet) -> Expression {
     Expression::ReceiverIn { family, ranges: set.has_ranges(), set: bridge.name_of(set) }
-}
-
-/// Destinations that are no single host.
-fn groups() -> [IpNet; 3] {
-    [
-        IpNet::new_assert(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
-        IpNet::new_assert(Ipv4Addr::BROADCAST.into(), 32),
-        IpNet::new_assert(IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8),
-    ]
 }
 
 fn between_pods(bridge: &Bridge) -> [Expression; 3] {

@@ -28,6 +28,7 @@ use palisade_policy::{Family, Protocol};
 use super::Bridge;
 use crate::{
     SourceCheck,
+    groups::{BROADCAST_V4, MULTICAST_V4, MULTICAST_V6},
     ruleset::{Chain, Expression, NodeSet, Outcome, Rule, SOURCES_CHAIN, SenderField, TARGETS_CHAIN},
     uapi::if_ether::{ETH_P_8021AD, ETH_P_8021Q, ETH_P_ARP, ETH_P_IP, ETH_P_IPV6},
 };
@@ -167,12 +168,7 @@ fn unless_bound(bridge: &Bridge) -> Rule {
 /// Drops packets from the address of a group, which no host sends (RFC 1122, section 3.2.1.3, and RFC 4291, section 2.7). There may be a route back to it
 /// through the bridge, so the rules behind this table would take it for a host that no policy selects.
 fn of_groups() -> [Rule; 2] {
-    let group = |address: IpAddr, length| IpNet::new_assert(address, length);
-    let groups = [
-        (ETH_P_IP, group(Ipv4Addr::new(224, 0, 0, 0).into(), 4)),
-        (ETH_P_IPV6, group(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8)),
-    ];
-    groups.map(|(kind, network)| {
+    [(ETH_P_IP, MULTICAST_V4), (ETH_P_IPV6, MULTICAST_V6)].map(|(kind, network)| {
         let source = SenderField::Source(Family::of(network.addr()));
         dropped([Expression::EtherType(kind), Expression::SenderInNetwork(source, network)])
     })
@@ -198,17 +194,14 @@ fn without_address() -> [Rule; 4] {
             Expression::SourceIs(unspecified_v4.into()),
             Expression::Protocol(Protocol::Udp.number()),
             Expression::Port(DHCP_SERVER, DHCP_SERVER),
-            Expression::ReceiverInNetwork(IpNet::new_assert(Ipv4Addr::BROADCAST.into(), 32)),
+            Expression::ReceiverInNetwork(BROADCAST_V4),
             passes(),
         ],
         vec![
             Expression::EtherType(ETH_P_IPV6),
             Expression::SourceIs(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
             Expression::Protocol(ICMPV6),
-            Expression::ReceiverInNetwork(IpNet::new_assert(
-                Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(),
-                8,
-            )),
+            Expression::ReceiverInNetwork(MULTICAST_V6),
             passes(),
         ],
         vec![Expression::EtherType(ETH_P_IPV6), Expression::LinkLocal { source: true }, passes()],

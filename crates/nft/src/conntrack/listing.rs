@@ -45,8 +45,9 @@ const USUAL_BUCKETS: usize = 65_536;
 /// before source NAT.
 ///
 /// The kernel has no index by address, so this is `O(buckets + entries)` unless the namespace has no entries. If it has few for the number of
-/// buckets, all are listed in one walk: then the walks take the time, and not what is copied. If it has many, and there are up to [`MAX_FILTERED`] IPv4 addresses, the kernel walks the table twice per address and copies
-/// only what matches, and once more for all of IPv6. For more addresses, it walks the table once and copies everything.
+/// buckets, all are listed in one walk: then the walks take the time, and not what is copied. If it has many, and there are up to
+/// [`MAX_FILTERED`] IPv4 addresses, the kernel walks the table twice per address and copies only what matches, and once more for all of
+/// IPv6. For more addresses, it walks the table once and copies everything.
 ///
 /// IPv6 is not filtered by the kernel because of a bug: it lists all entries except those with the address (seen with
 /// Linux 6.18, in which `ctnetlink_filter_match_tuple` negates `ipv6_addr_cmp`).

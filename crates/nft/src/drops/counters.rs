@@ -136,8 +136,10 @@ mod tests {
         assert_eq!(sum, Counts { egress: 5, ingress: 15, revoked: 3, ..Counts::default() });
         let sum = tally.add(counters(&[("from_pods", 3), ("to_ports", 4), ("strangers", 1)]));
         assert_eq!(sum, Counts { egress: 8, ingress: 20, revoked: 3, ..Counts::default() });
+        let sum = tally.add(counters(&[("node_to_ports", 6)]));
+        assert_eq!(sum, Counts { egress: 8, ingress: 26, revoked: 3, ..Counts::default() });
         let audited = [("audit_row_egress_1", 2), ("audit_row_ingress_1", 3)];
-        let expected = Counts { egress: 8, ingress: 20, revoked: 3, audited_egress: 2, audited_ingress: 3 };
+        let expected = Counts { egress: 8, ingress: 26, revoked: 3, audited_egress: 2, audited_ingress: 3 };
         assert_eq!(tally.add(counters(&audited)), expected);
     }
 }

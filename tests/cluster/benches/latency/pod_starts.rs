@@ -21,7 +21,7 @@ use super::{inside, print};
 /// Between two starts: the agent reviews connections after each, which takes as long as the node has many.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Between the two requests of NRI by which a pod waits: a runtime makes a container meanwhile. As short as `runc create` takes at least.
+/// Between the two requests of NRI by which a pod waits: a runtime makes the container meanwhile.
 const CONTAINER_TIME: Duration = Duration::from_millis(20);
 
 /// How long the agent has to hear of a pod from the API server, as it has while a runtime makes the sandbox.
@@ -48,7 +48,8 @@ pub(super) fn measure(
     println!("\nhow long a pod waits for the agent");
     let (mut sandboxes, mut containers, mut both) = by_nri(runtime, rounds)?;
     print("by NRI: its sandbox", &mut sandboxes);
-    print("by NRI: its container, 20 ms later", &mut containers);
+    let container = format!("by NRI: its container, {} ms later", CONTAINER_TIME.as_millis());
+    print(&container, &mut containers);
     print("by NRI: both", &mut both);
     print("by CNI: the plugin's whole call", &mut by_cni(world, at, rounds)?);
     Ok(())

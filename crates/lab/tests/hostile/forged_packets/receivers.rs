@@ -171,16 +171,7 @@ pub(super) fn said_hardware_address(sandbox: &Sandbox) -> Result<(), Failed> {
         ensure(!control.passed(ARRIVAL_TIMEOUT)?.is_empty(), || "no allowed packet arrives".to_owned())?;
     }
     let passed = frames_sent.passed(SETTLE)?;
-    ensure(passed.is_empty(), || {
-        format!(
-            "packets reach other pods:
-  {}",
-            passed.join(
-                "
-  "
-            )
-        )
-    })
+    ensure(passed.is_empty(), || format!("packets reach other pods:\n  {}", passed.join("\n  ")))
 }
 
 /// A pod sends the last fragment of a datagram whose first one an allowed client sends.
