@@ -1,11 +1,11 @@
 //! Deletes the connections with the addresses of pods that start, on a thread of its own.
 //!
 //! ```text
-//!   Worker ── start, addresses ──► thread: conntrack::delete_all, once for all that wait ── RuntimeEvent::Cleaned ──► Inbox ──► Worker
+//!   Worker ── start, addresses ──► thread: delete_all, once for all that wait ── RuntimeEvent::Cleaned ──► Inbox ──► Worker
 //!                                     └── Release ──► containers that wait
 //! ```
 //!
-//! Listing connections walks the kernel's whole table, which takes tens of milliseconds, and longer if it is full. Changes are programmed
+//! Listing connections walks the kernel's whole table, which takes ten milliseconds, and longer if it is full. Changes are programmed
 //! meanwhile. Nothing waits for the thread without a bound: the worker answers for a pod whose time is over.
 
 use std::{
@@ -18,7 +18,7 @@ use std::{
     thread,
 };
 
-use palisade_nft::{Error, Kernel, conntrack};
+use palisade_nft::{Error, Kernel, conntrack::ConnectionCleaner};
 
 use super::{
     container_gate::{Held, Release},
@@ -79,12 +79,12 @@ impl ConntrackCleanup {
 }
 
 fn serve(incoming: &Receiver<Request>, inbox: &Inbox) {
-    let mut kernel = None;
+    let mut cleaner = None;
     while let Ok(first) = incoming.recv() {
         // One walk of the table is enough for all that wait for one.
         let requests: Vec<Request> = [first].into_iter().chain(incoming.try_iter()).collect();
         let addresses = requests.iter().flat_map(|request| &request.addresses).copied().collect();
-        let result = delete_all(&mut kernel, &addresses).map_err(|error| error_chain::with_causes(&error));
+        let result = delete_all(&mut cleaner, &addresses).map_err(|error| error_chain::with_causes(&error));
         if result.is_ok() {
             let containers = requests.iter().filter_map(|request| request.containers.as_ref());
             containers.for_each(|containers| containers.say(StartOutcome::Programmed));
@@ -94,12 +94,12 @@ fn serve(incoming: &Receiver<Request>, inbox: &Inbox) {
     }
 }
 
-fn delete_all(kernel: &mut Option<Kernel>, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
-    let open = match kernel {
+fn delete_all(cleaner: &mut Option<ConnectionCleaner>, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+    let open = match cleaner {
         Some(open) => open,
-        none => none.insert(Kernel::open()?),
+        none => none.insert(ConnectionCleaner::new(Kernel::open()?)),
     };
-    match conntrack::delete_all(open, addresses) {
+    match open.delete_all(addresses) {
         // Reviews say so, and the agent isn't ready: pods start as without this.
         Err(Error::NoConntrack(_)) => Ok(0),
         done => done,

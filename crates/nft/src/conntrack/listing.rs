@@ -8,7 +8,7 @@ use std::{
 
 use nix::libc::{EINVAL, EOPNOTSUPP};
 
-use super::entry::ConntrackEntry;
+use super::{entry::ConntrackEntry, text};
 use crate::{
     Error, Kernel,
     encode::AttributeWriter,
@@ -83,6 +83,11 @@ fn walks(v4: usize, has_v6: bool) -> usize {
 /// Returns up to how many entries one walk that copies all of them takes less time than this many walks that copy none.
 fn few_entries(buckets: usize, walks: usize) -> usize {
     walks.saturating_sub(1) * buckets / BUCKETS_PER_ENTRY
+}
+
+/// Returns whether the kernel's text about all entries takes less time than a listing.
+pub(super) fn is_quick_as_text(kernel: &mut Kernel) -> bool {
+    count(kernel).is_some_and(|entries| entries as usize <= buckets() / text::BUCKETS_PER_ENTRY)
 }
 
 fn buckets() -> usize {

@@ -14,11 +14,12 @@ mod events;
 mod five_tuple;
 mod label;
 mod listing;
+mod text;
 
 use nix::libc::{ENOENT, ENOSPC, EOPNOTSUPP};
 use palisade_policy::Protocol;
 
-pub use self::cleanup::delete_all;
+pub use self::cleanup::{ConnectionCleaner, delete_all};
 pub use self::entry::ConntrackEntry;
 pub use self::events::{ConnectionEnd, ConnectionEvent, ConnectionEvents, Events};
 pub use self::five_tuple::FiveTuple;

@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use nix::libc::EOPNOTSUPP;
 use palisade_nft::{
     Kernel, NetlinkSocket, Transport,
-    conntrack::{self, MAX_FILTERED},
+    conntrack::{self, ConnectionCleaner, MAX_FILTERED},
 };
 
 use crate::{
@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("filtered_connections_are_not_copied", copied),
         trial("a_kernel_without_filters_lists_everything", without_filters),
         trial("the_connections_of_an_address_are_deleted_and_no_others", deleted),
+        trial("if_few_connections_exist_nothing_is_listed_for_an_address_without_any", looked_up_first),
     ]
 }
 
@@ -111,6 +112,37 @@ fn deleted() {
     }
 }
 
+/// Of both families, at any end, also if entries come and go between two looks.
+fn looked_up_first() {
+    let (kernel, copied, _) = counting(Answers::Count);
+    let mut cleaner = ConnectionCleaner::new(kernel);
+    let stranger = BTreeSet::from([IpAddr::from([192, 0, 2, 1]), "fd00::ffff".parse().unwrap()]);
+    assert_eq!(cleaner.delete_all(&stranger).unwrap(), 0, "no entries");
+    let mut left = random_entries(&mut Random::new(9), 400);
+    entries::create(left.iter().copied());
+    assert_eq!(cleaner.delete_all(&stranger).unwrap(), 0);
+    if has_exact_text() {
+        assert_eq!(copied.load(Ordering::Relaxed), 0, "entries were listed");
+    }
+    for address in addresses() {
+        let ends = BTreeSet::from([address]);
+        let gone = expected(&left, &ends);
+        assert_eq!(cleaner.delete_all(&ends).unwrap(), gone.len(), "{address}");
+        left.retain(|entry| !gone.contains(&entry.original.1[0]));
+    }
+    assert!(left.is_empty(), "each entry has two of the addresses as ends");
+    let entry = Entry::plain([addresses()[0], addresses()[1]], [10_000, 80]);
+    entries::create([entry]);
+    assert_eq!(cleaner.delete_all(&[addresses()[1]].into()).unwrap(), 1, "a new entry");
+}
+
+/// From 6.18 on, the kernel's text about its entries leaves none out, and is used.
+fn has_exact_text() -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 18)
+}
+
 /// A namespace without entries, and one in which all entries are listed at once.
 fn few_entries() {
     let pod = BTreeSet::from([addresses()[0], addresses()[20]]);
@@ -124,10 +156,21 @@ fn few_entries() {
     assert_eq!(with_revoked.len(), expected(&entries, &pod).len());
 }
 
-/// The real kernel, with a transport that counts the listed entries, refuses to tell their number, and may refuse filters.
+/// Which requests are answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// For the number of entries, and no filters.
+    Count,
+    /// With filters, but not for the number of entries.
+    Filters,
+    /// Neither of both.
+    Neither,
+}
+
+/// The real kernel, with a transport that counts the listed entries and refuses some requests.
 struct Counted {
     socket: NetlinkSocket,
-    refuses_filters: bool,
+    which: Answers,
     answers: VecDeque<Vec<u8>>,
     entries: Arc<AtomicUsize>,
     refusals: Arc<AtomicUsize>,
@@ -139,7 +182,9 @@ impl Transport for Counted {
         let is_filtered = datagram[4..6] == 0x101u16.to_ne_bytes() && datagram.len() > 20;
         // IPCTNL_MSG_CT_GET_STATS.
         let is_count = datagram[4..6] == 0x105u16.to_ne_bytes();
-        if !(is_count || (self.refuses_filters && is_filtered)) {
+        let is_refused =
+            (is_count && self.which != Answers::Count) || (is_filtered && self.which != Answers::Filters);
+        if !is_refused {
             return self.socket.send(datagram);
         }
         self.refusals.fetch_add(usize::from(is_filtered), Ordering::Relaxed);
@@ -174,10 +219,14 @@ impl Transport for Counted {
 
 /// Returns a kernel, the number of entries that it copies, and the number of filters that it refuses.
 fn counted(refuses_filters: bool) -> (Kernel, Arc<AtomicUsize>, Arc<AtomicUsize>) {
+    counting(if refuses_filters { Answers::Neither } else { Answers::Filters })
+}
+
+fn counting(which: Answers) -> (Kernel, Arc<AtomicUsize>, Arc<AtomicUsize>) {
     let (entries, refusals) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let transport = Counted {
         socket: NetlinkSocket::open().unwrap(),
-        refuses_filters,
+        which,
         answers: VecDeque::new(),
         entries: entries.clone(),
         refusals: refusals.clone(),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::Write as _,
+    os::unix::process::CommandExt as _,
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -134,7 +135,8 @@ fn plugin(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE=crowd-0;K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={uid};K8S_POD_UID={uid}"
     );
     let mut plugin = Command::new(program);
-    plugin.arg("cni").env_clear().env("CNI_COMMAND", command).env("CNI_CONTAINERID", uid);
+    // The agent installs a copy with this name.
+    plugin.arg0("palisade-cni").env_clear().env("CNI_COMMAND", command).env("CNI_CONTAINERID", uid);
     plugin.env("CNI_NETNS", "/run/netns/none").env("CNI_IFNAME", "eth0").env("CNI_PATH", "/opt/cni/bin");
     plugin.env("CNI_ARGS", arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
     let begin = Instant::now();
