@@ -101,8 +101,8 @@ fn hook_chains(
     let [v4, v6] = Family::BOTH.map(|family| opening_chain(hook, family, sets, conditions));
     // Before the rule for established traffic, so that it stops established connections.
     let mut rules: Vec<Rule> = by_label(conditions);
-    rules.push(vec![Expression::Family(Family::V4), Expression::Established, accept()]);
-    rules.push(vec![Expression::Family(Family::V4), Expression::Verdict(Outcome::Goto(v4.name.clone()))]);
+    rules.push(vec![Expression::IsIpv4, Expression::Established, accept()]);
+    rules.push(vec![Expression::IsIpv4, Expression::Verdict(Outcome::Goto(v4.name.clone()))]);
     if hook == Hook::Forward {
         // Catches one direction of every connection between link-local addresses, established or not.
         let to = Expression::LinkLocal { source: false };

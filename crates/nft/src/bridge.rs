@@ -63,7 +63,7 @@ impl Bridge {
         let ports = || self.name_of(NodeSet::BridgePorts);
         let jump = |chain: &str| Expression::Verdict(Outcome::Jump(chain.into()));
         let enters = vec![Expression::InterfaceIn { set: ports(), inverted: false }, jump(FROM_PORTS_CHAIN)];
-        let leaves = |chain| vec![vec![Expression::OutInterfaceIn(ports()), jump(chain)]];
+        let leaves = |chain| vec![Expression::OutInterfaceIn(ports()), jump(chain)];
         let (mut chains, mut entry) = (self.port_chains(isolating), Vec::new());
         if self.source_check.is_on() {
             chains.extend(sources::chains(self));
@@ -74,9 +74,10 @@ impl Bridge {
             entry.push(enters);
         }
         chains.push(Arc::new(Chain::base(Hook::BridgePrerouting, entry)));
-        chains.push(Arc::new(Chain::base(Hook::BridgeForward, leaves(TO_PORTS_CHAIN))));
+        chains.push(Arc::new(Chain::base(Hook::BridgeForward, vec![leaves(TO_PORTS_CHAIN)])));
         if self.source_check.is_on() {
-            chains.push(Arc::new(Chain::base(Hook::BridgeOutput, leaves(NODE_TO_PORTS_CHAIN))));
+            let rules = vec![receivers::genuine(self), leaves(NODE_TO_PORTS_CHAIN)];
+            chains.push(Arc::new(Chain::base(Hook::BridgeOutput, rules)));
         }
         chains
     }

@@ -95,6 +95,8 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
 
 /// The rules in front of connection tracking for the sources of packets.
 pub(crate) struct EarlyRules {
+    /// For plain IPv4 from the address of a pod, by the route to it: what most packets of pods are.
+    pub(crate) genuine: Option<Rule>,
     /// For packets from any interface.
     pub(crate) of_claims: Vec<Rule>,
     /// For packets from interfaces on which packets of pods may arrive.
@@ -119,13 +121,16 @@ pub(crate) fn early_rules(options: &EnforcerOptions, sets: &BaseSets) -> EarlyRu
         of_claims = leading_to_early_forged(claims.map(|claims| [claims, matches.clone()].concat()));
     }
     let mut of_pods = leading_to_early_forged(not_of_pods(options, sets));
+    // With the strict check, the pod has to be the one to which the interface leads.
+    let genuine = (no_route_back.is_some() && options.source_check != SourceCheck::Strict)
+        .then(|| [vec![Expression::PlainIpv4], has_known_route(Family::V4, sets)].concat());
     if let Some(matches) = no_route_back {
         of_pods.extend(Family::BOTH.map(|family| has_known_route(family, sets)));
         of_pods.push(vec![from_interface_of_pods(false, sets), Expression::Verdict(Outcome::Accept)]);
         of_pods.extend(leading_to_early_forged([matches]));
     }
     let chain = (!of_pods.is_empty()).then(early_forged_chain);
-    EarlyRules { of_claims, of_pods, chain }
+    EarlyRules { genuine, of_claims, of_pods, chain }
 }
 
 /// Returns the chain for packets whose source seems forged in front of connection tracking.

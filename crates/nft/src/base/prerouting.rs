@@ -1,7 +1,7 @@
 //! The rules in front of connection tracking, which every packet of every connection passes.
 //!
-//! Their order follows from what they cost. What packets of other hosts need not pass comes behind the comparison with the interfaces on which
-//! these arrive, and the lookups that few packets need come last.
+//! Their order follows from what they cost. Plain IPv4 of other hosts and of pods is accepted first. What packets of other hosts need not pass
+//! comes behind the comparison with the interfaces on which these arrive, and the lookups that few packets need come last.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::{
     EnforcerOptions,
     base_sets::BaseSets,
     from_pods,
-    ruleset::{Chain, Expression, Hook, Outcome, Rule},
+    ruleset::{Chain, Expression, Hook, Outcome},
 };
 
 use super::misdirected;
@@ -18,9 +18,15 @@ use super::misdirected;
 pub(super) fn chains(options: &EnforcerOptions, sets: &BaseSets, uplinks: &BTreeSet<u32>) -> Vec<Chain> {
     let sources = from_pods::early_rules(options, sets);
     let mut rules = sources.of_claims;
+    let accepted_from = |index: &u32| vec![Expression::InterfaceIs(*index), accept()];
+    if !sources.of_pods.is_empty() {
+        let plain = |index: &u32| vec![Expression::InterfaceIs(*index), Expression::PlainIpv4, accept()];
+        rules.extend(uplinks.iter().map(plain));
+    }
+    rules.extend(sources.genuine);
     rules.push(misdirected::with_source_route());
     if !sources.of_pods.is_empty() {
-        rules.extend(uplinks.iter().map(|index| accepted_from(*index)));
+        rules.extend(uplinks.iter().map(accepted_from));
     }
     rules.push(misdirected::to_reserved_group());
     rules.extend(sources.of_pods);
@@ -29,6 +35,6 @@ pub(super) fn chains(options: &EnforcerOptions, sets: &BaseSets, uplinks: &BTree
     chains
 }
 
-fn accepted_from(interface: u32) -> Rule {
-    vec![Expression::InterfaceIs(interface), Expression::Verdict(Outcome::Accept)]
+fn accept() -> Expression {
+    Expression::Verdict(Outcome::Accept)
 }

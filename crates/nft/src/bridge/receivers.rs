@@ -51,6 +51,15 @@ pub(super) fn rules(bridge: &Bridge) -> Vec<Rule> {
     rules
 }
 
+/// Returns the first rule for frames that the node sends: it accepts IPv4 to the pod's own addresses, as the chain does, after one lookup.
+pub(super) fn genuine(bridge: &Bridge) -> Rule {
+    vec![
+        ether_type(Family::V4),
+        address_in(bridge, Family::V4, NodeSet::PortSources(Family::V4)),
+        Expression::Verdict(Outcome::Accept),
+    ]
+}
+
 /// Returns the rules for frames that the node sends: to the pod's own addresses they return, to those of another pod they drop.
 pub(super) fn of_node(bridge: &Bridge) -> Vec<Rule> {
     let own = |family| returned(family, [address_in(bridge, family, NodeSet::PortSources(family))]);

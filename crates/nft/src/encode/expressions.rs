@@ -50,8 +50,10 @@ const IPV4_SOURCE: u32 = 12;
 const IPV4_DESTINATION: u32 = 16;
 const IPV6_SOURCE: u32 = 8;
 const IPV6_DESTINATION: u32 = 24;
-/// The octet with the version and the length of the IPv4 header in words, and that length without options.
-const IPV4_LENGTH: u32 = 0;
+/// The first octet of IP headers: the version, and for IPv4 the length of the header in words, which is 5 without options.
+const IP_VERSION: u32 = 0;
+const IP_VERSION_MASK: u8 = 0xf0;
+const IPV4_VERSION: u8 = 0x40;
 const IPV4_LENGTH_MASK: u8 = 0x0f;
 const IPV4_LENGTH_WITHOUT_OPTIONS: u8 = 5;
 const IPV6_HOP_LIMIT: u32 = 7;
@@ -165,8 +167,17 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             payload(out, KEY, NFT_PAYLOAD_LL_HEADER, ETHERNET_DESTINATION, RESERVED_GROUPS.len() as u32);
             cmp(out, NFT_CMP_EQ, &RESERVED_GROUPS);
         }
+        Expression::IsIpv4 => {
+            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IP_VERSION, 1);
+            mask(out, &[IP_VERSION_MASK], &[0]);
+            cmp(out, NFT_CMP_EQ, &[IPV4_VERSION]);
+        }
+        Expression::PlainIpv4 => {
+            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IP_VERSION, 1);
+            cmp(out, NFT_CMP_EQ, &[IPV4_VERSION | IPV4_LENGTH_WITHOUT_OPTIONS]);
+        }
         Expression::HasIpv4Options => {
-            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IPV4_LENGTH, 1);
+            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IP_VERSION, 1);
             mask(out, &[IPV4_LENGTH_MASK], &[0]);
             cmp(out, NFT_CMP_NEQ, &[IPV4_LENGTH_WITHOUT_OPTIONS]);
         }

@@ -415,9 +415,9 @@ impl Run<'_> {
 
     fn network_header(&self) -> Vec<u8> {
         match (self.packet.source, self.packet.destination) {
-            (IpAddr::V4(s), IpAddr::V4(d)) => [&[0; 12][..], &s.octets(), &d.octets()].concat(),
+            (IpAddr::V4(s), IpAddr::V4(d)) => [&[0x45][..], &[0; 11], &s.octets(), &d.octets()].concat(),
             (IpAddr::V6(s), IpAddr::V6(d)) => {
-                [&[0; 7][..], &[self.packet.arrival.hop_limit], &s.octets(), &d.octets()].concat()
+                [&[0x60][..], &[0; 6], &[self.packet.arrival.hop_limit], &s.octets(), &d.octets()].concat()
             }
             _ => Vec::new(),
         }
