@@ -13,6 +13,7 @@ mod faults;
 mod flows;
 mod hostile;
 mod node_restart;
+mod played_runtime;
 mod restarts;
 mod runtime;
 mod settings;

@@ -5,14 +5,19 @@ use std::{
     io::Write as _,
     iter,
     net::UdpSocket,
-    process::Stdio,
+    process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns};
+use palisade_nft::Kernel;
+use palisade_testkit::runtime::{Connected, Offered};
 
-use crate::stage::{InPod, Stage, policy, run};
+use crate::{
+    played_runtime::{DB, accept, connection, denied_entries, ready, sandbox},
+    stage::{InPod, PATIENCE, Running, Stage, policy, run},
+};
 
 /// Other programs delete the table, edit it, or have left one of the same name.
 #[test]
@@ -208,4 +213,73 @@ fn reports_about_pods_match_what_the_kernel_accepted() {
     run(&mut stage.on_node(&["nft", "flush", "chain", "inet", "palisade", "forward"]), 0);
     assert!(agent.until("repaired table inet palisade").contains("nft (process"));
     agent.stop();
+}
+
+/// A pod whose containers are refused: its older connections can't be deleted, since the agent gets no file descriptor, and it can't be closed,
+/// since another program owns the table for that. The agent gets file descriptors again.
+struct Refused {
+    stage: Stage,
+    runtime: Offered,
+    agent: Running,
+    connected: Option<Connected>,
+    node: Kernel,
+    owner: Child,
+}
+
+impl Refused {
+    fn new() -> Self {
+        let (stage, runtime, agent, mut connected) = ready(&[]);
+        let _old = connection(&stage, "other", &format!("{DB}/5432"));
+        let mut node = stage.in_pod("node/n1").kernel();
+        assert_eq!(denied_entries(&mut node).len(), 1);
+        let mut owner = stage.on_node(&["nft", "-i"]).stdin(Stdio::piped()).spawn().unwrap();
+        let table = b"add table inet palisade_cut_off { flags owner; }\n";
+        owner.stdin.as_mut().unwrap().write_all(table).unwrap();
+        let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
+        let begin = Instant::now();
+        while !listing().contains("palisade_cut_off") {
+            assert!(begin.elapsed() < PATIENCE, "no table of the other program");
+        }
+        let process = agent.child.id().to_string();
+        let limit = |files: &str| {
+            run(Command::new("prlimit").args(["--pid", &process, &format!("--nofile={files}:")]), 0)
+        };
+        limit("0");
+        connected.start(&sandbox("db", DB)).unwrap();
+        let error = connected.start_container(&sandbox("db", DB)).unwrap_err().to_string();
+        assert!(error.contains("shop/db could not be isolated from older connections"), "{error}");
+        limit("1024");
+        Self { stage, runtime, agent, connected: Some(connected), node, owner }
+    }
+
+    fn end(mut self) {
+        self.owner.kill().unwrap();
+        self.owner.wait().unwrap();
+        self.agent.stop();
+    }
+}
+
+#[test]
+fn refused_containers_start_when_older_connections_could_be_deleted() {
+    let mut pod = Refused::new();
+    let connected = pod.connected.as_mut().unwrap();
+    let begin = Instant::now();
+    while let Err(error) = connected.start_container(&sandbox("db", DB)) {
+        assert!(begin.elapsed() < PATIENCE, "{error}");
+        thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(denied_entries(&mut pod.node).len(), 0, "the container runs");
+    assert!(pod.stage.answers("web", "db:5432") && !pod.stage.answers("other", "db:5432"));
+    pod.end();
+}
+
+/// The end of its sandbox was not announced: the agent was not connected.
+#[test]
+fn a_pod_with_refused_containers_is_forgotten_when_the_runtime_no_longer_lists_it() {
+    let mut pod = Refused::new();
+    drop(pod.connected.take());
+    let mut connected = accept(&pod.runtime, &[]);
+    pod.agent.until("connected to the container runtime");
+    connected.start_container(&sandbox("db", DB)).unwrap();
+    pod.end();
 }

@@ -2,84 +2,22 @@
 
 use std::{
     collections::BTreeSet,
-    io::ErrorKind,
     time::{Duration, Instant},
 };
 
 use palisade_nft::{
     Kernel,
-    conntrack::{self, ConntrackEntry},
+    conntrack::{self, Revocation},
 };
-use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
+use palisade_testkit::runtime::{Sandbox, field};
 
-use crate::stage::{PATIENCE, Running, Stage, policy};
-
-fn offer(stage: &Stage) -> Offered {
-    let path = stage.dir.path().join("nri.sock");
-    _ = std::fs::remove_file(&path);
-    Offered::at(&path).unwrap()
-}
-
-/// Accepts the agent. One that has been stopped may have left connections that wait.
-fn accept(runtime: &Offered, sandboxes: &[Vec<u8>]) -> Connected {
-    let is_left =
-        |kind| matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset | ErrorKind::UnexpectedEof);
-    loop {
-        match runtime.accept(sandboxes, PATIENCE) {
-            Err(error) if is_left(error.kind()) => {}
-            other => return other.unwrap(),
-        }
-    }
-}
-
-/// A sandbox of a pod in the namespace `shop`.
-fn sandbox(name: &str, address: &str) -> Vec<u8> {
-    described(name, "/run/netns/x", &[address])
-}
-
-/// The same as runtimes before NRI 0.8 describe it, with the path of its network namespace.
-fn sandbox_without_addresses(name: &str, namespace: &str) -> Vec<u8> {
-    described(name, namespace, &[])
-}
-
-fn described(name: &str, network_namespace: &str, addresses: &[&str]) -> Vec<u8> {
-    let labels = &[("app", name)];
-    Sandbox { pod: ("shop", name), uid: UID, labels, network_namespace, addresses }.encode()
-}
-
-/// The pods' UID, as the kubelet writes that of a static pod.
-const UID: &str = "0e5f0d7c5b434d3c9f2c0123456789ab";
-
-const DB: &str = "10.244.7.1";
-const OTHER: &str = "10.244.7.3";
-
-/// The lab's pods except for the database, of which the API server doesn't know yet.
-fn without_database(stage: &Stage) {
-    let pods = std::fs::read_to_string(stage.manifests().join("pods.yaml")).unwrap();
-    let documents = pods.split("---\n").filter(|document| !document.contains("name: db,"));
-    stage.write("pods.yaml", &documents.collect::<Vec<_>>().join("---\n"));
-}
-
-fn agent(stage: &Stage, runtime: &Offered, words: &[&str]) -> Running {
-    stage.agent(&[&["--nri=on", &runtime.option(), "--log-level=debug"], words].concat())
-}
-
-/// A stage with a policy that selects the database, of which the API server doesn't know yet, and with an agent that is ready.
-fn ready(words: &[&str]) -> (Stage, Offered, Running, Connected) {
-    ready_with("containerd", words)
-}
-
-/// The same with another runtime.
-fn ready_with(runtime: &'static str, words: &[&str]) -> (Stage, Offered, Running, Connected) {
-    let stage = Stage::new();
-    without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage).named(runtime);
-    let agent = agent(&stage, &runtime, words);
-    let connected = accept(&runtime, &[]);
-    agent.until("agent is ready");
-    (stage, runtime, agent, connected)
-}
+use crate::{
+    played_runtime::{
+        DB, OTHER, UID, accept, agent, connection, denied_entries, described, offer, ready, ready_with,
+        sandbox, sandbox_without_addresses, without_database,
+    },
+    stage::{PATIENCE, Running, Stage, policy},
+};
 
 #[test]
 fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
@@ -117,16 +55,6 @@ fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
     agent.stop();
 }
 
-/// A connection that stays open until this is dropped.
-fn connection(stage: &Stage, from: &str, to: &str) -> Running {
-    let mut command = crate::stage::palisade(stage.dir.path());
-    let script = format!("exec 3<>/dev/tcp/{to} && echo connected && exec sleep 600");
-    command.args(["lab", "exec", &format!("shop/{from}"), "--", "bash", "-c", &script]);
-    let running = Running::of(&mut command);
-    running.until("connected");
-    running
-}
-
 /// Of the last owner of the database's address: from and to it, allowed and denied.
 fn older_connections(stage: &Stage) -> [Running; 3] {
     let database = format!("{DB}/5432");
@@ -137,10 +65,7 @@ fn older_connections(stage: &Stage) -> [Running; 3] {
 /// How many of the node's connections to the database are of the pod that its policy denies. Of others, a packet that arrives later may begin
 /// one again.
 fn denied(kernel: &mut Kernel) -> usize {
-    let database = DB.parse().unwrap();
-    let listed = conntrack::list(kernel, &BTreeSet::from([database])).unwrap();
-    let is_denied = |c: &&ConntrackEntry| c.destination == database && c.source.to_string() == OTHER;
-    listed.iter().filter(is_denied).count()
+    denied_entries(kernel).len()
 }
 
 #[test]
@@ -173,6 +98,23 @@ fn connections_that_are_older_than_a_pod_are_deleted_before_its_first_container_
     assert!(log.contains("pod=\"shop/other\"") && !log.contains(DELETED), "{log}");
     // Of a pod that the agent doesn't know.
     connected.start_container(&field(1, "none of ours")).unwrap();
+    agent.stop();
+}
+
+#[test]
+fn a_pod_that_is_announced_again_still_waits_for_the_deletion_of_older_connections() {
+    let (stage, _runtime, agent, mut connected) = ready(&[]);
+    let _old = older_connections(&stage);
+    let node = stage.in_pod("node/n1");
+    let mut kernel = node.kernel();
+    let denied = denied_entries(&mut kernel).remove(0);
+    // The listing of as many takes longer than the announcements.
+    node.open_connections(150_000);
+    connected.start(&sandbox("db", DB)).unwrap();
+    connected.start(&sandbox("db", DB)).unwrap();
+    connected.start_container(&sandbox("db", DB)).unwrap();
+    let found = conntrack::revoke(&mut kernel, &denied).unwrap();
+    assert_eq!(found, Revocation::Gone, "the container runs");
     agent.stop();
 }
 

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read},
-    net::Ipv4Addr,
+    net::{Ipv4Addr, UdpSocket},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -227,21 +227,37 @@ impl InPod {
         format!("/proc/{}/ns/net", self.process)
     }
 
+    /// Does this in it.
+    fn run<T: Send>(&self, this: impl FnOnce() -> T + Send) -> T {
+        let namespace = fs::File::open(self.namespace()).unwrap();
+        let inside = || {
+            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+            this()
+        };
+        thread::scope(|scope| scope.spawn(inside).join()).unwrap()
+    }
+
     /// Opens the kernel's interfaces in it.
     pub(crate) fn kernel(&self) -> Kernel {
-        let namespace = fs::File::open(self.namespace()).unwrap();
-        let open = || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            Kernel::open().unwrap()
-        };
-        thread::scope(|scope| scope.spawn(open).join()).unwrap()
+        self.run(|| Kernel::open().unwrap())
+    }
+
+    /// Opens at least this many connections from it to itself, in vain.
+    pub(crate) fn open_connections(&self, count: usize) {
+        self.run(|| {
+            let ports: Vec<u16> = (1..=u16::MAX).collect();
+            for _ in 0..count.div_ceil(ports.len()) {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                for port in &ports {
+                    socket.send_to(b"x", ("127.0.0.1", *port)).unwrap();
+                }
+            }
+        });
     }
 
     /// Removes the neighbors that the lab has set on the node whose network this is: it has to find its pods itself.
     pub(crate) fn forget_neighbors(&self) {
-        let namespace = fs::File::open(self.namespace()).unwrap();
-        let forget = || {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
+        self.run(|| {
             let mut netlink = Netlink::open().unwrap();
             for line in fs::read_to_string("/proc/thread-self/net/route").unwrap().lines() {
                 // The interface `pod2` has index 102, and the route to its pod the address in memory's order.
@@ -254,8 +270,7 @@ impl InPod {
                 netlink.remove_neighbor(100 + pod, Ipv4Addr::from(address).into());
             }
             netlink.commit().unwrap();
-        };
-        thread::scope(|scope| scope.spawn(forget).join()).unwrap();
+        });
     }
 }
 

@@ -7,4 +7,6 @@
 
 mod other_programs;
 #[expect(dead_code, reason = "the target `agent` uses the rest")]
+mod played_runtime;
+#[expect(dead_code, reason = "the target `agent` uses the rest")]
 mod stage;
