@@ -22,6 +22,7 @@ use crate::{
     discovery,
     encode::{Encoded, encode_in},
     phases::chunks,
+    reconcile::name_owner,
     ruleset::{
         Chain, Content, Element, Expression, Hook, JumpTarget, Key, Message, Outcome, PacketType, Rule, Set,
         family_digit,
@@ -54,6 +55,7 @@ pub fn cut_off(
     let number = NUMBER_FLAG | kernel.next_sequence();
     kernel.own_transactions().record(number);
     stand_in::replace_small(kernel, CUT_OFF_TABLE, content(options, addresses, number))
+        .map_err(|error| name_owner(kernel, CUT_OFF_TABLE, error))
 }
 
 /// Drops everything that these local addresses receive or send as well, whatever is cut off already.
@@ -81,7 +83,7 @@ pub fn add(
     let messages: Vec<Encoded> = messages.into_iter().map(|m| encode_in(CUT_OFF_TABLE, m)).collect();
     match kernel.transaction(&messages.iter().collect::<Vec<_>>()) {
         Err(e) if e.os_error() == Some(nix::libc::ENOENT) => cut_off(kernel, options, addresses),
-        done => done.map(drop),
+        done => done.map(drop).map_err(|error| name_owner(kernel, CUT_OFF_TABLE, error)),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     reconcile::{Commit, ExistingTable, Inputs, Method, Reconciled, name_owner, reconcile, report},
     restart,
     revoked_tuples::RevokedTuples,
-    ruleset::Message,
+    ruleset::{Message, TABLE},
     send::{Generation, send},
     stand_in,
     verify::{Verification, verify_program},
@@ -152,7 +152,7 @@ impl Enforcer {
             }
             Err(cause) => {
                 self.program.undo(undo);
-                let cause = name_owner(&mut self.kernel, cause);
+                let cause = name_owner(&mut self.kernel, TABLE, cause);
                 Err(self.roll_back(cause, sent.transactions))
             }
         }
@@ -175,7 +175,7 @@ impl Enforcer {
                 Ok(report(sent, &self.generation, start.elapsed()))
             }
             Err(cause) => {
-                let cause = name_owner(&mut self.kernel, cause);
+                let cause = name_owner(&mut self.kernel, TABLE, cause);
                 Err(self.roll_back(cause, sent.transactions))
             }
         }

@@ -23,9 +23,11 @@ pub enum Error {
     NoTableOwners(#[source] io::Error),
     /// The table belongs to another program's socket, and the kernel refuses changes by all others.
     #[error(
-        "table inet palisade belongs to another program (netlink port {port}), and only that program can change it: stop the program"
+        "table inet {table} belongs to another program (netlink port {port}), and only that program can change it: stop the program"
     )]
     Owned {
+        /// The table's name.
+        table: &'static str,
         /// The netlink port of the socket, usually the id of its process.
         port: u32,
     },

@@ -14,6 +14,7 @@ use crate::{
     reader::Ruleset,
     restart::{self, StartingPoint},
     revoked_tuples::RevokedTuples,
+    ruleset::TABLE,
     send::{Generation, Sent, send},
     stand_in::{self, Replaced},
 };
@@ -38,18 +39,18 @@ fn starting_point(
         return Ok(StartingPoint::Unreadable);
     }
     match Ruleset::read(kernel) {
-        Ok(Some(Ruleset { owner: Some(port), .. })) => Err(Error::Owned { port }),
+        Ok(Some(Ruleset { owner: Some(port), .. })) => Err(Error::Owned { table: TABLE, port }),
         Ok(found) => Ok(restart::examine(found.as_ref(), program, plan)),
         Err(Error::KeepsChanging(_)) => Ok(StartingPoint::Unreadable),
         Err(e) => Err(e),
     }
 }
 
-/// Replaces a permission error by [`Error::Owned`] if another program owns the table.
-pub(crate) fn name_owner(kernel: &mut Kernel, error: Error) -> Error {
+/// Replaces a permission error by [`Error::Owned`] if another program owns the table of this name.
+pub(crate) fn name_owner(kernel: &mut Kernel, table: &'static str, error: Error) -> Error {
     match error {
-        Error::NoPermission(_) => match Ruleset::owner(kernel) {
-            Ok(Some(port)) => Error::Owned { port },
+        Error::NoPermission(_) => match Ruleset::owner(kernel, table) {
+            Ok(Some(port)) => Error::Owned { table, port },
             _ => error,
         },
         other => other,
@@ -206,7 +207,7 @@ fn send_all(kernel: &mut Kernel, phases: Phases, generation: &mut Generation) ->
         return Ok(Sent::default());
     }
     let (sent, outcome) = send(kernel, phases, generation);
-    outcome.map_err(|error| name_owner(kernel, error))?;
+    outcome.map_err(|error| name_owner(kernel, TABLE, error))?;
     Ok(sent)
 }
 

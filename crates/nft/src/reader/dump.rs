@@ -137,10 +137,10 @@ impl Ruleset {
         self.flags & NFT_TABLE_F_DORMANT != 0
     }
 
-    /// Returns the netlink port of the socket that owns the table, if the table exists and is owned.
-    pub(crate) fn owner(kernel: &mut Kernel) -> Result<Option<u32>, Error> {
-        let table = kernel.get(NFPROTO_INET, NFT_MSG_GETTABLE, &[(NFTA_TABLE_NAME, TABLE)])?;
-        Ok(table.and_then(|table| Attributes(&table).number(NFTA_TABLE_OWNER)))
+    /// Returns the netlink port of the socket that owns the table of this name, if it exists and is owned.
+    pub(crate) fn owner(kernel: &mut Kernel, table: &str) -> Result<Option<u32>, Error> {
+        let found = kernel.get(NFPROTO_INET, NFT_MSG_GETTABLE, &[(NFTA_TABLE_NAME, table)])?;
+        Ok(found.and_then(|table| Attributes(&table).number(NFTA_TABLE_OWNER)))
     }
 
     /// Returns all rules of the table, each with the name of its chain. Empty if the table doesn't exist.
