@@ -95,10 +95,10 @@ pub(crate) fn chains(options: &EnforcerOptions, sets: &BaseSets) -> Vec<Chain> {
 
 /// The rules in front of connection tracking for the sources of packets.
 pub(crate) struct EarlyRules {
-    /// For plain IPv4 from the address of a pod, by the route to it: what most packets of pods are.
-    pub(crate) genuine: Option<Rule>,
     /// For packets from any interface.
     pub(crate) of_claims: Vec<Rule>,
+    /// For plain IPv4 from the address of a pod, by the route to it: what most packets of pods are.
+    pub(crate) genuine: Option<Rule>,
     /// For packets from interfaces on which packets of pods may arrive.
     pub(crate) of_pods: Vec<Rule>,
     /// The chain that they lead to, if there are any.
@@ -125,12 +125,13 @@ pub(crate) fn early_rules(options: &EnforcerOptions, sets: &BaseSets) -> EarlyRu
     let genuine = (no_route_back.is_some() && options.source_check != SourceCheck::Strict)
         .then(|| [vec![Expression::PlainIpv4], has_known_route(Family::V4, sets)].concat());
     if let Some(matches) = no_route_back {
-        of_pods.extend(Family::BOTH.map(|family| has_known_route(family, sets)));
+        let families = if genuine.is_some() { &[Family::V6][..] } else { &Family::BOTH };
+        of_pods.extend(families.iter().map(|family| has_known_route(*family, sets)));
         of_pods.push(vec![from_interface_of_pods(false, sets), Expression::Verdict(Outcome::Accept)]);
         of_pods.extend(leading_to_early_forged([matches]));
     }
     let chain = (!of_pods.is_empty()).then(early_forged_chain);
-    EarlyRules { genuine, of_claims, of_pods, chain }
+    EarlyRules { of_claims, genuine, of_pods, chain }
 }
 
 /// Returns the chain for packets whose source seems forged in front of connection tracking.

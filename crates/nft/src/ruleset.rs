@@ -493,10 +493,10 @@ pub(crate) enum Expression {
     Ethernet,
     /// `ether daddr` is 01:80:c2:00:00:*, the groups that bridges reserve for themselves.
     ToReservedGroup,
-    /// `@nh,0,8 & 0xf0 == 0x40`: the packet is IPv4. As [`Expression::Family`], for rules that every packet passes: the kernel evaluates it without a
-    /// call of a function.
+    /// `@nh,0,32 & 0xf0000000 == 0x40000000`, in the family `inet` alone: the packet is IPv4. As [`Expression::Family`], but cheaper, for rules that every
+    /// packet passes: the kernel evaluates it without calling a function.
     IsIpv4,
-    /// `@nh,0,8 0x45`: the packet is IPv4 without options, at a hook for IP.
+    /// `@nh,0,8 0x45`, in the family `inet` alone: the packet is IPv4 without options.
     PlainIpv4,
     /// `ip hdrlength != 5`: the IPv4 header has options. Requires [`Expression::Family`] before it.
     HasIpv4Options,

@@ -277,7 +277,7 @@ fn expression(expression: &Expression) -> String {
         Expression::LinkLocalTarget => "@th,64,16 & 0xffc0 == 0xfe80".to_owned(),
         Expression::Ethernet => "meta iiftype ether".to_owned(),
         Expression::ToReservedGroup => "@ll,0,40 0x0180c20000".to_owned(),
-        Expression::IsIpv4 => "@nh,0,8 & 0xf0 == 0x40".to_owned(),
+        Expression::IsIpv4 => "@nh,0,32 & 0xf0000000 == 0x40000000".to_owned(),
         Expression::PlainIpv4 => "@nh,0,8 0x45".to_owned(),
         Expression::HasIpv4Options => "ip hdrlength != 5".to_owned(),
         Expression::SourceRoute(SourceRoute::Loose) => "ip option lsrr exists".to_owned(),

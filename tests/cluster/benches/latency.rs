@@ -6,7 +6,7 @@
 //! plain watch beside the agents measures the API server's part of the time.
 //!
 //! Then a container runtime announces pods that some of the policies select, by NRI and by the CNI plugin: how long each has to wait, on
-//! a node with few connections and on one with many. And many policies are created at once: the agent's processor time and what it was
+//! a node with hardly any connections, with a thousand, and with many. And many policies are created at once: the agent's processor time and what it was
 //! spent for are printed.
 //!
 //! PALISADE_BENCH_BASELINE=PROGRAM measures another `palisade` first, in the same run. It prints and asserts nothing.
@@ -45,6 +45,7 @@ use palisade_cluster_tests::{
     world::{NODES, READY_WITHIN, key},
 };
 use palisade_lab::{Place, namespace::Namespace};
+use palisade_nft::{Kernel, conntrack};
 use palisade_testkit::runtime::Offered;
 use serde_json::{Value, json};
 
@@ -132,10 +133,13 @@ fn bench(world: &mut World) -> Result<()> {
         world.settle()?;
         one_policy(world, (&namespace, &admin), (&packets, &plain), rounds)?;
         if let Some(runtime) = &mut runtime {
-            pod_starts::measure(world, runtime, (&namespace, &admin), rounds.div_ceil(4))?;
-            let connections = packets.open_connections(world, size("CONNECTIONS", 100_000))?;
-            println!("\nthe same while the node tracks {connections} connections");
-            pod_starts::measure(world, runtime, (&namespace, &admin), rounds.div_ceil(4))?;
+            for wanted in [0, 1_000, size("CONNECTIONS", 100_000)] {
+                let connections = packets.open_connections(world, wanted)?;
+                println!(
+                    "\nhow long a pod waits for the agent, while the node tracks {connections} connections"
+                );
+                pod_starts::measure(world, runtime, (&namespace, &admin), rounds.div_ceil(4))?;
+            }
         }
         many_policies(world, &namespace, &admin, size("BURST", 1000))?;
     }
@@ -275,11 +279,14 @@ const EVERY: Duration = Duration::from_micros(250);
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Packets {
-    /// Opens connections between the two pods, of one datagram each. Returns how many the receiver's node tracks.
+    /// Opens connections between the two pods, of one datagram each. Those that they have are deleted first on the receiver's node. Returns how many
+    /// this node tracks then.
     fn open_connections(&self, world: &World, count: usize) -> Result<usize> {
         const PORTS: usize = 50_000;
         let from = world.namespace(&Place::Pod(key("bench/from")))?;
         let address = world.address("bench/to")?;
+        let node = world.namespace(&Place::Node("w2".into()))?;
+        node.run(|| conntrack::delete_all(&mut Kernel::open()?, &[address].into()))??;
         from.run(|| -> Result<()> {
             for of_socket in (0..count).step_by(PORTS) {
                 let socket = UdpSocket::bind((if address.is_ipv4() { "0.0.0.0" } else { "::" }, 0))?;
@@ -290,7 +297,6 @@ impl Packets {
             }
             Ok(())
         })??;
-        let node = world.namespace(&Place::Node("w2".into()))?;
         Ok(node
             .run(|| std::fs::read_to_string("/proc/sys/net/netfilter/nf_conntrack_count"))??
             .trim()

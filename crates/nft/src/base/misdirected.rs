@@ -3,7 +3,8 @@
 //!
 //! * **Groups that bridges reserve for themselves** (01:80:c2:00:00:*, IEEE 802.1Q). A bridge passes such a frame to the node itself as if the
 //!   *port* had received it. It passes no hook of the bridge, so nothing checks its sender, and the port is no interface of pods. The IP stack
-//!   accepts it all the same: a pod would reach its node with any source, and the node's tunnels too. IP never uses these groups.
+//!   accepts it all the same: a pod would reach its node with any source, and the node's tunnels too. IP never uses these groups. A frame from a
+//!   pod's own address on the interface of the route to it is not concerned: that interface is one of pods.
 //! * **Source routes** (IPv4 options). A node that accepts them (`accept_source_route`) forwards a packet that is addressed to the node itself, and
 //!   changes the destination *behind* the forward hook. RFC 7126, section 4.3, recommends to drop them.
 //! * **Routing headers** (IPv6). A node that is a segment of the route (`seg6_enabled`, `rpl_seg_enabled`) changes the destination after the
@@ -58,7 +59,7 @@ pub(super) fn to_reserved_group() -> Rule {
     ]
 }
 
-/// Returns the rule for packets whose sender may have chosen the route. Those without options, which nearly all are, cost one comparison.
+/// Returns the rule for packets whose sender may have chosen the route. Those without options cost one comparison.
 pub(super) fn with_source_route() -> Rule {
     vec![
         Expression::Family(Family::V4),

@@ -1,6 +1,6 @@
 //! The rules in front of connection tracking, which every packet of every connection passes.
 //!
-//! Their order follows from what they cost. Plain IPv4 of other hosts and of pods is accepted first. What packets of other hosts need not pass
+//! Their order follows from what they cost. Plain IPv4 of other hosts comes first, then that of pods, unless the check is strict. What packets of other hosts need not pass
 //! comes behind the comparison with the interfaces on which these arrive, and the lookups that few packets need come last.
 
 use std::collections::BTreeSet;
@@ -20,7 +20,7 @@ pub(super) fn chains(options: &EnforcerOptions, sets: &BaseSets, uplinks: &BTree
     let mut rules = sources.of_claims;
     let accepted_from = |index: &u32| vec![Expression::InterfaceIs(*index), accept()];
     if !sources.of_pods.is_empty() {
-        let plain = |index: &u32| vec![Expression::InterfaceIs(*index), Expression::PlainIpv4, accept()];
+        let plain = |index: &u32| vec![Expression::PlainIpv4, Expression::InterfaceIs(*index), accept()];
         rules.extend(uplinks.iter().map(plain));
     }
     rules.extend(sources.genuine);

@@ -85,9 +85,10 @@ fn few_entries(buckets: usize, walks: usize) -> usize {
     walks.saturating_sub(1) * buckets / BUCKETS_PER_ENTRY
 }
 
-/// Returns whether the kernel's text about all entries takes less time than a listing.
-pub(super) fn is_quick_as_text(kernel: &mut Kernel) -> bool {
-    count(kernel).is_some_and(|entries| entries as usize <= buckets() / text::BUCKETS_PER_ENTRY)
+/// Returns whether there are entries, and the kernel's text about them takes less time than a listing.
+pub(super) fn text_is_faster(kernel: &mut Kernel) -> bool {
+    count(kernel)
+        .is_some_and(|entries| (1..=buckets() / text::BUCKETS_PER_LINE).contains(&(entries as usize)))
 }
 
 fn buckets() -> usize {

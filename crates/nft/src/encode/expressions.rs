@@ -168,9 +168,10 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
             cmp(out, NFT_CMP_EQ, &RESERVED_GROUPS);
         }
         Expression::IsIpv4 => {
-            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IP_VERSION, 1);
-            mask(out, &[IP_VERSION_MASK], &[0]);
-            cmp(out, NFT_CMP_EQ, &[IPV4_VERSION]);
+            // Four octets: the kernel masks nothing shorter without a call.
+            payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IP_VERSION, 4);
+            mask(out, &[IP_VERSION_MASK, 0, 0, 0], &[0; 4]);
+            cmp(out, NFT_CMP_EQ, &[IPV4_VERSION, 0, 0, 0]);
         }
         Expression::PlainIpv4 => {
             payload(out, KEY, NFT_PAYLOAD_NETWORK_HEADER, IP_VERSION, 1);

@@ -136,11 +136,12 @@ fn looked_up_first() {
     assert_eq!(cleaner.delete_all(&[addresses()[1]].into()).unwrap(), 1, "a new entry");
 }
 
-/// From 6.18 on, the kernel's text about its entries leaves none out, and is used.
+/// Whether the kernel's text about its entries is used.
 fn has_exact_text() -> bool {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
     (numbers.next().unwrap(), numbers.next().unwrap()) >= (6, 18)
+        && std::fs::File::open("/proc/thread-self/net/nf_conntrack").is_ok()
 }
 
 /// A namespace without entries, and one in which all entries are listed at once.
@@ -163,7 +164,7 @@ enum Answers {
     Count,
     /// With filters, but not for the number of entries.
     Filters,
-    /// Neither of both.
+    /// Neither.
     Neither,
 }
 

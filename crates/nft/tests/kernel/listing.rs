@@ -1,9 +1,9 @@
 //! Operators list rulesets with the `nft` program, and other agents parse what it prints.
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use libtest_mimic::Trial;
-use palisade_nft::{Enforcer, Kernel, LINEAR_LOOKUPS};
+use palisade_nft::{Enforcer, EnforcerOptions, Kernel, LINEAR_LOOKUPS, NodeLinks};
 use palisade_policy::Traffic;
 use palisade_testkit::seeds;
 
@@ -17,10 +17,11 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// What every packet passes reads the first octet of its header, which the program doesn't name.
-const BY_FIRST_OCTET: [&str; 3] = [
+const BY_FIRST_OCTET: [&str; 4] = [
+    "@nh,0,8 0x45 iif \"lo\" accept",
     "@nh,0,8 0x45 iif . ip saddr @routed_sources4 accept",
-    "@nh,0,8 & 0xf0 == 0x40 ct state established accept",
-    "@nh,0,8 & 0xf0 == 0x40 goto forward4",
+    "@nh,0,32 & 0xf0000000 == 0x40000000 ct state established accept",
+    "@nh,0,32 & 0xf0000000 == 0x40000000 goto forward4",
 ];
 
 fn nft_lists_every_shape() {
@@ -30,7 +31,10 @@ fn nft_lists_every_shape() {
         while world.plan().tables.len() < 3 || world.plan().hairpin.values().all(Traffic::is_all) {
             world.step(random);
         }
-        let (mut enforcer, _) = Enforcer::start(Kernel::open().unwrap(), &world.plan()).unwrap();
+        let links = NodeLinks { uplinks: BTreeSet::from([1]), ..NodeLinks::default() };
+        let options = EnforcerOptions::default();
+        let (mut enforcer, _) =
+            Enforcer::start_in(Kernel::open().unwrap(), options, links, &world.plan()).unwrap();
         let text = list();
         for expected in [
             "table inet palisade {",
@@ -74,7 +78,7 @@ fn nft_lists_every_shape() {
         {
             assert!(text.contains(expected), "seed {seed}: no {expected:?} in\n{text}");
         }
-        let input = "@nh,0,8 & 0xf0 == 0x40 goto input4";
+        let input = "@nh,0,32 & 0xf0000000 == 0x40000000 goto input4";
         let named = BY_FIRST_OCTET.into_iter().chain([input, "ct state invalid,new"]);
         let text = named.fold(text, |text, known| text.replace(known, ""));
         // Payload that the program can't name would be printed as bare offsets.

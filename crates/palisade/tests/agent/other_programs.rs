@@ -1,7 +1,6 @@
 //! Other programs change the agent's table, own it, or have left one of the same name. The program `nft` does it.
 
 use std::{
-    fs::File,
     io::Write as _,
     iter,
     net::UdpSocket,
@@ -10,7 +9,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::sched::{CloneFlags, setns};
 use palisade_nft::Kernel;
 use palisade_testkit::runtime::{Connected, Offered};
 
@@ -89,28 +87,16 @@ fn a_table_that_is_removed_repeatedly_exists_nearly_all_the_time() {
     agent.stop();
 }
 
-/// Runs this in a pod's network namespace, in a thread of its own.
-fn within<T: Send>(pod: &InPod, f: impl FnOnce() -> T + Send) -> T {
-    let namespace = File::open(pod.namespace()).unwrap();
-    thread::scope(|scope| {
-        let inside = scope.spawn(|| {
-            setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();
-            f()
-        });
-        inside.join().unwrap()
-    })
-}
-
 /// Sends datagrams from one pod to the database, each from a port of its own, so that none belongs to a connection that an earlier one has
 /// opened. Returns how many were sent and how many arrived.
 fn denied_datagrams(sender: &InPod, receiver: &InPod, duration: Duration) -> (usize, usize) {
     const AT_MOST: Duration = Duration::from_millis(2);
-    let server = within(receiver, || UdpSocket::bind("10.244.7.1:0").unwrap());
+    let server = receiver.run(|| UdpSocket::bind("10.244.7.1:0").unwrap());
     server.set_nonblocking(true).unwrap();
     let address = server.local_addr().unwrap();
     let (begin, mut sent, mut passed) = (Instant::now(), 0, 0);
     let receive = || iter::from_fn(|| server.recv(&mut [0; 8]).ok()).count();
-    within(sender, || {
+    sender.run(|| {
         while begin.elapsed() < duration {
             let client = UdpSocket::bind("10.244.7.3:0").unwrap();
             client.send_to(b"denied", address).unwrap();
@@ -165,26 +151,11 @@ fn a_table_that_another_program_owns_makes_the_agent_not_ready_until_it_ends() {
 fn reports_about_pods_match_what_the_kernel_accepted() {
     let stage = Stage::new();
     stage.write("policy.yaml", &policy("web"));
-    let own = |name: &str| {
-        let mut command = stage.on_node(&["nft", "-i"]);
-        let mut nft = command.stdin(Stdio::piped()).spawn().unwrap();
-        let line = format!("add table inet {name} {{ flags owner; }}\n");
-        std::io::Write::write_all(nft.stdin.as_mut().unwrap(), line.as_bytes()).unwrap();
-        nft
-    };
-    let listed = |name: &str| {
-        let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
-        let begin = Instant::now();
-        while !listing().lines().any(|line| line == format!("table inet {name}")) {
-            assert!(begin.elapsed() < Duration::from_secs(60), "no table {name}: {}", listing());
-            thread::sleep(Duration::from_millis(20));
-        }
-    };
     // The lab creates one.
     run(&mut stage.on_node(&["nft", "delete", "table", "inet", "palisade"]), 0);
-    let (mut ours, mut apart) = (own("palisade"), own("palisade_cut_off"));
-    listed("palisade");
-    listed("palisade_cut_off");
+    let (mut ours, mut apart) = (owner_of(&stage, "palisade"), owner_of(&stage, "palisade_cut_off"));
+    until_listed(&stage, "palisade");
+    until_listed(&stage, "palisade_cut_off");
     let agent = stage.agent(&[]);
     let log = agent.until("policies of pod are not enforced");
     assert!(!log.contains("cut off pod,") && stage.answers("other", "db:5432"), "{log}");
@@ -224,6 +195,7 @@ struct Refused {
     connected: Option<Connected>,
     node: Kernel,
     owner: Child,
+    since: Instant,
 }
 
 impl Refused {
@@ -232,32 +204,45 @@ impl Refused {
         let _old = connection(&stage, "other", &format!("{DB}/5432"));
         let mut node = stage.in_pod("node/n1").kernel();
         assert_eq!(denied_entries(&mut node).len(), 1);
-        let mut owner = stage.on_node(&["nft", "-i"]).stdin(Stdio::piped()).spawn().unwrap();
-        let table = b"add table inet palisade_cut_off { flags owner; }\n";
-        owner.stdin.as_mut().unwrap().write_all(table).unwrap();
-        let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
-        let begin = Instant::now();
-        while !listing().contains("palisade_cut_off") {
-            assert!(begin.elapsed() < PATIENCE, "no table of the other program");
-        }
+        let owner = owner_of(&stage, "palisade_cut_off");
+        until_listed(&stage, "palisade_cut_off");
         let process = agent.child.id().to_string();
         let limit = |files: &str| {
             run(Command::new("prlimit").args(["--pid", &process, &format!("--nofile={files}:")]), 0)
         };
         limit("0");
+        let since = Instant::now();
         connected.start(&sandbox("db", DB)).unwrap();
         let error = connected.start_container(&sandbox("db", DB)).unwrap_err().to_string();
         let expected = "shop/db could not be isolated from older connections: cutting pods off in table inet palisade_cut_off: table inet \
             palisade_cut_off belongs to another program";
         assert!(error.contains(expected), "{error}");
         limit("1024");
-        Self { stage, runtime, agent, connected: Some(connected), node, owner }
+        Self { stage, runtime, agent, connected: Some(connected), node, owner, since }
     }
 
     fn end(mut self) {
         self.owner.kill().unwrap();
         self.owner.wait().unwrap();
         self.agent.stop();
+    }
+}
+
+/// Starts a program that owns the table of this name, until it ends.
+fn owner_of(stage: &Stage, table: &str) -> Child {
+    let mut command = stage.on_node(&["nft", "-i"]);
+    let mut nft = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let line = format!("add table inet {table} {{ flags owner; }}\n");
+    nft.stdin.as_mut().unwrap().write_all(line.as_bytes()).unwrap();
+    nft
+}
+
+fn until_listed(stage: &Stage, table: &str) {
+    let listing = || run(&mut stage.on_node(&["nft", "list", "tables"]), 0);
+    let begin = Instant::now();
+    while !listing().lines().any(|line| line == format!("table inet {table}")) {
+        assert!(begin.elapsed() < PATIENCE, "no table {table}: {}", listing());
+        thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -281,9 +266,20 @@ fn refused_containers_start_when_older_connections_could_be_deleted() {
 /// The end of its sandbox was not announced: the agent was not connected.
 #[test]
 fn a_pod_with_refused_containers_is_forgotten_when_the_runtime_no_longer_lists_it() {
-    let mut pod = Refused::new();
-    drop(pod.connected.take());
-    until_container_starts(&mut accept(&pod.runtime, &[]));
-    assert_eq!(denied_entries(&mut pod.node).len(), 1, "not because another try has deleted them");
-    pod.end();
+    // The agent deletes them after that. On a busy machine that may come first.
+    const NEXT_TRY: Duration = Duration::from_secs(10);
+    let begin = Instant::now();
+    loop {
+        let mut pod = Refused::new();
+        drop(pod.connected.take());
+        until_container_starts(&mut accept(&pod.runtime, &[]));
+        let left = denied_entries(&mut pod.node).len();
+        let is_in_time = pod.since.elapsed() < NEXT_TRY;
+        pod.end();
+        if is_in_time {
+            assert_eq!(left, 1, "not because another try has deleted them");
+            break;
+        }
+        assert!(begin.elapsed() < 3 * PATIENCE, "the agent always tries again first");
+    }
 }

@@ -1,9 +1,6 @@
 //! Pods that a container runtime announces by NRI, with real packets. The runtime is played.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use palisade_nft::{
     Kernel,

@@ -227,8 +227,8 @@ impl InPod {
         format!("/proc/{}/ns/net", self.process)
     }
 
-    /// Does this in it.
-    fn run<T: Send>(&self, this: impl FnOnce() -> T + Send) -> T {
+    /// Does this in it, in a thread of its own.
+    pub(crate) fn run<T: Send>(&self, this: impl FnOnce() -> T + Send) -> T {
         let namespace = fs::File::open(self.namespace()).unwrap();
         let inside = || {
             setns(namespace, CloneFlags::CLONE_NEWNET).unwrap();

@@ -46,7 +46,6 @@ pub(super) fn measure(
     at: (&Namespace, &Path),
     rounds: usize,
 ) -> Result<()> {
-    println!("\nhow long a pod waits for the agent");
     let (mut sandboxes, mut containers, mut both) = by_nri(runtime, rounds)?;
     print("by NRI: its sandbox", &mut sandboxes);
     let container = format!("by NRI: its container, {} ms later", CONTAINER_TIME.as_millis());

@@ -172,9 +172,9 @@ fn source_routes(frames_sent: &mut ForgedFrames<'_>) -> Result<(), Failed> {
         IpAddr::V6(_) => Err(Failed::from("no IPv4")),
     };
     let node = address(frames_sent, NEAR)?;
-    for (from, to) in [("bad", "srv"), ("iso", "open")] {
+    for (from, to, by) in [("bad", "srv", "outside"), ("iso", "open", "outside"), ("outside", "srv", "srv")] {
         let (source, target) = (address(frames_sent, from)?, address(frames_sent, to)?);
-        let hop = frames_sent.hop(from, "outside")?;
+        let hop = frames_sent.hop(from, by)?;
         let [a, b, c, d] = target.octets();
         for (name, kind) in [("loose", 131), ("strict", 137)] {
             frames_sent.send_to(&format!("{name} source route"), (from, to), hop, &[], |mark| {
