@@ -34,7 +34,7 @@ const POD_STARTS: [&str; 7] =
 /// The values of the label `result` of requests to the OTLP endpoint.
 const OTLP_REQUESTS: [&str; 2] = ["ok", "failed"];
 /// The values of the label `stage`.
-const STAGES: [&str; 12] = [
+const STAGES: [&str; 14] = [
     "source",
     "address",
     "commit",
@@ -47,6 +47,8 @@ const STAGES: [&str; 12] = [
     "runtime",
     "cni",
     "dns",
+    "allow-source",
+    "state",
 ];
 /// The values of the label `result` of DNS messages.
 const DNS_MESSAGES: [&str; 5] = ["passed", "learned", "dropped", "reset", "over_share"];
