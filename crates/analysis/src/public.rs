@@ -48,6 +48,11 @@ pub(crate) fn internet_block(family: Family) -> IpBlock {
     IpBlock { cidr, except: nets.filter(|net| Family::of_net(net) == family).collect() }
 }
 
+/// Returns the ranges of [`internet_block`].
+pub(crate) fn internet(family: Family) -> Vec<IpRange> {
+    without(IpRange::whole(family), not_internet())
+}
+
 /// Returns whether a range has addresses on the public internet.
 pub(crate) fn has_public_address(range: &IpRange) -> bool {
     let special =

@@ -213,6 +213,9 @@ pub(crate) fn run(arguments: &Connections) -> Result<Outcome> {
     }
     let (loaded, namespace) = (&world.loaded, &*world.namespace);
     let cluster = &loaded.cluster;
+    if cluster.pods.is_empty() {
+        bail!("the {} have no pods, so there are no connections to list", world.place());
+    }
     if let Some(name) = arguments.namespace.as_deref().filter(|n| !cluster.namespaces.contains_key(*n)) {
         bail!("namespace `{name}` not found in the {}", world.place());
     }

@@ -35,7 +35,7 @@ use suggestion::EditTarget;
 pub(crate) const HELP: &str = "\
 SRC and DST have the syntax of `palisade can`. Without a port, the result covers every port of every protocol.
 
-The tree shows every policy that applies, in evaluation order, with each rule, peer and port and whether it matches. If a port is given and the connection is denied, edits that allow it are shown, the best one as a patch; --to-deny shows edits that deny an allowed connection. What else an edit opens or closes is listed. Every edit is verified: with it, the verdict is the requested one.
+The tree shows every policy that applies, in evaluation order, with each rule, peer and port and whether it matches. If the connection is denied, edits that allow it are shown, the best one as a patch; without a port, they allow the ports that the destination declares. --to-deny shows edits that deny an allowed connection. What else an edit opens or closes is listed. Every edit is verified: with it, the verdict is the requested one.
 
 Examples:
   palisade explain shop/frontend shop/backend -f examples/shop

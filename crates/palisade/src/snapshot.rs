@@ -25,7 +25,7 @@ use crate::{
 pub(crate) const HELP: &str = "\
 The directory has one file per namespace and kind, and one per cluster-scoped kind; `-f DIR` reads it with the same results. Objects are sorted, and equal objects give equal bytes, so that a repository of snapshots shows what changed.
 
-Only fields that verdicts and names depend on are written: labels, owners, addresses, ports, and the rules of policies and routes. Secrets and ConfigMaps are not read; environment variables, arguments, annotations, managedFields and keys are omitted. Names, labels and addresses are not anonymized.
+Only fields that verdicts and names depend on are written: labels, owners, addresses, ports, and the rules of policies and routes. Secrets and ConfigMaps are not read; environment variables, arguments, annotations other than Palisade's own, managedFields and keys are omitted. Names, labels and addresses are not anonymized.
 
 The directory appears only after all files were written, read back and compared with the cluster. A non-empty directory is replaced only with --force, and only if it is a snapshot.
 

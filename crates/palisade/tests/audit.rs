@@ -81,3 +81,13 @@ fn other_verbs_answer_by_what_is_enforced() {
         assert_eq!(text.contains("shop/pod/db"), denied, "{mode}: {text}");
     }
 }
+
+/// Also what it says of pods that don't exist yet, in each direction.
+#[test]
+fn exposure_is_that_of_the_enforced_policies() {
+    for (mode, open_directions) in [("audit", 2), ("enforce", 1)] {
+        let (code, text) = run(mode, "describe shop/db");
+        let count = text.matches("any pod, regardless of labels  all").count();
+        assert_eq!((code, count), (0, open_directions), "{mode}: {text}");
+    }
+}

@@ -535,3 +535,17 @@ fn reasons_name_rules_and_isolating_policies() {
     refused("connections -f examples/shop --explain -o dot", "-o table, json or yaml");
     refused("connections -f examples/shop --explain --no-fold", "-o json or yaml");
 }
+
+#[test]
+fn without_pods_there_is_no_answer() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("policy.yaml");
+    fs::write(
+        &file,
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: p}, spec: {podSelector: {}}}",
+    )
+    .unwrap();
+    for more in ["", " --only-denied", " -o json"] {
+        refused(&format!("connections -f {}{more}", file.display()), "have no pods");
+    }
+}

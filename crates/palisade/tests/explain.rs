@@ -424,3 +424,22 @@ fn bad_questions_get_clear_errors() {
     refused("explain shop/frontend:80 shop/backend -f examples/shop", "source");
     refused("explain shop/frontend shop/backend:0 -f examples/shop", "1 to 65535");
 }
+
+/// Cluster-wide policies have no exceptions, so what a question about the internet leaves out must not be in their networks.
+#[test]
+fn a_cluster_wide_policy_for_the_internet_concerns_no_private_addresses() {
+    let dir = copy("shop");
+    let words = format!("explain shop/frontend internet:443 --to-deny -f {}", dir.path().display());
+    let text = answer(0, &words);
+    let (_, after) = text.split_once("kind: ClusterNetworkPolicy").expect("a cluster-wide policy");
+    assert!(!after.contains("0.0.0.0/0"), "{text}");
+    let added = text.lines().filter_map(|line| line.strip_prefix('+')).filter(|line| !line.starts_with("++"));
+    let policy: String = added.map(|line| format!("{line}\n")).collect();
+    assert!(policy.contains("kind: ClusterNetworkPolicy"), "{text}");
+    fs::write(dir.path().join("added.yaml"), policy).unwrap();
+    for (address, code) in
+        [("1.1.1.1", 1), ("[2a00::1]", 1), ("10.9.9.9", 0), ("192.168.7.7", 0), ("[fd99::1]", 0)]
+    {
+        answer(code, &format!("can shop/frontend {address}:443 -f {}", dir.path().display()));
+    }
+}

@@ -149,6 +149,35 @@ fn a_first_file_holds() {
     }
 }
 
+/// Where nothing may connect, that is what the first file says.
+#[test]
+fn the_first_file_says_that_nothing_reaches_what_denies_all() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let manifests = dir.path().join("manifests.yaml");
+    let deny = "{podSelector: {}, policyTypes: [Ingress, Egress]}";
+    let policy = format!(
+        "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: deny, namespace: shop}}, spec: {deny}}}\n"
+    );
+    let pod = |ports: &str| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: db, namespace: shop}}, spec: {{containers: [{{name: db, image: db{ports}}}]}}}}\n"
+        )
+    };
+    let web = pod("").replace("db", "web");
+    fs::write(&manifests, policy.clone() + &web + &pod(", ports: [{containerPort: 5432}]")).expect("a file");
+    let init = format!("test --init -f {}", manifests.display());
+    let (code, text, err) = run(&mut palisade(&init));
+    assert!((code, &*err) == (0, "") && text.contains("no pod reaches shop/pod/db"), "{text}{err}");
+    let file = dir.path().join("tests.yaml");
+    fs::write(&file, &text).expect("a file");
+    let (code, out, err) = run(&mut palisade(&format!("test {} -f {}", file.display(), manifests.display())));
+    assert_eq!((code, &*err), (0, ""), "{text}{out}");
+
+    fs::write(&manifests, policy + &pod("")).expect("a file");
+    let (code, _, err) = run(&mut palisade(&init));
+    assert!(code == 2 && err.contains("no workload declares ports"), "{err}");
+}
+
 #[test]
 fn reports_for_programs_have_every_assertion() {
     let words = SHOP.replace("-f examples/shop", "-f examples/shop-two-rules");

@@ -244,8 +244,11 @@ impl Allowing<'_> {
         let Entry::Peer(peer) = &entry.entry else { return None };
         let peer = match peer {
             Peer::Pods(choice) => Peer::Pods(self.without_pods(choice, selectors)?),
-            Peer::Block(block) => Peer::Block(self.without_address(block)?),
-            Peer::Nodes(_) | Peer::DomainName(_) => return None,
+            // Cluster-wide policies have no exceptions.
+            Peer::Block(block) if !self.policy.namespace.is_empty() => {
+                Peer::Block(self.without_address(block)?)
+            }
+            Peer::Block(_) | Peer::Nodes(_) | Peer::DomainName(_) => return None,
         };
         Some(RuleEdit::ReplacePeer { rule: self.step.rule.index, index, peer })
     }

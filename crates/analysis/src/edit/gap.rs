@@ -12,7 +12,10 @@ use super::{
     question::{Pair, Question},
     select::Selectors,
 };
-use crate::{public::internet_block, shape::cidrs};
+use crate::{
+    public::{internet, internet_block},
+    shape::cidrs,
+};
 
 /// Pairs with the same kind of ends whose traffic one direction denies, or allows if it should be denied.
 pub(crate) struct Gap<'q> {
@@ -101,6 +104,10 @@ impl Gap<'_> {
             for address in pair.others(self.direction).iter().map(Endpoint::address) {
                 out.extend(match (pair.ranges.is_empty(), &pair.asked_ranges[..]) {
                     (true, _) => vec![whole(IpNet::from(address))],
+                    // Cluster-wide policies have no exceptions.
+                    (false, []) if home.is_empty() => {
+                        cidrs(&internet(Family::of(address))).into_iter().map(whole).collect()
+                    }
                     (false, []) => vec![internet_block(Family::of(address))],
                     (false, asked) => cidrs(asked).into_iter().map(whole).collect(),
                 });

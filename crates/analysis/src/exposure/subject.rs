@@ -99,7 +99,7 @@ fn of_pod<'c>(cluster: &'c Cluster, subject: &Subject<'c>, direction: Direction)
     let applies = |p: &&Policy| {
         p.rules(direction).is_some() && p.subject.matches(&pod.key.namespace, labels, &pod.labels)
     };
-    in_order(cluster.policies.values().map(Arc::as_ref).filter(applies).collect())
+    in_order(cluster.deciding(Deciding::Enforced).map(Arc::as_ref).filter(applies).collect())
 }
 
 fn in_order(mut policies: Vec<&Policy>) -> Vec<&Policy> {

@@ -4,14 +4,17 @@ use std::collections::BTreeSet;
 
 use anyhow::{Result, bail};
 use palisade_analysis::{
-    ConnectionEnd, Connections, ConnectionsOptions, PodSet,
+    ConnectionEnd, Connections, ConnectionsOptions,
     assertion::{AskedTraffic, AssertedEnds, Assertion, Expectation, check},
 };
 use palisade_policy::{
     Cluster, Endpoint, Name, NamespaceMatch, Pod, PodMatch, PortSet, Protocol, Selector, Traffic,
 };
 
-use super::{file, resolve::replicas_of};
+use super::{
+    file,
+    resolve::{of_pods, replicas_of},
+};
 
 /// The most workloads for which assertions are written.
 const MOST_WORKLOADS: usize = 200;
@@ -38,7 +41,7 @@ pub(super) fn file(cluster: &Cluster) -> Result<String> {
         }
     }
     if written.is_empty() {
-        bail!("every pod reaches every workload that declares ports, so there is nothing to begin with");
+        bail!("no assertion to write: no workload declares ports, or every pod reaches all that do");
     }
     Ok(out)
 }
@@ -89,8 +92,7 @@ impl Target {
             namespaces: NamespaceMatch::Selected(Selector::everything()),
             pods: Selector::everything(),
         };
-        let everyone =
-            AssertedEnds { pods: PodSet::of(&all_pods).into_iter().collect(), ..AssertedEnds::default() };
+        let everyone = of_pods(cluster, &all_pods, true).ok()?;
         if self.holds(cluster, everyone.clone(), &self.ports, Expectation::Deny) {
             return Some(self.text(&format!("no pod reaches {}", self.name), "\"*\"", &self.ports, "deny"));
         }

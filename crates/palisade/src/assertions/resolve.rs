@@ -195,7 +195,7 @@ pub(super) fn replicas_of(cluster: &Cluster, endpoints: &[Endpoint]) -> Vec<PodS
 }
 
 /// Returns the pods that a selector selects, those that exist and those that may.
-fn of_pods(cluster: &Cluster, choice: &PodMatch, future: bool) -> Result<AssertedEnds> {
+pub(super) fn of_pods(cluster: &Cluster, choice: &PodMatch, future: bool) -> Result<AssertedEnds> {
     if let NamespaceMatch::Named(name) = &choice.namespaces
         && !cluster.namespaces.contains_key(name)
     {

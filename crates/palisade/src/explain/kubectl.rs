@@ -111,7 +111,7 @@ fn operations(policy: &Policy, edit: &Edit) -> Option<Vec<Value>> {
             }]
         }
         RuleEdit::AddPeers { rule, peers: new } => {
-            let new = new.iter().map(|p| manifest::peer(p, key));
+            let new = manifest::peers_of(new, key).into_iter();
             new.map(|peer| operation("add", format!("{list}/{rule}/{peers}/-"), peer)).collect()
         }
         RuleEdit::AddPorts { rule, ports: new } => {

@@ -12,7 +12,7 @@ pub(crate) fn text(edit: &Edit) -> String {
     let value = match edit {
         Edit::Rules { policy: key, direction, action, .. } => match action {
             RuleEdit::AddRule { rule, .. } => json!([self::rule(rule, key, *direction)]),
-            RuleEdit::AddPeers { peers, .. } => peers.iter().map(|p| peer(p, key)).collect(),
+            RuleEdit::AddPeers { peers, .. } => peers_of(peers, key).into(),
             RuleEdit::ReplacePeer { peer, .. } => json!([self::peer(peer, key)]),
             RuleEdit::AddPorts { ports, .. } | RuleEdit::ReplacePort { ports, .. } => {
                 ports.iter().map(|p| port(p, key)).collect()
@@ -109,13 +109,31 @@ pub(super) fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value 
     }
     if let Some(peers) = &rule.peers {
         let name = if direction == Direction::Ingress { "from" } else { "to" };
-        out.insert(name.to_owned(), peers.iter().map(|entry| peer(&entry.peer, key)).collect());
+        out.insert(name.to_owned(), peers_of(peers.iter().map(|entry| &entry.peer), key).into());
     }
     if let Some(ports) = &rule.ports {
         let name = if is_cluster_network_policy(key) { "protocols" } else { "ports" };
         out.insert(name.to_owned(), ports.iter().map(|entry| port(&entry.port, key)).collect());
     }
     out.into()
+}
+
+/// The most networks of one peer of a cluster-wide policy.
+const MOST_NETWORKS: usize = 25;
+
+/// Renders peers, networks of cluster-wide policies as lists of them.
+pub(super) fn peers_of<'p>(peers: impl IntoIterator<Item = &'p Peer>, key: &PolicyKey) -> Vec<Value> {
+    let is_listed = |peer: &&Peer| matches!(peer, Peer::Block(_)) && !is_network_policy(key);
+    let (networks, others): (Vec<&Peer>, Vec<&Peer>) = peers.into_iter().partition(is_listed);
+    let cidrs: Vec<String> = networks
+        .iter()
+        .filter_map(|peer| match peer {
+            Peer::Block(block) => Some(block.cidr.to_string()),
+            _ => None,
+        })
+        .collect();
+    let listed = cidrs.chunks(MOST_NETWORKS).map(|networks| json!({"networks": networks}));
+    others.into_iter().map(|other| peer(other, key)).chain(listed).collect()
 }
 
 pub(crate) fn peer(peer: &Peer, key: &PolicyKey) -> Value {

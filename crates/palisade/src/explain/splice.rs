@@ -77,7 +77,7 @@ fn rules(layout: &Layout<'_>, policy: &Policy, direction: Direction, action: &Ru
         }
         RuleEdit::AddPeers { rule, peers } => {
             let last = count(*rule, false).and_then(|last| peer_at(*rule, last));
-            let peers: Vec<Value> = peers.iter().map(peer).collect();
+            let peers = manifest::peers_of(peers, key);
             one(last.and_then(|last| layout.inserted_after(last, &peers)))
         }
         RuleEdit::AddPorts { rule, ports } => {
