@@ -75,7 +75,7 @@ fn a_table_that_is_removed_repeatedly_exists_nearly_all_the_time() {
         "{passed} of {sent} denied datagrams passed before anything was removed"
     );
     let flush = "while sleep 0.5; do nft flush ruleset; echo flushed; done";
-    let flusher = crate::stage::Running::of(&mut stage.on_node(&["sh", "-c", flush]));
+    let flusher = Running::of(&mut stage.on_node(&["sh", "-c", flush]));
     flusher.until("flushed");
     let (sent, passed) = denied_datagrams(&sender, &receiver, Duration::from_secs(6));
     drop(flusher);
