@@ -443,3 +443,15 @@ fn a_cluster_wide_policy_for_the_internet_concerns_no_private_addresses() {
         answer(code, &format!("can shop/frontend {address}:443 -f {}", dir.path().display()));
     }
 }
+
+/// Nor can a network of such a policy be narrowed by an exception.
+#[test]
+fn the_networks_of_a_cluster_wide_policy_get_no_exception() {
+    let dir = copy("shop");
+    let policy = "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: wide}, spec: {tier: Admin, \
+        priority: 5, subject: {namespaces: {}}, egress: [{action: Accept, to: [{networks: [198.51.100.0/24]}]}]}}\n";
+    fs::write(dir.path().join("wide.yaml"), policy).unwrap();
+    let words = format!("shop/backend 198.51.100.7:443 -f {}", dir.path().display());
+    let text = answer(0, &format!("explain {words} --to-deny"));
+    assert!(!text.contains("except") && !text.contains("narrow"), "{text}");
+}

@@ -5,7 +5,7 @@
 //!                                     └── Release ──► containers that wait
 //! ```
 //!
-//! Listing connections walks the kernel's whole table, which takes ten milliseconds, and longer if it is full. Changes are programmed
+//! Listing connections walks the kernel's whole table, which takes about ten milliseconds, and longer if it is full. Changes are programmed
 //! meanwhile. Nothing waits for the thread without a bound: the worker answers for a pod whose time is over.
 
 use std::{

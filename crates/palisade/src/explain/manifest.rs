@@ -121,19 +121,17 @@ pub(super) fn rule(rule: &Rule, key: &PolicyKey, direction: Direction) -> Value 
 /// The most networks of one peer of a cluster-wide policy.
 const MOST_NETWORKS: usize = 25;
 
-/// Renders peers, networks of cluster-wide policies as lists of them.
+/// Renders peers. Networks of cluster-wide policies become lists, behind the others.
 pub(super) fn peers_of<'p>(peers: impl IntoIterator<Item = &'p Peer>, key: &PolicyKey) -> Vec<Value> {
-    let is_listed = |peer: &&Peer| matches!(peer, Peer::Block(_)) && !is_network_policy(key);
-    let (networks, others): (Vec<&Peer>, Vec<&Peer>) = peers.into_iter().partition(is_listed);
-    let cidrs: Vec<String> = networks
-        .iter()
-        .filter_map(|peer| match peer {
-            Peer::Block(block) => Some(block.cidr.to_string()),
-            _ => None,
-        })
-        .collect();
-    let listed = cidrs.chunks(MOST_NETWORKS).map(|networks| json!({"networks": networks}));
-    others.into_iter().map(|other| peer(other, key)).chain(listed).collect()
+    let (mut out, mut networks) = (Vec::new(), Vec::new());
+    for one in peers {
+        match one {
+            Peer::Block(block) if !is_network_policy(key) => networks.push(block.cidr.to_string()),
+            other => out.push(peer(other, key)),
+        }
+    }
+    out.extend(networks.chunks(MOST_NETWORKS).map(|networks| json!({"networks": networks})));
+    out
 }
 
 pub(crate) fn peer(peer: &Peer, key: &PolicyKey) -> Value {
