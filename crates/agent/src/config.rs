@@ -161,7 +161,7 @@ settings! {
         otlp_endpoint: Option<String>, "PALISADE_OTLP_ENDPOINT", "URL" [];
         /// Whether the agent learns addresses from answers of DNS servers for rules with domain names, which match nothing otherwise. The answers pass through packet queue 4053
         domain_names: DomainNames, "PALISADE_DOMAIN_NAMES", "MODE" [value_enum, default_value_t];
-        /// DNS servers that are trusted, separated by commas, as pods have them in /etc/resolv.conf; the port is 53 unless it is added [default: the nameservers of the node, and with a directory as source the cluster's DNS Service]
+        /// DNS servers that are trusted, separated by commas, as pods have them in /etc/resolv.conf; the port is 53 unless it is added [default: the cluster's DNS Service and the nameservers of the node]
         #[arg(hide_default_value = true)]
         dns_resolver: List<DnsServer>, "PALISADE_DNS_RESOLVER", "ADDRESS[:PORT],…" [default_value = ""];
         /// What happens to DNS between pods with rules by name and trusted servers while no agent reads it, or more messages arrive than the queue holds

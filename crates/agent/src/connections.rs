@@ -58,7 +58,7 @@ pub(crate) struct ConnectionLog {
     waiting_of: HashMap<IpAddr, u32>,
     explained: HashMap<Connection, Explained>,
     explained_bytes: usize,
-    /// Grows when policies change.
+    /// Grows when policies change, or Services.
     epoch: u64,
     services: Services,
 }
@@ -129,7 +129,7 @@ impl ConnectionLog {
         self.epoch += 1;
     }
 
-    /// Services changed.
+    /// Services changed. `O(1)`.
     pub(crate) fn forget_services(&mut self) {
         self.services.invalidate();
     }
@@ -167,6 +167,10 @@ impl ConnectionLog {
         }
         self.ticked = now;
         self.has_new = false;
+        if self.services.refresh(reconciler.cluster(), now) {
+            // The records that are kept name the Services of before.
+            self.epoch += 1;
+        }
         self.take();
         let (begin, mut made) = (Instant::now(), 0);
         for _ in 0..self.queue.len() {
@@ -240,7 +244,6 @@ impl ConnectionLog {
         (reconciler, generation): (&Reconciler, u64),
         now: Instant,
     ) {
-        self.services.refresh(reconciler.cluster(), now);
         let known = Known {
             reconciler,
             services: &self.services,

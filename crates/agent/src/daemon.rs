@@ -223,7 +223,7 @@ async fn start_source(config: &Config, shared: &Shared) -> Result<(), DaemonErro
                 let (node, health) = (shared.node.clone(), Arc::clone(&shared.health));
                 tokio::spawn(remove_taint_when_ready(client.clone(), config.access(), node, health));
             }
-            let mut events = setup::watch_cluster(client, config);
+            let mut events = setup::watch_cluster(client, config, setup::needs_services(config));
             tokio::spawn(async move {
                 while let Some(event) = events.recv().await {
                     inbox.receive(Delivery::now(event));

@@ -24,15 +24,20 @@ impl FlowLogs<'_> {
         }
     }
 
-    /// Forgets why flows were dropped or passed, if the changes are of anything but pods. To be called before they are applied.
+    /// Forgets why flows were dropped or passed, unless only pods or Services change. To be called before the changes are applied.
     pub(crate) fn forget_policies(self, changes: &[Change]) {
-        if changes.iter().all(|c| matches!(c, Change::SetPod(_) | Change::RemovePod(_))) {
-            return;
+        let is_service = |c: &Change| matches!(c, Change::SetService(_) | Change::RemoveService(_));
+        let is_pod = |c: &Change| matches!(c, Change::SetPod(_) | Change::RemovePod(_));
+        let has_services = changes.iter().any(is_service);
+        let has_policies = !changes.iter().all(|c| is_pod(c) || is_service(c));
+        if has_policies {
+            self.drops.forget_policies();
         }
-        self.drops.forget_policies();
         if let Some(connections) = self.connections {
-            connections.forget_policies();
-            if changes.iter().any(|c| matches!(c, Change::SetService(_) | Change::RemoveService(_))) {
+            if has_policies {
+                connections.forget_policies();
+            }
+            if has_services {
                 connections.forget_services();
             }
         }

@@ -43,7 +43,7 @@ use palisade_policy::{Change, Cluster, Direction, ObjectKey, Peer, Pod, Policy};
 pub use self::core::MessageCounts;
 pub(crate) use self::file::NamesFile;
 use self::{
-    clock::Clock, core::Core, link::Link, public::PublicPods, servers::TakenServers, warnings::Warnings,
+    clock::Clock, core::Core, link::Link, public::PublicAddresses, servers::Servers, warnings::Warnings,
 };
 use crate::{Reconciler, error_chain};
 
@@ -62,6 +62,9 @@ pub struct NamesSettings {
     pub resolvers: BTreeSet<SocketAddr>,
     /// Whether messages pass unread where they would be dropped for the agent's sake.
     pub is_open: bool,
+    /// Whether Services are read after the first snapshot, or not at all if that fails: until [`Names::know_services`], no server is
+    /// trusted.
+    pub awaits_services: bool,
     /// Ranges that may be learned whatever they are.
     pub allowed: Vec<IpNet>,
     /// The directory of the file of learned names. `None`: they are lost if the agent ends.
@@ -89,7 +92,6 @@ pub trait ReceiveLearned: Debug + Send + Sync {
 pub struct Names {
     link: Arc<Link>,
     file: Option<NamesFile>,
-    resolvers: BTreeSet<SocketAddr>,
     /// Whether messages pass unread where they would be dropped for the agent's sake.
     is_open: bool,
     allowed: Vec<IpNet>,
@@ -98,11 +100,10 @@ pub struct Names {
     retry: Instant,
     /// The policies with names.
     policies: Vec<Arc<Policy>>,
-    servers: BTreeSet<SocketAddr>,
-    taken: TakenServers,
+    servers: Servers,
     pods: BTreeMap<IpAddr, ObjectKey>,
     addresses: BTreeMap<ObjectKey, BTreeSet<IpAddr>>,
-    public: PublicPods,
+    public: PublicAddresses,
     warnings: Warnings,
     /// Whether the kernel may hold other pods than these.
     is_dirty: bool,
@@ -160,17 +161,15 @@ impl Names {
         Self {
             link,
             file,
-            resolvers: settings.resolvers.clone(),
             is_open,
             allowed: settings.allowed.clone(),
             open: None,
             retry: Instant::now(),
             policies: Vec::new(),
-            servers: BTreeSet::new(),
-            taken: TakenServers::default(),
+            servers: Servers::new(settings.resolvers.clone(), !settings.awaits_services),
             pods: BTreeMap::new(),
             addresses: BTreeMap::new(),
-            public: PublicPods::default(),
+            public: PublicAddresses::default(),
             warnings: Warnings::default(),
             is_dirty: true,
             last_error: None,
@@ -179,35 +178,54 @@ impl Names {
 
     /// Replaces the trusted servers, from the next [`Names::follow`] of a snapshot on. None: those of the cluster and of the node.
     pub fn set_resolvers(&mut self, resolvers: BTreeSet<SocketAddr>) {
-        self.resolvers = resolvers;
+        self.servers.set(resolvers);
     }
 
-    /// Follows changes that are applied; `None` for a new snapshot. `O(pods of the change)` if only pods change, else
-    /// `O(policies + pods of this node)`.
+    /// Services are known from now on.
+    pub fn know_services(&mut self, reconciler: &Reconciler) {
+        if self.servers.know_services() {
+            self.update_servers(reconciler);
+        }
+    }
+
+    /// Follows changes that are applied; `None` for a new snapshot. `O(pods and Services of the change)` if only these change and no Service
+    /// has the address of a DNS server, else `O(policies + pods of this node + services)`.
     pub fn follow(&mut self, changes: Option<&[Change]>, reconciler: &Reconciler) {
-        let of_pod = |change: &Change| match change {
-            Change::SetPod(pod) => Some(pod.key.clone()),
-            Change::RemovePod(key) => Some(key.clone()),
-            _ => None,
-        };
-        let is_learned = |c: &&Change| !matches!(c, Change::SetLearned(_) | Change::RemoveLearned(_));
-        let keys: Option<Vec<ObjectKey>> =
-            changes.and_then(|changes| changes.iter().filter(is_learned).map(of_pod).collect());
-        match keys {
-            Some(keys) if self.policies.is_empty() || keys.is_empty() => {}
-            Some(keys) => {
-                keys.iter().for_each(|key| self.follow_pod(key, reconciler));
-                let mut core = self.link.core();
-                core.set_pods(self.pods.clone());
-                let mut changes = Vec::new();
-                for key in &keys {
-                    changes.extend(self.public.follow(key, reconciler, &mut core));
-                }
-                if !changes.is_empty() {
-                    self.link.receiver.receive_learned(LearnedAnswer { changes, packet: None });
-                }
-            }
-            None => self.follow_all(reconciler),
+        match changes.map(Followed::of) {
+            Some(Some(followed)) => self.follow_some(&followed, reconciler),
+            Some(None) | None => self.follow_all(reconciler),
+        }
+    }
+
+    fn follow_some(&mut self, Followed { pods, services }: &Followed, reconciler: &Reconciler) {
+        if self.policies.is_empty() || (pods.is_empty() && services.is_empty()) {
+            return;
+        }
+        pods.iter().for_each(|key| self.follow_pod(key, reconciler));
+        let known = &reconciler.cluster().services;
+        if services.iter().any(|key| self.servers.depend_on(key, known.get(key))) {
+            self.update_servers(reconciler);
+        }
+        let mut core = self.link.core();
+        if !pods.is_empty() {
+            core.set_pods(self.pods.clone());
+        }
+        let mut changes = Vec::new();
+        for key in pods {
+            changes.extend(self.public.follow_pod(key, reconciler, &mut core));
+        }
+        for key in services {
+            changes.extend(self.public.follow_service(key, reconciler, &mut core));
+        }
+        if !changes.is_empty() {
+            self.link.receiver.receive_learned(LearnedAnswer { changes, packet: None });
+        }
+    }
+
+    fn update_servers(&mut self, reconciler: &Reconciler) {
+        if self.servers.update(reconciler.cluster(), Instant::now()) {
+            self.is_dirty = true;
+            self.link.core().set_servers(self.servers.trusted());
         }
     }
 
@@ -219,21 +237,18 @@ impl Names {
             peers.any(|entry| matches!(entry.peer, Peer::DomainName(_)))
         };
         self.policies = cluster.policies.values().filter(has_names).cloned().collect();
-        let trusted = servers::of(cluster, &self.resolvers);
-        self.taken.log(&trusted.taken);
-        let servers = trusted.servers;
+        self.is_dirty |= self.servers.update(cluster, Instant::now());
         let before = std::mem::take(&mut self.pods);
         self.addresses.clear();
         if !self.policies.is_empty() {
             reconciler.plan().local.iter().for_each(|address| self.follow_address(*address, reconciler));
         }
-        self.is_dirty |= before != self.pods || servers != self.servers;
-        self.servers = servers;
-        self.public = PublicPods::of(cluster);
+        self.is_dirty |= before != self.pods;
+        self.public = PublicAddresses::of(cluster);
         let learnable = learnable_beside(cluster, self.allowed.clone(), self.public.addresses());
         let mut core = self.link.core();
         core.set_pods(self.pods.clone());
-        let changes = core.set_rules((Patterns::of(cluster), learnable), &self.servers);
+        let changes = core.set_rules((Patterns::of(cluster), learnable), self.servers.trusted());
         if !changes.is_empty() {
             self.link.receiver.receive_learned(LearnedAnswer { changes, packet: None });
         }
@@ -286,7 +301,10 @@ impl Names {
     }
 
     /// Reads the queue and programs the table, if that is due. Returns an error that is new.
-    pub fn tick(&mut self) -> Option<String> {
+    pub fn tick(&mut self, reconciler: &Reconciler) -> Option<String> {
+        if self.servers.is_due(Instant::now()) {
+            self.update_servers(reconciler);
+        }
         self.check_table();
         let is_due = self.open.is_none() || self.is_dirty;
         if !is_due || self.retry > Instant::now() {
@@ -314,7 +332,7 @@ impl Names {
             none => none.insert(start(&self.link, self.file.clone(), self.is_open)?),
         };
         let pods: BTreeSet<IpAddr> = self.pods.keys().copied().collect();
-        open.table.set(&mut open.kernel, &pods, &self.servers)
+        open.table.set(&mut open.kernel, &pods, self.servers.trusted())
     }
 
     /// Looks whether another program removed rules of the table.
@@ -365,6 +383,31 @@ impl Names {
     }
 }
 
+/// The pods and Services of changes.
+#[derive(Default)]
+struct Followed {
+    pods: Vec<ObjectKey>,
+    services: Vec<ObjectKey>,
+}
+
+impl Followed {
+    /// `None` if anything else changes too.
+    fn of(changes: &[Change]) -> Option<Self> {
+        let mut followed = Self::default();
+        for change in changes {
+            match change {
+                Change::SetPod(pod) => followed.pods.push(pod.key.clone()),
+                Change::RemovePod(key) => followed.pods.push(key.clone()),
+                Change::SetService(service) => followed.services.push(service.key.clone()),
+                Change::RemoveService(key) => followed.services.push(key.clone()),
+                Change::SetLearned(_) | Change::RemoveLearned(_) => {}
+                _ => return None,
+            }
+        }
+        Some(followed)
+    }
+}
+
 /// Becomes the reader of the queue, and starts the threads.
 fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Open, palisade_nft::Error> {
     let (kernel, for_upkeep) = (Kernel::open()?, Kernel::open()?);
@@ -383,18 +426,16 @@ fn start(link: &Arc<Link>, file: Option<NamesFile>, is_open: bool) -> Result<Ope
 /// Returns which addresses agents learn in a cluster: not its own, nor private ones, unless they are allowed. `O(pods + nodes + services)`.
 #[must_use]
 pub fn learnable(cluster: &Cluster, allowed: Vec<IpNet>) -> Learnable {
-    learnable_beside(cluster, allowed, PublicPods::of(cluster).addresses())
+    learnable_beside(cluster, allowed, PublicAddresses::of(cluster).addresses())
 }
 
-/// As [`learnable`], with the addresses of pods.
-fn learnable_beside(cluster: &Cluster, allowed: Vec<IpNet>, of_pods: BTreeSet<IpAddr>) -> Learnable {
+/// As [`learnable`], with the addresses of pods and Services.
+fn learnable_beside(cluster: &Cluster, allowed: Vec<IpNet>, mut addresses: BTreeSet<IpAddr>) -> Learnable {
     let public = Learnable::default();
     let nodes = cluster.nodes.values();
     let ranges = nodes.clone().flat_map(|node| node.pod_cidrs.iter().copied());
     let nodes = nodes.flat_map(|node| node.addresses.iter().copied());
-    let services = cluster.services.values().flat_map(|service| service.addresses.iter().copied());
-    let mut addresses = of_pods;
-    addresses.extend(nodes.chain(services).filter(|address| public.check(*address).is_ok()));
+    addresses.extend(nodes.filter(|address| public.check(*address).is_ok()));
     // Private ones are not learned anyway.
     let ranges = ranges.filter(|range| public.check(range.addr()).is_ok()).collect();
     Learnable::new(allowed, ranges, addresses)

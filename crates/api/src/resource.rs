@@ -25,7 +25,7 @@ struct Resource {
     versions: &'static [&'static str],
     /// Whether the objects belong to namespaces.
     namespaced: bool,
-    /// Whether the agent watches the kind.
+    /// Whether every agent watches the kind.
     watched: bool,
     /// What answers need it for.
     needed_for: NeededFor,
@@ -207,7 +207,7 @@ catalogue! {
         .if_missing(
             "nodes are unknown: their addresses count as addresses outside the cluster, and rules for nodes match none",
         );
-    /// Services. Only the command line reads them.
+    /// Services. Agents watch them only if [`WatchOptions::services`](crate::WatchOptions) says so.
     Service = Resource::new("services", "", NeededFor::Verdicts)
         .fields(&["metadata.labels", "spec", "status.loadBalancer"])
         .if_missing("services are unknown: their cluster IPs cannot be resolved to pods");
@@ -287,7 +287,7 @@ impl ResourceKind {
         Self::all().filter(|kind| kind.needed_for() == NeededFor::Verdicts)
     }
 
-    /// The kinds that the agent watches.
+    /// The kinds that every agent watches.
     pub fn watched() -> impl Iterator<Item = Self> {
         Self::all().filter(|kind| kind.entry().watched)
     }

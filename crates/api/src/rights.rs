@@ -36,6 +36,8 @@ const LEASE: &str = "palisade-status-writer";
 pub enum Purpose {
     /// Enforcement of policies.
     Enforcing,
+    /// Services, for some settings ([`WatchOptions::services`](crate::WatchOptions)).
+    Services,
     /// Reports in the cluster: Events, and conditions of policies.
     Reporting,
 }
@@ -242,9 +244,10 @@ fn required(served: &[(ResourceKind, Vec<String>)]) -> Vec<Right> {
     let is_served =
         |kind: &ResourceKind| !kind.is_optional() || served.iter().any(|(served, _)| served == kind);
     let mut out = Vec::new();
-    for kind in ResourceKind::watched().filter(is_served) {
+    let for_policies = ResourceKind::watched().filter(is_served).map(|kind| (Purpose::Enforcing, kind));
+    for (purpose, kind) in for_policies.chain([(Purpose::Services, ResourceKind::Service)]) {
         for verb in ["list", "watch"] {
-            out.push(right(Purpose::Enforcing, verb, kind.group(), kind.plural(), None));
+            out.push(right(purpose, verb, kind.group(), kind.plural(), None));
         }
     }
     let report =
@@ -284,7 +287,7 @@ mod tests {
             plain.contains(&"create leases.coordination.k8s.io in palisade-system".to_owned()),
             "{plain:?}"
         );
-        assert!(!plain.iter().any(|w| w.contains("clusternetworkpolicies") || w.contains("services")));
+        assert!(!plain.iter().any(|w| w.contains("clusternetworkpolicies")));
         let with = required_for(&[(ResourceKind::ClusterNetworkPolicy, vec!["v1alpha2".to_owned()])]);
         assert!(with.contains(&"patch clusternetworkpolicies/status.policy.networking.k8s.io".to_owned()));
     }

@@ -86,6 +86,7 @@ pub(crate) const GROUPS: &[Group] = &[
         ("clock", clock::check),
         ("api-policies", api_policies::check),
         ("api-rights", api_rights::enforcing),
+        ("api-services", api_rights::services),
         ("api-reporting", api_rights::reporting),
     ]),
 ];

@@ -120,7 +120,7 @@ impl Running {
         let Some(names) = &mut self.names else { return Ok(()) };
         names.follow(changes, self.agent.reconciler());
         names.set_current(self.is_current);
-        names.tick().map_or(Ok(()), |error| Err(error.into()))
+        names.tick(self.agent.reconciler()).map_or(Ok(()), |error| Err(error.into()))
     }
 
     /// Commits what was learned, in one transaction, and then releases the answers that wait for it.

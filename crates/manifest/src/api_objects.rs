@@ -3,7 +3,7 @@
 //! A watch delivers up to a hundred thousand pods, and decisions need about a twentieth of each. So pods, nodes and
 //! namespaces are deserialized into slim types ([`ApiPod`] …) that skip all other fields and borrow strings without
 //! escapes. The meaning of their fields is decided by the same functions as for manifests. Policies are few and
-//! complex: they are decoded like manifests, through [`crate::tree`].
+//! complex, as are Services: they are decoded like manifests, through [`crate::tree`].
 //!
 //! An invalid object is no error here. [`Decoded`] holds the value to use instead, which fails closed.
 
@@ -11,11 +11,13 @@ use std::{net::IpAddr, sync::Arc};
 
 use palisade_policy::{
     AnnotatedSources, ContainerPort, Deny, Interner, Labels, MODE_KEY, Name, Namespace, Node, ObjectKey,
-    Phase, Pod, Policy, Protocol, Uid, Workload,
+    Phase, Pod, Policy, Protocol, Service, Uid, Workload,
 };
 
 use crate::{
-    allow_source, deny,
+    allow_source,
+    declared::Declaration,
+    deny,
     diagnostic::{Code, Diagnostic, Severity},
     meta::{self, Owner},
     mode, names,
@@ -26,6 +28,7 @@ use crate::{
 
 mod fields;
 mod policy;
+mod whole;
 
 pub use fields::{
     ApiAnnotations, ApiContainer, ApiContainerPort, ApiNode, ApiNodeAddress, ApiNodeSpec, ApiNodeStatus,
@@ -149,6 +152,17 @@ impl ObjectDecoder {
     ///   previous version. (Anything else invalid in it fails closed rule by rule: SEMANTICS C23, C24, G-16, G-17.)
     pub fn policy(&mut self, object: String) -> Decoded<Option<Arc<Policy>>> {
         policy::read(&self.names, object)
+    }
+
+    /// Decodes a Service from the text of a JSON object with `apiVersion`, `kind`, `metadata` with name and namespace, `spec` and `status`.
+    /// Invalid addresses and ports are left out; `None` if it is no object at all. There are no findings: the API server has checked the
+    /// Service, and fields of later versions say nothing about the addresses and ports of this one. `O(bytes)`.
+    pub fn service(&mut self, object: String) -> Option<Service> {
+        let read = whole::read(&self.names, object, |_, _, declared, _| match declared {
+            Some(Declaration::Service(declared)) => Some(declared.service),
+            _ => None,
+        });
+        read.value
     }
 
     fn labels(&mut self, object: &ApiObjectMeta<'_>) -> Labels {

@@ -77,6 +77,7 @@ pub(crate) fn service(cx: &mut Context<'_>, object: &Object<'_>) -> Option<Decla
 /// Returns the declared addresses, and whether the service is headless.
 fn cluster_ips(cx: &mut Context<'_>, spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
     let mut addresses = Vec::new();
+    let mut seen = BTreeSet::new();
     let mut headless = false;
     let list = spec.get("clusterIPs");
     let single = spec.get("clusterIP");
@@ -85,8 +86,8 @@ fn cluster_ips(cx: &mut Context<'_>, spec: &Fields<'_>) -> (Vec<IpAddr>, bool) {
             None | Some("") => {}
             Some("None") => headless = true,
             Some(text) => match parse_ip(text) {
-                Some(ip) if addresses.contains(&ip) => {}
-                Some(ip) => addresses.push(ip),
+                Some(ip) if seen.insert(ip) => addresses.push(ip),
+                Some(_) => {}
                 None => cx.invalid(&at, [IP_ADDRESS]),
             },
         }
@@ -139,9 +140,11 @@ fn access(cx: &mut Context<'_>, spec: &Fields<'_>, object: &Object<'_>, kind: &s
         return access;
     }
     if let Some(list) = spec.get("externalIPs") {
+        let mut seen = BTreeSet::new();
         for at in cx.list(&list) {
             match cx.string(&at).map(parse_ip) {
-                Some(Some(ip)) => add(&mut access.external_ips, ip),
+                Some(Some(ip)) if seen.insert(ip) => access.external_ips.push(ip),
+                Some(Some(_)) => {}
                 Some(None) => cx.invalid(&at, [IP_ADDRESS]),
                 None => {}
             }
@@ -159,16 +162,15 @@ fn load_balancer(cx: &mut Context<'_>, spec: &Fields<'_>, object: &Object<'_>, a
     let status = object.get("status");
     let status = status.as_ref().and_then(|status| status.get("loadBalancer"));
     let ingress = status.as_ref().and_then(|status| status.get("ingress"));
+    let mut seen = BTreeSet::new();
     for entry in ingress.iter().flat_map(|list| list.items()) {
         let ip = entry.get("ip").filter(|at| !at.is_null()).and_then(|at| cx.string(&at));
-        if let Some(ip) = ip.and_then(parse_ip) {
-            add(&mut access.load_balancer, ip);
-        }
+        access.load_balancer.extend(ip.and_then(parse_ip).filter(|ip| seen.insert(*ip)));
         let host = entry.get("hostname").filter(|at| !at.is_null()).and_then(|at| cx.string(&at));
         access.host_names.extend(host.filter(|host| !host.is_empty()).map(|host| cx.names.name(host)));
     }
     if let Some(ip) = spec.string(cx, "loadBalancerIP").and_then(parse_ip)
-        && !access.load_balancer.contains(&ip)
+        && seen.insert(ip)
     {
         access.load_balancer.push(ip);
         access.load_balancer_wish = Some(ip);
@@ -181,12 +183,6 @@ fn load_balancer(cx: &mut Context<'_>, spec: &Fields<'_>, object: &Object<'_>, a
                 None => {}
             }
         }
-    }
-}
-
-fn add(addresses: &mut Vec<IpAddr>, address: IpAddr) {
-    if !addresses.contains(&address) {
-        addresses.push(address);
     }
 }
 

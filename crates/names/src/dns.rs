@@ -70,6 +70,12 @@ pub fn dns_service_addresses(cluster: &Cluster) -> impl Iterator<Item = std::net
     services.flat_map(|service| service.addresses.iter().copied())
 }
 
+/// Whether a Service with this name is one of those through which pods reach DNS, in some clusters.
+#[must_use]
+pub fn is_dns_service(key: &ObjectKey) -> bool {
+    SERVICES.iter().any(|(namespace, name)| *key.namespace == **namespace && *key.name == **name)
+}
+
 /// Returns a DNS server as most clusters have it, without an address, for input that has none: a pod `k8s-app=kube-dns`
 /// in namespace kube-system.
 #[must_use]

@@ -29,7 +29,7 @@ mod services;
 mod spelling;
 
 pub use describe::{describe_entry, describe_missing, describe_peer, describe_port};
-pub use dns::{DNS_PORT, DnsServer, dns_servers, dns_service_addresses, usual_dns_server};
+pub use dns::{DNS_PORT, DnsServer, dns_servers, dns_service_addresses, is_dns_service, usual_dns_server};
 pub use dns_name::{DnsName, dashed};
 pub use endpoints::{NoEndpoint, endpoints_of, endpoints_on_any_node, of_family};
 pub use ingress_controllers::{RecognizedController, is_served_from_outside, recognized_controllers};

@@ -26,18 +26,19 @@ impl Services {
         self.is_stale = true;
     }
 
-    /// Makes the index if it is missing, or if Services have changed and it is a second old. `O(services)`.
-    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Instant) {
+    /// Makes the index if it is missing, or if Services have changed and it is a second old. Returns whether it names other Services than
+    /// before. `O(services)`.
+    pub(super) fn refresh(&mut self, cluster: &Cluster, now: Instant) -> bool {
         let is_due = match self.built {
             None => true,
             Some(built) => self.is_stale && now.saturating_duration_since(built) >= REBUILD_INTERVAL,
         };
         if !is_due {
-            return;
+            return false;
         }
         (self.built, self.is_stale) = (Some(now), false);
-        self.by_address.clear();
-        self.by_node_port.clear();
+        let by_address = std::mem::take(&mut self.by_address);
+        let by_node_port = std::mem::take(&mut self.by_node_port);
         for service in cluster.services.values() {
             for address in service.addresses.iter().copied().chain(service.access.addresses()) {
                 self.by_address.entry(address).or_insert_with(|| service.key.clone());
@@ -48,6 +49,7 @@ impl Services {
                 }
             }
         }
+        self.by_address != by_address || self.by_node_port != by_node_port
     }
 
     /// Returns the Service with an address, or with a port of all nodes if the address is that of a node.

@@ -125,6 +125,36 @@ async fn a_connection_to_a_service_has_both() {
     assert_eq!(to, ["203.0.113.1:81", "service shop/front:80"]);
 }
 
+/// A change of Services costs a new index at most once each second, and what is known of connections only if the index differs.
+#[tokio::test]
+async fn records_name_the_service_of_now() {
+    let mut trial = Trial::new();
+    let named = |name: &str| Service {
+        addresses: vec![SERVICE.into()],
+        ..Service::new(ObjectKey::new("shop", name))
+    };
+    let change = |trial: &mut Trial, changes: Vec<Change>| {
+        trial.log.forget_services();
+        trial.reconciler.handle(Input::Changes(changes), Duration::ZERO);
+    };
+    let to_service = Connection { opened_to: Some((SERVICE.into(), 80)), ..connection(WEB, OUTSIDE, 8080) };
+    change(&mut trial, vec![Change::SetService(named("old"))]);
+    trial.see(&to_service, 1);
+    trial.pass(Duration::from_millis(1500));
+    let epoch = trial.log.epoch;
+    let old = ObjectKey::new("shop", "old");
+    change(&mut trial, vec![Change::SetService(Service { selector: None, ..named("old") })]);
+    trial.see(&to_service, 1);
+    trial.pass(Duration::from_millis(1500));
+    assert_eq!(trial.log.epoch, epoch, "nothing that records name has changed");
+    change(&mut trial, vec![Change::RemoveService(old), Change::SetService(named("new"))]);
+    trial.see(&to_service, 1);
+    trial.pass(Duration::from_millis(1500));
+    let to: Vec<String> =
+        trial.page().await.records.iter().map(|r| r.opened_to.as_ref().unwrap().to_string()).collect();
+    assert_eq!(to, ["service shop/old:80", "service shop/old:80", "service shop/new:80"]);
+}
+
 #[tokio::test]
 async fn what_no_policy_allows_now_says_so() {
     let mut trial = Trial::new();

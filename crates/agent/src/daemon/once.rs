@@ -217,7 +217,8 @@ fn snapshot(config: &Config) -> Result<Cluster, DaemonError> {
         SourceChoice::Api => {
             let mut failing = None;
             let waited = runtime()?.block_on(async {
-                let mut events = watch_cluster(config.access().connect_without_retries().await?, config);
+                let mut events =
+                    watch_cluster(config.access().connect_without_retries().await?, config, false);
                 let snapshot = async {
                     while let Some(event) = events.recv().await {
                         match event {

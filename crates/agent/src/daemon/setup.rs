@@ -9,7 +9,7 @@ use tokio::{runtime::Runtime, sync::mpsc};
 use super::error::DaemonError;
 use crate::{
     DataPlaneError, NftDataPlane,
-    config::{Config, EgressToOwnNode, SourceCheck},
+    config::{Config, DomainNames, EgressToOwnNode, Flows, SourceCheck},
     flow_file::{FlowFile, FlowFileOptions},
     flows::FlowStore,
     lock::{Lock, LockError},
@@ -17,11 +17,17 @@ use crate::{
     otlp::{Otlp, OtlpSettings},
 };
 
-/// Watches the API server with the configured credentials.
-pub(super) fn watch_cluster(client: Client, config: &Config) -> mpsc::Receiver<Event> {
+/// Watches the API server with the configured credentials. `services`: whether Services are watched too.
+pub(super) fn watch_cluster(client: Client, config: &Config, services: bool) -> mpsc::Receiver<Event> {
     let access = config.access();
     let service_address = access.service_address();
-    watch(client, WatchOptions { service_address, access: Some(access), ..WatchOptions::default() })
+    watch(client, WatchOptions { service_address, services, access: Some(access), ..WatchOptions::default() })
+}
+
+/// Whether the agent needs Services: to know which DNS servers it can trust, or to name the Service of a connection that it records. Policies
+/// don't depend on them.
+pub(super) fn needs_services(config: &Config) -> bool {
+    config.domain_names == DomainNames::On || config.flows != Flows::Drops
 }
 
 pub(super) fn runtime() -> Result<Runtime, DaemonError> {

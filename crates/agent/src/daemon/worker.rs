@@ -46,7 +46,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use palisade_api::{ObjectRef, Reporter};
+use palisade_api::{ObjectRef, Reporter, ResourceKind, WatchState};
 use palisade_manifest::Diagnostic;
 use palisade_nft::{EnforcerOptions, drops};
 use palisade_policy::{Change, Cluster, Name, ObjectKey};
@@ -246,6 +246,7 @@ impl Worker {
             lost_notifications,
             ..
         } = pending;
+        let services_are_watched = watches.contains(&(ResourceKind::Service, WatchState::Watching));
         self.errors.set_watch_states(watches);
         if lost_notifications {
             self.overrun.record();
@@ -267,6 +268,7 @@ impl Worker {
         if !changes.is_empty() {
             self.apply_changes(changes, received);
         }
+        self.follow_watch_of_services(services_are_watched);
         if !runtime.is_empty() {
             self.process_runtime(runtime);
         }

@@ -191,7 +191,12 @@ impl Core {
         self.hand_over()
     }
 
-    /// Notes whether a pod has an address, as far as it isn't private anyway. Returns what is to be committed.
+    /// Replaces the trusted servers.
+    pub(super) fn set_servers(&mut self, servers: &BTreeSet<SocketAddr>) {
+        self.exchanges.trust(servers.iter().copied());
+    }
+
+    /// Notes whether a pod or a Service has an address, as far as it isn't private anyway. Returns what is to be committed.
     pub(super) fn set_pod_address(&mut self, address: IpAddr, is_of_pod: bool) -> Vec<Change> {
         if self.learnable.set(address, is_of_pod) && is_of_pod && self.learnable.check(address).is_err() {
             self.learned.remove_address(address);

@@ -4,9 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
 };
 
-use palisade_policy::{Cluster, ObjectKey};
+use palisade_policy::{Cluster, ObjectKey, Service};
 
 use super::DNS_PORT;
 
@@ -15,18 +16,21 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// Users who may create Services in this namespace can replace the cluster's DNS anyway.
 const SYSTEM_NAMESPACE: &str = "kube-system";
 
+/// How long no Service must have had the address of a server before it is trusted again.
+const REGAINED_AFTER: Duration = Duration::from_secs(10);
+
 /// What is trusted.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct TrustedServers {
-    pub(super) servers: BTreeSet<SocketAddr>,
+struct TrustedServers {
+    servers: BTreeSet<SocketAddr>,
     /// The others, with the Service that has the address.
-    pub(super) taken: BTreeMap<SocketAddr, ObjectKey>,
+    taken: BTreeMap<SocketAddr, ObjectKey>,
 }
 
 /// Returns the servers that are trusted: `set`, or if there are none, the cluster's, by its Service, and the node's.
 ///
 /// `O(services)`.
-pub(super) fn of(cluster: &Cluster, set: &BTreeSet<SocketAddr>) -> TrustedServers {
+fn of(cluster: &Cluster, set: &BTreeSet<SocketAddr>) -> TrustedServers {
     if !set.is_empty() {
         return untaken(cluster, set, &BTreeSet::new());
     }
@@ -78,28 +82,113 @@ fn untaken(
     out
 }
 
-/// The servers of which the log says that they are not trusted.
-#[derive(Debug, Default)]
-pub(super) struct TakenServers(BTreeMap<SocketAddr, ObjectKey>);
+/// The trusted servers, as Services come and go.
+#[derive(Debug)]
+pub(super) struct Servers {
+    /// The servers that are set. None: those of the cluster and of the node.
+    set: BTreeSet<SocketAddr>,
+    /// Whether Services are known. Until then any of them could have the address of a server, so none is trusted.
+    services_are_known: bool,
+    trusted: BTreeSet<SocketAddr>,
+    /// The servers whose addresses Services have, or had a moment ago.
+    taken: BTreeMap<SocketAddr, Taken>,
+    /// The Services that have the address of a server, or are the cluster's DNS.
+    concerned: BTreeSet<ObjectKey>,
+}
 
-impl TakenServers {
-    /// Logs what is new.
-    pub(super) fn log(&mut self, taken: &BTreeMap<SocketAddr, ObjectKey>) {
-        let is_new = |(server, service): &(&SocketAddr, &ObjectKey)| self.0.get(*server) != Some(*service);
-        for (server, service) in taken.iter().filter(is_new) {
-            tracing::warn!(%server, %service, "a Service has the address of a DNS server, its answers are not learned");
+/// A server whose address a Service has.
+#[derive(Debug, PartialEq, Eq)]
+struct Taken {
+    /// When it was first seen that no Service has it any longer.
+    free_since: Option<Instant>,
+}
+
+impl Servers {
+    pub(super) fn new(set: BTreeSet<SocketAddr>, services_are_known: bool) -> Self {
+        Self {
+            set,
+            services_are_known,
+            trusted: BTreeSet::new(),
+            taken: BTreeMap::new(),
+            concerned: BTreeSet::new(),
         }
-        for server in self.0.keys().filter(|server| !taken.contains_key(server)) {
-            tracing::info!(%server, "no Service has the address of the DNS server any longer");
+    }
+
+    /// Replaces those that are set, from the next [`Servers::update`] on.
+    pub(super) fn set(&mut self, servers: BTreeSet<SocketAddr>) {
+        self.set = servers;
+    }
+
+    /// Services are known from now on. Returns whether they were not.
+    pub(super) fn know_services(&mut self) -> bool {
+        !std::mem::replace(&mut self.services_are_known, true)
+    }
+
+    pub(super) fn trusted(&self) -> &BTreeSet<SocketAddr> {
+        &self.trusted
+    }
+
+    /// Whether a Service that changed may change which servers are trusted. `service`: as it is now. `O(its addresses)`.
+    pub(super) fn depend_on(&self, key: &ObjectKey, service: Option<&Service>) -> bool {
+        self.concerned.contains(key) || service.is_some_and(|service| self.concern(service))
+    }
+
+    fn concern(&self, service: &Service) -> bool {
+        let is_server = |address: IpAddr| {
+            let mut all = self.set.iter().chain(&self.trusted).chain(self.taken.keys());
+            all.any(|server| server.ip() == address)
+        };
+        palisade_names::is_dns_service(&service.key)
+            || service.addresses.iter().copied().chain(service.access.translated()).any(is_server)
+    }
+
+    /// Whether time alone changes which servers are trusted.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.taken.values().any(|taken| taken.is_free(now))
+    }
+
+    /// Finds out which servers are trusted, and logs what has changed. Returns whether they have. `O(services)`.
+    pub(super) fn update(&mut self, cluster: &Cluster, now: Instant) -> bool {
+        if !self.services_are_known {
+            return !std::mem::take(&mut self.trusted).is_empty();
         }
-        self.0.clone_from(taken);
+        let TrustedServers { mut servers, taken } = of(cluster, &self.set);
+        for (server, service) in &taken {
+            let new = Taken { free_since: None };
+            if self.taken.insert(*server, new).is_none() {
+                tracing::warn!(%server, %service, "a Service has the address of a DNS server, its answers are not learned");
+            }
+        }
+        self.taken.retain(|server, of_server| {
+            if taken.contains_key(server) {
+                return true;
+            }
+            of_server.free_since.get_or_insert(now);
+            let stays = servers.contains(server) && !of_server.is_free(now);
+            if stays {
+                servers.remove(server);
+            } else {
+                tracing::info!(%server, "no Service has the address of the DNS server any longer");
+            }
+            stays
+        });
+        let has_changed = self.trusted != servers;
+        self.trusted = servers;
+        let concerned = cluster.services.values().filter(|service| self.concern(service));
+        self.concerned = concerned.map(|service| service.key.clone()).collect();
+        has_changed
+    }
+}
+
+impl Taken {
+    /// Whether the server is trusted again. Not at once: a Service that comes and goes would cost every node a transaction each time.
+    fn is_free(&self, now: Instant) -> bool {
+        self.free_since.is_some_and(|since| now.saturating_duration_since(since) >= REGAINED_AFTER)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use palisade_policy::Service;
-
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -173,6 +262,60 @@ mod tests {
                 !is_of_cluster
             );
         }
+    }
+
+    #[test]
+    fn no_server_is_trusted_before_services_are_known() {
+        let mut all = Servers::new(servers(&["203.0.113.53"]), false);
+        let now = Instant::now();
+        assert!(!all.update(&Cluster::default(), now) && all.trusted().is_empty());
+        assert!(all.know_services() && !all.know_services());
+        assert!(all.update(&Cluster::default(), now));
+        assert_eq!(all.trusted(), &servers(&["203.0.113.53"]));
+    }
+
+    /// A tenant could create and delete a Service all the time.
+    #[test]
+    fn a_server_is_trusted_again_a_while_after_its_address_is_free() {
+        let mut all = Servers::new(servers(&["203.0.113.53", "203.0.113.54"]), true);
+        let taken = cluster(&[("tenant/web", &["10.96.7.7"], &["203.0.113.53"], &[])]);
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        assert!(all.update(&taken, start));
+        assert_eq!(all.trusted(), &servers(&["203.0.113.54"]));
+        for round in 0..20 {
+            let cluster = if round % 2 == 0 { &Cluster::default() } else { &taken };
+            assert!(!all.update(cluster, start + second * round), "{round}");
+            assert!(!all.is_due(start + second * round));
+        }
+        let free = Cluster::default();
+        let at = start + second * 20;
+        assert!(!all.update(&free, at) && !all.is_due(at + second * 9));
+        assert!(all.is_due(at + second * 10) && all.update(&free, at + second * 10));
+        assert_eq!(all.trusted().len(), 2);
+        assert!(!all.is_due(at + second * 30));
+    }
+
+    #[test]
+    fn only_services_with_the_address_of_a_server_and_those_of_dns_matter() {
+        let cluster = cluster(&[
+            ("kube-system/kube-dns", &["10.96.0.10"], &[], &[]),
+            ("tenant/web", &["10.96.7.7"], &["203.0.113.53"], &[]),
+            ("tenant/other", &["10.96.7.8"], &["203.0.113.55"], &["203.0.113.56"]),
+        ]);
+        let mut all = Servers::new(servers(&["203.0.113.53"]), true);
+        all.update(&cluster, Instant::now());
+        let matters = |name: &str, now: Option<&Service>| all.depend_on(&ObjectKey::new("tenant", name), now);
+        for service in cluster.services.values() {
+            let expected = *service.key.name != *"other";
+            assert_eq!(all.depend_on(&service.key, Some(service)), expected, "{}", service.key);
+        }
+        assert!(matters("web", None), "it was deleted");
+        assert!(!matters("other", None) && !matters("new", None));
+        let mut later = Service::new(ObjectKey::new("tenant", "later"));
+        later.access.load_balancer = vec![ip("203.0.113.53")];
+        assert!(matters("later", Some(&later)));
+        later.access.load_balancer_wish = Some(ip("203.0.113.53"));
+        assert!(!matters("later", Some(&later)), "it only asks for the address");
     }
 
     /// Otherwise any user who may create a Service could keep names from being learned.

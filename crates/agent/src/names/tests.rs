@@ -102,6 +102,68 @@ fn an_address_that_a_pod_gets_is_no_longer_that_of_a_name() {
     assert_eq!(change(Change::RemovePod(pod.key)), (Vec::new(), true));
 }
 
+/// The same with a cluster IP, in a cluster whose range for Services is public.
+#[test]
+fn an_address_that_a_service_gets_is_no_longer_that_of_a_name() {
+    let text = palisade_manifest::Input::Text { name: "m".into(), text: MANIFESTS.into() };
+    let loaded = palisade_manifest::load(&[text], &palisade_manifest::LoadOptions::default());
+    let mut reconciler = Reconciler::new("n1".into());
+    reconciler.handle(crate::Input::Snapshot(loaded.cluster), Duration::ZERO);
+    let (mut names, receiver) = restored("");
+    names.follow(None, &reconciler);
+    let [Change::SetLearned(_)] = &receiver.take()[..] else { panic!("it is kept") };
+    let mut service = palisade_policy::Service::new(ObjectKey::new("shop", "new"));
+    service.addresses = vec![ip("198.51.100.1")];
+    let mut change = |change: Change| {
+        let changes = vec![change];
+        reconciler.handle(crate::Input::Changes(changes.clone()), Duration::ZERO);
+        names.follow(Some(&changes), &reconciler);
+        let may_be_learned = names.link.core().may_learn(ip("198.51.100.1"));
+        (receiver.take(), may_be_learned)
+    };
+    let name = DomainName::new("a.io").unwrap();
+    assert_eq!(change(Change::SetService(service.clone())), (vec![Change::RemoveLearned(name)], false));
+    assert_eq!(change(Change::RemoveService(service.key)), (Vec::new(), true));
+}
+
+#[test]
+fn servers_follow_services_that_come_after_the_snapshot() {
+    let text = palisade_manifest::Input::Text { name: "m".into(), text: MANIFESTS.into() };
+    let loaded = palisade_manifest::load(&[text], &palisade_manifest::LoadOptions::default());
+    let mut reconciler = Reconciler::new("n1".into());
+    let settings = NamesSettings {
+        resolvers: ["203.0.113.53:53", "203.0.113.54:53"].map(|text| text.parse().unwrap()).into(),
+        awaits_services: true,
+        ..NamesSettings::default()
+    };
+    let mut names = Names::new(&settings, Arc::<Received>::default());
+    reconciler.handle(crate::Input::Snapshot(loaded.cluster), Duration::ZERO);
+    names.follow(None, &reconciler);
+    assert!(names.servers.trusted().is_empty(), "a Service could have their addresses");
+    let mut service = palisade_policy::Service::new(ObjectKey::new("tenant", "web"));
+    service.access.external_ips = vec![ip("203.0.113.53")];
+    let follow = |names: &mut Names, reconciler: &mut Reconciler, change: Change| {
+        names.is_dirty = false;
+        let changes = vec![change];
+        reconciler.handle(crate::Input::Changes(changes.clone()), Duration::ZERO);
+        names.follow(Some(&changes), reconciler);
+        (names.servers.trusted().len(), names.is_dirty)
+    };
+    let first = Change::SetService(service.clone());
+    assert_eq!(follow(&mut names, &mut reconciler, first), (0, false));
+    names.know_services(&reconciler);
+    assert_eq!(names.servers.trusted().len(), 1);
+    service.key = ObjectKey::new("tenant", "other");
+    service.access.external_ips = vec![ip("203.0.113.55")];
+    let of_no_server = Change::SetService(service.clone());
+    assert_eq!(follow(&mut names, &mut reconciler, of_no_server), (1, false));
+    service.access.external_ips.push(ip("203.0.113.54"));
+    let of_a_server = Change::SetService(service.clone());
+    assert_eq!(follow(&mut names, &mut reconciler, of_a_server), (0, true));
+    let gone = Change::RemoveService(service.key);
+    assert_eq!(follow(&mut names, &mut reconciler, gone), (0, false), "not at once");
+}
+
 /// As on a node whose clock is set while the agent runs.
 #[test]
 fn addresses_expire_by_a_clock_that_is_not_set_and_the_file_has_the_wall_clock() {

@@ -20,6 +20,10 @@ pub(super) fn describe(
     };
     let effect = match was_listed {
         true => "the last known objects stay in effect",
+        false if kind == ResourceKind::Service => {
+            "policies don't depend on them and are enforced, but no DNS server is trusted until they have been listed once, and records of \
+             connections don't name them"
+        }
         false => "nothing is programmed until they have been listed once, and the kernel keeps its rules",
     };
     format!("cannot watch {resource}: {error}; {advice}; {effect}")
@@ -88,6 +92,8 @@ mod tests {
             "{forbidden}"
         );
         assert!(forbidden.ends_with("the kernel keeps its rules"), "{forbidden}");
+        let of_services = text(ApiError::status(403, "no", None), ResourceKind::Service, false);
+        assert!(of_services.contains("enforced, but no DNS server is trusted"), "{of_services}");
         let expired = ApiErrorKind::Tls("invalid peer certificate: Expired".to_owned());
         let expired = text(expired.into(), ResourceKind::NetworkPolicy, true);
         assert!(expired.contains("Expired; certificates"), "{expired}");

@@ -17,7 +17,12 @@ use super::{
     options::WatchOptions,
     session::{Disconnected, Session, SessionEvent},
 };
-use crate::{client::ClientPool, event::Event, request::VersionedKind, resource::ResourceKind};
+use crate::{
+    client::ClientPool,
+    event::{Event, WatchState},
+    request::VersionedKind,
+    resource::ResourceKind,
+};
 
 /// How many session events are queued for the merge.
 const SESSION_QUEUE: usize = 64;
@@ -33,7 +38,9 @@ pub(super) async fn run(clients: ClientPool, options: WatchOptions, out: mpsc::S
     let check_now = Arc::new(Notify::new());
     let (discovery, served) =
         Discovery::new(Arc::clone(&clients), Arc::clone(&options), Arc::clone(&check_now));
-    for kind in ResourceKind::watched() {
+    let kinds: BTreeSet<ResourceKind> =
+        ResourceKind::watched().chain(options.services.then_some(ResourceKind::Service)).collect();
+    for kind in kinds.iter().copied() {
         let mut session = Session::new(
             VersionedKind::new(kind, kind.versions()[0]),
             Arc::clone(&options),
@@ -51,8 +58,7 @@ pub(super) async fn run(clients: ClientPool, options: WatchOptions, out: mpsc::S
     }
     tasks.spawn(discovery.run());
     drop((events, served));
-    let mut merge =
-        Merge { out, not_listed: ResourceKind::watched().collect(), cluster: Some(Box::default()) };
+    let mut merge = Merge { out, not_listed: kinds, cluster: Some(Box::default()) };
     loop {
         let first = tokio::select! {
             first = incoming.recv() => first,
@@ -94,9 +100,14 @@ async fn run_while_served(mut session: Session, kind: ResourceKind, mut kinds: w
     }
 }
 
+/// Whether Services can't be read. Policies don't depend on them, so they don't keep the others from being enforced.
+fn is_failure_of_services(event: &Event) -> bool {
+    matches!(event, Event::Watch { kind: ResourceKind::Service, state: WatchState::Failing { .. } })
+}
+
 struct Merge {
     out: mpsc::Sender<Event>,
-    /// The kinds whose first list is not complete.
+    /// The kinds that the snapshot waits for: their first list is not complete.
     not_listed: BTreeSet<ResourceKind>,
     /// The cluster so far; `None` once the snapshot has been sent.
     cluster: Option<Box<Cluster>>,
@@ -117,20 +128,26 @@ impl Merge {
                     (None, Some((earlier, _))) => earlier.extend(changes),
                 },
                 SessionEvent::Forward(event) => {
+                    let is_dispensable = is_failure_of_services(&event);
                     self.send_changes(&mut pending).await?;
                     self.out.send(event).await?;
-                }
-                SessionEvent::Listed(kind) => {
-                    self.not_listed.remove(&kind);
-                    if self.not_listed.is_empty()
-                        && let Some(cluster) = self.cluster.take()
-                    {
-                        self.out.send(Event::Snapshot(cluster)).await?;
+                    if is_dispensable {
+                        self.no_longer_awaits(ResourceKind::Service).await?;
                     }
                 }
+                SessionEvent::Listed(kind) => self.no_longer_awaits(kind).await?,
             }
         }
         self.send_changes(&mut pending).await
+    }
+
+    /// Sends the snapshot once no kind is awaited.
+    async fn no_longer_awaits(&mut self, kind: ResourceKind) -> Result<(), SendError<Event>> {
+        self.not_listed.remove(&kind);
+        match self.cluster.take_if(|_| self.not_listed.is_empty()) {
+            Some(cluster) => self.out.send(Event::Snapshot(cluster)).await,
+            None => Ok(()),
+        }
     }
 
     async fn send_changes(&self, pending: &mut Pending) -> Result<(), SendError<Event>> {

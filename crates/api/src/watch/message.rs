@@ -72,7 +72,7 @@ pub(super) fn bookmark(object: &str) -> Result<(String, bool), ApiError> {
     Ok((metadata.resource_version.to_string(), ends_list))
 }
 
-/// A policy or a namespace: its metadata, and its spec as text.
+/// A policy, a Service or a namespace: its metadata, and its spec and status as text.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct UndecodedObject<'a> {
@@ -80,6 +80,8 @@ pub(super) struct UndecodedObject<'a> {
     pub(super) metadata: ApiObjectMeta<'a>,
     #[serde(borrow)]
     pub(super) spec: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pub(super) status: Option<&'a RawValue>,
 }
 
 /// What identifies an object and its version.

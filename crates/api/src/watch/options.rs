@@ -13,6 +13,9 @@ pub struct WatchOptions {
     /// The address of the Service `default/kubernetes`, if requests go there: [`Access::service_address`]. Failures to connect then name
     /// its translation as a possible cause.
     pub service_address: Option<String>,
+    /// Whether Services are watched too. The snapshot has them, unless they can't be read when it is complete otherwise: they follow as
+    /// changes then.
+    pub services: bool,
     /// How many events are queued for the receiver. If the queue is full, the watches wait.
     pub queue_capacity: usize,
     /// How often discovery checks which cluster-wide policy kinds are served.
@@ -34,6 +37,7 @@ impl Default for WatchOptions {
         Self {
             access: None,
             service_address: None,
+            services: false,
             queue_capacity: 256,
             discovery_interval: Duration::from_secs(30),
             absent_after: Duration::from_secs(10),

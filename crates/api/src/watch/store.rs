@@ -11,6 +11,7 @@ use palisade_manifest::{
     api_objects::{ApiNode, ApiPod, Decoded, ObjectDecoder},
 };
 use palisade_policy::{Change, MODE_KEY, Name, ObjectKey, PolicyKey};
+use serde_json::value::RawValue;
 
 use super::message::{Identity, UndecodedObject, recover_spec};
 use crate::{error::ApiError, event::ObjectRef, resource::ResourceKind};
@@ -181,6 +182,12 @@ impl Store {
                 let fingerprint = self.fingerprint((&value.labels, value.deny, &value.allow_source_within));
                 (identity, DecodedObject::new(fingerprint, Change::SetNamespace(value), findings))
             }
+            ResourceKind::Service => {
+                let plain: UndecodedObject<'_> = serde_json::from_str(object)?;
+                let identity = named(Identity::of(&plain.metadata))?;
+                let decoded = self.service(version, &identity, &plain);
+                (identity, decoded)
+            }
             _ => {
                 let plain: UndecodedObject<'_> = serde_json::from_str(object)?;
                 let identity = named(Identity::of(&plain.metadata))?;
@@ -188,6 +195,20 @@ impl Store {
                 (identity, decoded)
             }
         })
+    }
+
+    fn service(&mut self, version: &str, identity: &Identity, object: &UndecodedObject<'_>) -> DecodedObject {
+        let (spec, status) = (object.spec.map(RawValue::get), object.status.map(RawValue::get));
+        let fingerprint = self.fingerprint((spec, status));
+        if self.get(identity).is_some_and(|o| o.fingerprint == Some(fingerprint)) {
+            return DecodedObject { fingerprint: Some(fingerprint), change: None, findings: None };
+        }
+        let service = self.decoder.service(object_text(self.kind, version, identity, spec, status));
+        DecodedObject {
+            fingerprint: Some(fingerprint),
+            change: service.map(Change::SetService),
+            findings: Some(Vec::new()),
+        }
     }
 
     fn policy(&mut self, version: &str, identity: &Identity, spec: Option<&str>) -> DecodedObject {
@@ -199,7 +220,7 @@ impl Store {
             return DecodedObject { fingerprint: Some(fingerprint), change: None, findings: None };
         }
         let Decoded { value, findings } =
-            self.decoder.policy(policy_text(self.kind, version, identity, spec));
+            self.decoder.policy(object_text(self.kind, version, identity, spec, None));
         DecodedObject {
             fingerprint: Some(fingerprint),
             change: value.map(Change::SetPolicy),
@@ -216,8 +237,10 @@ impl Store {
         identity: &Identity,
         error: &serde_json::Error,
     ) -> DecodedObject {
-        let is_policy =
-            !matches!(self.kind, ResourceKind::Pod | ResourceKind::Node | ResourceKind::Namespace);
+        let is_policy = !matches!(
+            self.kind,
+            ResourceKind::Pod | ResourceKind::Node | ResourceKind::Namespace | ResourceKind::Service
+        );
         let mut decoded = match is_policy {
             true => self.policy(version, identity, recover_spec(object)),
             false => DecodedObject { fingerprint: None, change: None, findings: Some(Vec::new()) },
@@ -303,6 +326,7 @@ impl Store {
             ResourceKind::Pod => Change::RemovePod(ObjectKey { namespace, name }),
             ResourceKind::Node => Change::RemoveNode(name),
             ResourceKind::Namespace => Change::RemoveNamespace(name),
+            ResourceKind::Service => Change::RemoveService(ObjectKey { namespace, name }),
             kind => {
                 Change::RemovePolicy(PolicyKey { kind: self.decoder.name(kind.as_str()), namespace, name })
             }
@@ -335,16 +359,23 @@ fn object_ref(kind: ResourceKind, decoder: &mut ObjectDecoder, identity: &Identi
     }
 }
 
-/// Returns a policy without managed fields, and of its annotations the one that sets its mode. List items have no `apiVersion` and `kind`, so these are the requested
-/// ones.
-fn policy_text(kind: ResourceKind, version: &str, identity: &Identity, spec: Option<&str>) -> String {
+/// Returns a policy or a Service without managed fields, and of its annotations the one that sets the mode of a policy. List items have no
+/// `apiVersion` and `kind`, so these are the requested ones.
+fn object_text(
+    kind: ResourceKind,
+    version: &str,
+    identity: &Identity,
+    spec: Option<&str>,
+    status: Option<&str>,
+) -> String {
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let mode = identity.mode.as_deref();
     let annotations = mode
         .map(|mode| format!(r#","annotations":{{{}:{}}}"#, quote(MODE_KEY), quote(mode)))
         .unwrap_or_default();
+    let status = status.map(|status| format!(r#","status":{status}"#)).unwrap_or_default();
     format!(
-        r#"{{"apiVersion":{},"kind":{},"metadata":{{"name":{},"namespace":{}{annotations}}},"spec":{}}}"#,
+        r#"{{"apiVersion":{},"kind":{},"metadata":{{"name":{},"namespace":{}{annotations}}},"spec":{}{status}}}"#,
         quote(version),
         quote(kind.as_str()),
         quote(&identity.name),

@@ -1,4 +1,4 @@
-//! `api-rights` and `api-reporting`: what the credentials may do.
+//! `api-rights`, `api-services` and `api-reporting`: what the credentials may do.
 
 use palisade_api::{Rights, rights::Purpose};
 
@@ -12,6 +12,18 @@ pub(super) fn enforcing(rights: &Rights) -> Outcome {
         Status::Fail,
         "an agent with these rights never programs its first rules",
         "bind the ClusterRole palisade-agent to the agent's service account (deploy/)",
+    )
+}
+
+/// Whether Services may be listed and watched. Only some settings need them, and what these are is not known here.
+pub(super) fn services(rights: &Rights) -> Outcome {
+    check(
+        rights,
+        Purpose::Services,
+        Status::Ok,
+        "only agents with --domain-names=on, which trust no DNS server then, or with --flows=new or all, which don't name Services in records, \
+         need these rights",
+        "bind a ClusterRole with them, as the chart has it for these settings",
     )
 }
 
@@ -77,6 +89,13 @@ mod tests {
             (Status::Ok, "NetworkPolicy is served, and ClusterNetworkPolicy (v1alpha2)")
         );
         assert_eq!(reporting(&rights).status, Status::Ok);
+        let services =
+            services(&Rights { rights: vec![right(Purpose::Services, "list", false)], ..rights.clone() });
+        assert!(
+            services.status == Status::Ok
+                && services.found.starts_with("may not list pods: only agents with"),
+            "{services:?}"
+        );
         rights.rights = vec![right(Purpose::Reporting, "create", false)];
         assert_eq!(reporting(&rights).status, Status::Warn);
     }

@@ -177,3 +177,21 @@ fn a_mirror_has_the_uid_of_its_static_pod() {
     assert_eq!(pod.uid.to_string(), "0e5f0d7c-5b43-4d3c-9f2c-0123456789ab");
     assert_eq!(Some(&pod), from_manifest(&text).pods.values().next());
 }
+
+const SERVICE: &str = r#"{"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+  "spec": {"clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd00::9"], "externalIPs": ["192.0.2.1", "192.0.2.1", "192.0.2.2"],
+    "type": "LoadBalancer", "loadBalancerIP": "192.0.2.3", "selector": {"app": "web"},
+    "ports": [{"name": "dns", "port": 53, "protocol": "UDP", "nodePort": 30053}]},
+  "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.4"}, {"ip": "192.0.2.4"}]}}}"#;
+
+#[test]
+fn a_service_is_what_its_manifest_is() {
+    let read = ObjectDecoder::default().service(SERVICE.to_owned()).unwrap();
+    assert_eq!(Some(&read), from_manifest(SERVICE).services.values().next());
+    assert_eq!((read.addresses.len(), read.access.translated().count()), (2, 3));
+    for text in ["", "[]", "{", r#"{"kind": "Service"}"#, r#"{"kind": "Pod", "metadata": {"name": "a"}}"#] {
+        assert_eq!(ObjectDecoder::default().service(text.to_owned()), None, "{text}");
+    }
+    let bad = SERVICE.replace("192.0.2.2", "192.0.2.256");
+    assert_eq!(ObjectDecoder::default().service(bad).unwrap().access.external_ips.len(), 1);
+}

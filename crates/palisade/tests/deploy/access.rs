@@ -126,7 +126,7 @@ fn readers_of_flows_may_list_agents_and_run_commands_in_them_and_nothing_else() 
     }
 }
 
-/// Every kind that an agent watches. Only queries need Services.
+/// Every kind that an agent watches. Services are needed with some settings only.
 #[test]
 fn an_agent_may_watch_every_kind_that_it_watches() {
     let rights = role(&objects("deploy/manifests/palisade.yaml"), "ClusterRole", "palisade-agent").unwrap();
@@ -134,6 +134,20 @@ fn an_agent_may_watch_every_kind_that_it_watches() {
         let verbs = rights.get(&format!("{}/{}", kind.group(), kind.plural()));
         assert!(verbs.is_some_and(|v| v.contains("list") && v.contains("watch")), "{kind}: {verbs:?}");
     }
+}
+
+#[test]
+fn an_agent_may_watch_services_if_its_settings_need_them() {
+    let mut seen = [false; 2];
+    for (path, objects) in rendered() {
+        let Some(rights) = role(&objects, "ClusterRole", "palisade-agent") else { continue };
+        let settings = crate::only(&objects, "ConfigMap")["data"]["agent.yaml"].as_str().unwrap().to_owned();
+        let needed = settings.contains("domain-names: \"on\"") || !settings.contains("flows: drops");
+        let verbs = rights.get("/services").map(|verbs| verbs.iter().map(String::as_str).collect::<Vec<_>>());
+        assert_eq!(verbs, needed.then(|| vec!["list", "watch"]), "{path}");
+        seen[usize::from(needed)] = true;
+    }
+    assert_eq!(seen, [true, true], "a case of each");
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod manifests;
 mod pages;
 mod policies;
 mod reports;
+mod services;
 
 use std::{
     process::ExitCode,
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             lab::TESTS,
             policies::TESTS,
             reports::TESTS,
+            services::TESTS,
             failures::TESTS,
             live::TESTS,
             explainer::TESTS,

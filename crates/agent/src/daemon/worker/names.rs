@@ -8,7 +8,7 @@ use palisade_policy::Change;
 
 use super::{Inbox, Worker};
 use crate::{
-    config::{Config, DnsFail, DomainNames},
+    config::{Config, DnsFail, DomainNames, SourceChoice},
     error_chain,
     metrics::ResultLabel,
     names::{LearnedAnswer, Names, NamesSettings},
@@ -30,6 +30,8 @@ pub(super) fn wanted(config: &Config, inbox: &Arc<Inbox>) -> Option<Names> {
     let settings = NamesSettings {
         resolvers: config.dns_resolver.0.iter().map(|server| server.0).collect(),
         is_open: config.dns_fail == DnsFail::Open,
+        // A directory is read at once.
+        awaits_services: matches!(config.source, SourceChoice::Api),
         allowed: config.dns_allow.0.iter().copied().collect(),
         state_dir: config.state_dir.clone(),
     };
@@ -69,6 +71,13 @@ impl Worker {
         }
     }
 
+    /// Whether Services are known after these states of watches, and what came with them. Those that are known stay so if their watch fails.
+    pub(super) fn follow_watch_of_services(&mut self, is_watched: bool) {
+        if let Some(names) = self.names.as_mut().filter(|_| is_watched) {
+            names.know_services(self.agent.reconciler());
+        }
+    }
+
     /// Programs which pods' DNS messages are handed over, and updates the metrics.
     pub(super) fn keep_names(&mut self) {
         let (is_current, is_waiting) = (self.holds_plan(), self.agent.reconciler().is_waiting());
@@ -77,7 +86,7 @@ impl Worker {
         if is_waiting {
             return;
         }
-        if let Some(err) = names.tick() {
+        if let Some(err) = names.tick(self.agent.reconciler()) {
             tracing::error!(
                 err,
                 "cannot read DNS answers, retrying; rules with domain names match what was learned before"
