@@ -58,6 +58,8 @@ pub struct NodeAddresses {
     pub name: Name,
     /// Its addresses; sorted.
     pub addresses: Vec<IpAddr>,
+    /// Whether the end contains all addresses of the node.
+    pub whole: bool,
 }
 
 /// External addresses of one family that no policy distinguishes.

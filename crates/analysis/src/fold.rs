@@ -143,6 +143,8 @@ impl Connections {
         let place =
             |edge: &FoldedEdge<'_>| (out.sets[edge.from][0], edge.from, out.sets[edge.to][0], edge.to);
         edges.sort_by_key(|edge| (place(edge), edge.families));
+        // A pod without siblings has no connection with its own workload.
+        edges.retain(|edge| out.count(edge) > 0);
         out.edges = edges;
         out
     }

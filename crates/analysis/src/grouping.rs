@@ -199,9 +199,19 @@ impl Ends {
             units.push(id);
             let mut addresses = addresses.clone();
             addresses.sort_unstable();
-            members.push(NodeAddresses { name: name.clone(), addresses });
+            members.push(NodeAddresses { name: name.clone(), addresses, whole: true });
+        }
+        let count = |members: &[NodeAddresses], name: &Name| -> usize {
+            members.iter().filter(|n| n.name == *name).map(|n| n.addresses.len()).sum()
+        };
+        let mut all: HashMap<Name, usize> = HashMap::new();
+        for member in found.values().flat_map(|(_, members)| members) {
+            *all.entry(member.name.clone()).or_default() += member.addresses.len();
         }
         for (units, mut members) in found.into_values() {
+            let whole: Vec<bool> =
+                members.iter().map(|n| all.get(&n.name) == Some(&count(&members, &n.name))).collect();
+            members.iter_mut().zip(whole).for_each(|(member, whole)| member.whole = whole);
             members.sort_unstable();
             let mut nodes: Vec<Name> = members.iter().map(|n| n.name.clone()).collect();
             nodes.dedup();

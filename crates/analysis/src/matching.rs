@@ -121,11 +121,19 @@ fn nodes(answers: [&Connections; 2], own: bool) -> Vec<MatchedEnd> {
         }
     }
     let mut by_place: BTreeMap<[Option<usize>; 2], BTreeMap<Name, Vec<IpAddr>>> = BTreeMap::new();
+    let mut places: BTreeMap<Name, BTreeSet<[Option<usize>; 2]>> = BTreeMap::new();
     for ((name, address), at) in found {
+        places.entry(name.clone()).or_default().insert(at);
         by_place.entry(at).or_default().entry(name).or_default().push(address);
     }
     let ends = by_place.into_iter().map(|(at, nodes)| {
-        let nodes = nodes.into_iter().map(|(name, addresses)| NodeAddresses { name, addresses }).collect();
+        let is_whole = |name: &Name| places.get(name).is_some_and(|places| places.len() == 1);
+        let nodes = nodes.into_iter().map(|(name, addresses)| NodeAddresses {
+            whole: is_whole(&name),
+            name,
+            addresses,
+        });
+        let nodes = nodes.collect();
         let end = if own { ConnectionEnd::OwnNode(nodes) } else { ConnectionEnd::Nodes(nodes) };
         MatchedEnd { end, at, part: None }
     });

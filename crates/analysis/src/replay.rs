@@ -20,6 +20,7 @@ use palisade_policy::{
 pub use placed::{PlacedFlow, PlacedRecording, place_all};
 pub use record::{NotJudged, RecordedEnd, RecordedFlow, RecordedOwner, RecordedPod};
 
+use crate::judge::{Judge, possible};
 use ends::PlacedEnds;
 use place::{Placed, Stage};
 
@@ -105,7 +106,12 @@ impl FlowJudge<'_> {
     ) -> Result<JudgedFlow, NotJudged> {
         let mut verdict: Option<JudgedFlow> = None;
         for (endpoint, port) in backends {
-            let judged = self.decide(source.clone(), endpoint.clone().into(), protocol, *port, true)?;
+            let judged = match possible(&self.stage.cluster, endpoint) {
+                None => self.decide(source.clone(), endpoint.clone().into(), protocol, *port, true)?,
+                Some(_) => self
+                    .at_any_address(source.clone(), endpoint.clone().into(), protocol, *port)
+                    .ok_or_else(|| NotJudged::BackendAddresses(service.key.clone()))?,
+            };
             match &verdict {
                 Some(other) if other.decision.verdict() != judged.decision.verdict() => {
                     return Err(NotJudged::BackendsDiffer(service.key.clone()));
@@ -133,6 +139,21 @@ impl FlowJudge<'_> {
             _ => reference::decide(&self.stage.cluster, &flow),
         };
         Ok(JudgedFlow { decision, ends: [self.judged(source), self.judged(destination)] })
+    }
+
+    /// Decides a connection through a service to an end whose address is not known: `None` if the verdict depends on it.
+    fn at_any_address(
+        &self,
+        source: Placed,
+        destination: Placed,
+        protocol: Protocol,
+        port: u16,
+    ) -> Option<JudgedFlow> {
+        let flow = ends::flow(&source.endpoint, &destination.endpoint, protocol, port, true);
+        let judgement = Judge::new(&self.stage.cluster).decide(&flow);
+        judgement.verdict()?;
+        let decision = Decision { egress: judgement.egress.side, ingress: judgement.ingress.side };
+        Some(JudgedFlow { decision, ends: [self.judged(source), self.judged(destination)] })
     }
 
     /// Decides a flow to a pod that may have any names for the port: `None` if the verdict depends on them. No name, each

@@ -107,6 +107,14 @@ pub(crate) fn report(loaded: &Loaded) {
 /// The cure for an answer that depends on addresses.
 pub(crate) const CURE: &str = "give --pod-cidr or status.podIPs";
 
+/// Why an answer is undecided, and its cure, where the end may be a node whose address is not known.
+pub(crate) fn depends(is_node: bool) -> String {
+    match is_node {
+        true => "depends on addresses of nodes; give Node objects with status.addresses".to_owned(),
+        false => format!("depends on pod addresses; {CURE}"),
+    }
+}
+
 /// Formats why an answer is undecided, in one line for each rule that asks for an address, without the verdict.
 pub(crate) fn reasons(questions: &[AddressQuestion]) -> Vec<String> {
     questions.iter().map(reason).collect()

@@ -1,6 +1,9 @@
 //! The ends of connections, each with a short unique name and the origin of its object.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
 
 use palisade_analysis::{ConnectionEnd, NodeAddresses, WorkloadPods, shape};
 use palisade_manifest::Loaded;
@@ -69,7 +72,6 @@ pub(crate) fn abbreviated<T>(all: &[T], text: impl Fn(&T) -> String) -> String {
 
 /// Returns the short name of an end.
 pub(crate) fn name(endpoint: &ConnectionEnd) -> String {
-    let nodes = |all: &[NodeAddresses]| abbreviated(all, |n| n.name.to_string());
     match endpoint {
         ConnectionEnd::Workload(workload) => pods_of(workload),
         ConnectionEnd::Pod { .. } | ConnectionEnd::Namespace(_) => endpoint.to_string(),
@@ -79,6 +81,22 @@ pub(crate) fn name(endpoint: &ConnectionEnd) -> String {
         ConnectionEnd::External(external) => abbreviated(&external.spanned, range_text),
         ConnectionEnd::IngressController(_) => CONTROLLER.to_owned(),
     }
+}
+
+/// Formats nodes, each once: `n1, n2 (192.0.2.2)`, with the addresses if a node has others too.
+fn nodes(all: &[NodeAddresses]) -> String {
+    let mut named: BTreeMap<&Name, Option<Vec<IpAddr>>> = BTreeMap::new();
+    for node in all {
+        let addresses = named.entry(&node.name).or_insert_with(|| (!node.whole).then(Vec::new));
+        if let Some(addresses) = addresses {
+            addresses.extend(&node.addresses);
+        }
+    }
+    let named: Vec<_> = named.into_iter().collect();
+    abbreviated(&named, |(name, addresses)| match addresses {
+        None => name.to_string(),
+        Some(addresses) => format!("{name} ({})", abbreviated(addresses, IpAddr::to_string)),
+    })
 }
 
 /// The name of the pods that forward connections into the cluster. No object can have it.

@@ -33,6 +33,22 @@ fn run(mode: &str, words: &str) -> (i32, String) {
 const WOULD: &str = "would be denied by NetworkPolicy shop/closed, which is in audit mode";
 
 #[test]
+fn overviews_say_which_policies_are_not_enforced() {
+    let text = run("audit", "overview").1;
+    assert!(text.contains("1 policy (1 in audit mode: not enforced)"), "{text}");
+    let json: Value = serde_json::from_str(&run("audit", "overview -o json").1).unwrap();
+    assert_eq!(json["policies_in_audit_mode"], 1);
+    let text = run("audit", "describe ns/shop").1;
+    assert!(text.contains("0 policies apply, 1 in audit mode"), "{text}");
+    assert!(text.contains("shop/closed (in audit mode: not enforced)"), "{text}");
+    let json: Value = serde_json::from_str(&run("audit", "describe ns/shop -o json").1).unwrap();
+    assert_eq!(json["policies"][0]["mode"], "audit");
+    for words in ["overview", "describe ns/shop"] {
+        assert!(!run("enforce", words).1.contains("audit"), "{words}");
+    }
+}
+
+#[test]
 fn can_answers_by_what_is_enforced_and_says_what_audit_would_deny() {
     let (code, text) = run("audit", "can shop/web shop/db:5432");
     assert_eq!(code, 0, "{text}");

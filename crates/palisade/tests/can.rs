@@ -534,6 +534,78 @@ status: {phase: Succeeded, podIP: 10.9.9.8}
     assert!(done.err.contains("has finished"), "{}", done.err);
 }
 
+const NODES: &str = "\
+{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.244.0.0/24]}, status: {addresses: [{type: InternalIP, address: 192.168.0.1}, {type: ExternalIP, address: 198.51.100.1}, {type: InternalIP, address: 'fd01::1'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: d, namespace: b, labels: {app: d}}, spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 443}]}]}, status: {phase: Running, podIPs: [{ip: 10.244.0.5}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: h, namespace: b, labels: {app: h}}, spec: {nodeName: n1, hostNetwork: true, containers: [{name: c, ports: [{containerPort: 9100, name: metrics}, {containerPort: 53, protocol: UDP}]}]}, status: {phase: Running, podIPs: [{ip: 192.168.0.1}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: eg, namespace: b}, spec: {podSelector: {matchLabels: {app: d}}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 192.168.0.0/24}}]}]}}
+";
+
+#[test]
+fn the_addresses_of_a_node_are_named_where_the_verdicts_differ_by_them() {
+    let dir = manifest(NODES);
+    let ran = can("b/d node/n1:9100", dir.path());
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    assert!(ran.out.starts_with("denied  b/pod/d → node/n1 (differs by address)\n"), "{}", ran.out);
+    for line in
+        ["denied  b/d → node/n1 (198.51.100.1)  TCP 9100", "allowed  b/d → node/n1 (192.168.0.1)  TCP 9100"]
+    {
+        assert!(ran.out.contains(line), "no {line:?} in:\n{}", ran.out);
+    }
+    // One address, or the same verdict: no address is shown.
+    assert!(
+        can("node/n1 b/d:443", dir.path()).out.starts_with("allowed  node/n1 → b/pod/d  TCP 443, IPv4\n")
+    );
+}
+
+#[test]
+fn without_a_port_the_ports_of_host_network_pods_are_checked() {
+    let dir = manifest(NODES);
+    let ran = can("b/d b/h", dir.path());
+    assert!(ran.out.starts_with("allowed  b/pod/d → b/pod/h"), "{}", ran.out);
+    assert!(ran.out.contains("TCP 9100") && ran.out.contains("UDP 53"), "{}", ran.out);
+    assert!(can("b/d b/h:metrics", dir.path()).out.contains("TCP 9100"));
+    refused(&can("b/d b/h:web", dir.path()), &["declares a port named `web`", "metrics (TCP 9100)"]);
+    refused(&can("b/d node/n1", dir.path()), &["node n1 declares no ports"]);
+}
+
+#[test]
+fn an_address_of_pods_that_no_pod_has_is_said_to_be_one() {
+    let dir = manifest(NODES);
+    let ran = can("10.244.0.77 b/d:443", dir.path());
+    assert_eq!(ran.code, 0);
+    assert!(
+        ran.out.contains("note: 10.244.0.77 is an address of pods that no pod of the input has"),
+        "{}",
+        ran.out
+    );
+    for outside in ["10.244.1.77", "192.0.2.1"] {
+        assert!(!can(&format!("{outside} b/d:443"), dir.path()).out.contains("that no pod"), "{outside}");
+    }
+    // The address of a node and of its host-network pod is one.
+    let ran = can("192.168.0.0/24 b/d:443", dir.path());
+    assert!(ran.out.contains("note: 1 address in 192.168.0.0/24 is of pods and nodes"), "{}", ran.out);
+}
+
+#[test]
+fn a_node_without_address_is_named_as_what_is_not_known() {
+    let without =
+        NODES.replace("{type: InternalIP, address: 192.168.0.1}, ", "").replace("{ip: 192.168.0.1}", "");
+    let without = without
+        .replace("{type: ExternalIP, address: 198.51.100.1}, {type: InternalIP, address: 'fd01::1'}", "");
+    let dir = manifest(&without);
+    let ran = can("b/d b/h:9100/TCP", dir.path());
+    assert!(
+        ran.code == 2 && ran.out.contains("depends on addresses of nodes; give Node objects"),
+        "{}{}",
+        ran.out,
+        ran.err
+    );
+}
+
 #[test]
 fn a_reader_who_leaves_early_is_no_error() {
     let mut child = palisade()

@@ -325,6 +325,30 @@ fn filters_select_ends_and_ports() {
     assert_eq!(json(none)["connections"], serde_json::json!([]));
 }
 
+/// Ends are pods, not the addresses of their ranges: an empty answer would be wrong.
+#[test]
+fn addresses_of_pods_are_no_ends() {
+    let dir = TempDir::new().unwrap();
+    let pod = |name: &str, last: u8| {
+        format!(
+            "---\n{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: a, labels: {{app: {name}}}}}, spec: {{nodeName: n1, containers: [{{name: c}}]}}, status: {{phase: Running, podIP: 10.244.0.{last}}}}}\n"
+        )
+    };
+    let node = "{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDR: 10.244.0.0/24}, status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}}\n";
+    let file = dir.path().join("m.yaml");
+    std::fs::write(&file, format!("{node}{}", pod("p", 5))).unwrap();
+    let from = |range: &str| format!("connections -f {} --from {range}", file.display());
+    for range in ["10.244.0.77", "10.244.0.0/25", "10.244.0.0/24"] {
+        refused(&from(range), "these are addresses of pods");
+    }
+    for outside in ["10.244.1.77", "10.0.0.0/8", "0.0.0.0/0"] {
+        assert!(answer(&from(outside)).contains("a/pod/p"), "{outside}");
+    }
+    // A single pod has nobody of its own to connect to.
+    let within = format!("connections -f {} -n a --to p --from p", file.display());
+    assert_eq!(answer(&within), "no matching connection is allowed\n");
+}
+
 /// `connections` and `can` agree for every port in the examples.
 #[test]
 fn can_and_connections_agree() {

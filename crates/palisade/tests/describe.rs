@@ -184,6 +184,24 @@ fn parts_of_policies_that_do_nothing_are_named() {
     assert!(nothing.contains("nothing would change"), "{nothing}");
 }
 
+/// "Any pod" has less than the pods at most addresses.
+#[test]
+fn what_depends_on_addresses_of_pods_is_said_too() {
+    let dir = tempfile::TempDir::new().unwrap();
+    let file = dir.path().join("m.yaml");
+    let text = "\
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: ing, namespace: a}, spec: {podSelector: {matchLabels: {app: p}}, ingress: [{from: [{ipBlock: {cidr: 203.0.113.0/24}}], ports: [{port: 80}]}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: p, namespace: a, labels: {app: p}}, spec: {containers: [{name: c}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: q, namespace: b, labels: {app: q}}, spec: {containers: [{name: c}]}}
+";
+    fs::write(&file, text).unwrap();
+    let text = answer(0, &format!("describe netpol/ing -n a -f {} --pod-cidr 10.0.0.0/8", file.display()));
+    let line = "opened: every pod at IPv4 addresses except 203.0.113.0/24 or any IPv6 address → pods app=p in namespace a  all (depends on pod addresses)";
+    assert!(text.contains(line), "{text}");
+}
+
 #[test]
 fn policies_are_said_in_one_sentence() {
     let text = answer(0, "describe NetworkPolicy/shop/backend-from-frontend -f examples/shop");

@@ -31,6 +31,69 @@ fn the_answers_are_as_recorded() {
     }
 }
 
+const NODE: &str = "\
+{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [10.244.0.0/24]}, status: {addresses: [{type: InternalIP, address: 192.168.0.1}, {type: ExternalIP, address: 198.51.100.1}, {type: InternalIP, address: 'fd01::1'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: d, namespace: b, labels: {app: d}}, spec: {nodeName: n1, containers: [{name: c}]}, status: {phase: Running, podIPs: [{ip: 10.244.0.5}, {ip: 'fd00::5'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: q, namespace: b, labels: {app: q}}, spec: {nodeName: n1, containers: [{name: c, ports: [{containerPort: 8080, name: http}]}]}, status: {phase: Running, podIP: 10.244.0.6}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: h, namespace: b, labels: {app: h}}, spec: {nodeName: n1, hostNetwork: true, containers: [{name: c}]}, status: {phase: Running, podIPs: [{ip: 192.168.0.1}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: eg, namespace: b}, spec: {podSelector: {matchLabels: {app: d}}, policyTypes: [Egress], egress: [{ports: [{port: http}]}]}}
+";
+
+/// A correction that opens the cluster and closes what works is not the first choice.
+#[test]
+fn the_edit_that_changes_least_is_first() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("m.yaml");
+    fs::write(&file, NODE).unwrap();
+    let suggestions = |to: &str| {
+        let words = format!("explain b/d {to} -f {} -o json", file.display());
+        let json: Value = serde_json::from_str(&answer(1, &words)).unwrap();
+        let changes = |s: &Value| ["opens", "closes"].map(|list| s[list].as_array().unwrap().len());
+        json["suggestions"].as_array().unwrap().iter().map(changes).collect::<Vec<_>>()
+    };
+    // The node has a public address, which the internet doesn't leave out.
+    let all = suggestions("internet:443");
+    assert_eq!(all[0], [1, 0], "{all:?}");
+    assert!(all.iter().any(|[_, closes]| *closes > 0), "the correction is offered: {all:?}");
+    assert!(all.is_sorted_by_key(|[opens, closes]| opens + closes), "{all:?}");
+    // The address of its own node is what was asked about.
+    let all = suggestions("b/h:22");
+    assert_eq!(all[0], [0, 0], "{all:?}");
+}
+
+/// What would open another policy too can't be a patch of the file, and the text says so.
+#[test]
+fn edits_of_lines_that_policies_share_are_to_be_done_by_hand() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("m.yaml");
+    let pod = |name: &str| {
+        format!(
+            "- {{apiVersion: v1, kind: Pod, metadata: {{name: {name}, namespace: a, labels: {{app: {name}}}}}, spec: {{containers: [{{name: c, ports: [{{containerPort: 80}}]}}]}}}}\n"
+        )
+    };
+    let policy = |name: &str, app: &str, rules: &str| {
+        format!(
+            "- apiVersion: networking.k8s.io/v1\n  kind: NetworkPolicy\n  metadata: {{name: {name}, namespace: a}}\n  spec:\n    podSelector: {{matchLabels: {{app: {app}}}}}\n    ingress: {rules}\n"
+        )
+    };
+    let shared = "&rules\n    - from: [{podSelector: {matchLabels: {app: r}}}]\n      ports: [{port: 443}]";
+    let pods = ["p", "q", "r"].map(pod).concat();
+    let text = format!(
+        "apiVersion: v1\nkind: List\nitems:\n{pods}{}{}",
+        policy("n1", "p", shared),
+        policy("n2", "q", "*rules")
+    );
+    fs::write(&file, text).unwrap();
+    let (code, out, _) = run(&mut palisade(&format!("explain a/r a/p:80 -f {}", file.display())));
+    assert_eq!(code, 1, "{out}");
+    let (first, others) = out.split_once("\nOr: ").unwrap();
+    assert!(!first.contains("by hand") && others.contains("note: to do by hand"), "{out}");
+}
+
 #[test]
 fn every_port_is_split_by_decision() {
     let json: Value =

@@ -210,6 +210,14 @@ impl Cluster {
         }
     }
 
+    /// Whether all of these addresses lie in one range of addresses of pods: of a node, or one that was given. `O(nodes)`.
+    #[must_use]
+    pub fn is_in_pod_range(&self, addresses: IpRange) -> bool {
+        let of_nodes = self.nodes.values().flat_map(|node| &node.pod_cidrs).map(IpRange::of_net);
+        let mut ranges = self.addressing.pod_ranges.iter().copied().chain(of_nodes);
+        ranges.any(|range| range.contains(addresses.first) && range.contains(addresses.last))
+    }
+
     /// Returns the node with this address, which is no placeholder. `O(nodes)`.
     #[must_use]
     pub fn node_at(&self, address: IpAddr) -> Option<&Node> {

@@ -285,7 +285,9 @@ fn sets(whole: &Exposure, rows: &[ExposureRow], exists: impl Fn(&PodSet) -> bool
     let mut out: Vec<ExposureRow> = Vec::new();
     for row in rows {
         let contains = |set: &&ExposureRow| {
-            let is_within = row.set.condition(&set.set) == PodSet::default();
+            // Of all pods, those at some addresses are not enough to be named as all.
+            let same_detail = row.set.addresses.is_none() || set.set.addresses.is_some();
+            let is_within = same_detail && row.set.condition(&set.set) == PodSet::default();
             is_within && row.reached.some.is_subset(&set.reached.all) && exists(&set.set) == row.exists
         };
         let set = [&every].into_iter().chain(&whole.rows).find(contains).unwrap_or(row);

@@ -59,14 +59,16 @@ fn join(end: &mut ConnectionEnd, other: ConnectionEnd) {
         }
         (ConnectionEnd::OwnNode(a), ConnectionEnd::OwnNode(b))
         | (ConnectionEnd::Nodes(a), ConnectionEnd::Nodes(b)) => {
-            let mut all: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            let mut all: BTreeMap<_, (Vec<_>, bool)> = BTreeMap::new();
             for node in a.drain(..).chain(b) {
-                all.entry(node.name).or_default().extend(node.addresses);
+                let (addresses, whole) = all.entry(node.name).or_default();
+                addresses.extend(node.addresses);
+                *whole |= node.whole;
             }
-            let node = |(name, mut addresses): (_, Vec<_>)| {
+            let node = |(name, (mut addresses, whole)): (_, (Vec<_>, bool))| {
                 addresses.sort_unstable();
                 addresses.dedup();
-                NodeAddresses { name, addresses }
+                NodeAddresses { name, addresses, whole }
             };
             *a = all.into_iter().map(node).collect();
         }

@@ -1,5 +1,7 @@
 //! What a change of the cluster opens and closes beside what was asked: an exact comparison of all connections.
 
+use std::net::IpAddr;
+
 use palisade_policy::{Cluster, Direction, Family, PortSet, Protocol, Traffic};
 
 use super::question::Asked;
@@ -110,16 +112,24 @@ fn compare(sides: [&Connections; 2], from: &MatchedEnd, to: &MatchedEnd, asked: 
     for (families, [opened, closed]) in found {
         for (traffic, list) in [(opened, &mut effect.opens), (closed, &mut effect.closes)] {
             if !traffic.is_none() {
-                let rest = asked.rest(&from.end, &to.end, &traffic);
-                list.extend(rest.into_iter().map(|(from, to, traffic)| PairChange {
-                    from,
-                    to,
-                    families,
-                    traffic,
-                }));
+                let rest = asked.rest(&from.end, &to.end, &traffic).into_iter();
+                // What is left of a node may be addresses of the other family.
+                let rest =
+                    rest.filter(|(from, to, _)| has_address(from, families) && has_address(to, families));
+                list.extend(rest.map(|(from, to, traffic)| PairChange { from, to, families, traffic }));
             }
         }
     }
+}
+
+/// Whether a node has an address in one of the families; other ends have.
+fn has_address(end: &ConnectionEnd, families: Families) -> bool {
+    let (ConnectionEnd::Nodes(nodes) | ConnectionEnd::OwnNode(nodes)) = end else { return true };
+    let is_of = |address: &IpAddr| match Family::of(*address) {
+        Family::V4 => families.v4,
+        Family::V6 => families.v6,
+    };
+    nodes.iter().flat_map(|node| &node.addresses).any(is_of)
 }
 
 fn port_zero() -> Traffic {

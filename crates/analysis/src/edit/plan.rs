@@ -38,8 +38,8 @@ const MAX_GAPS: usize = 16;
 const MAX_CANDIDATES: usize = 10;
 const MAX_PLANS: usize = 4;
 
-/// Returns plans that allow everything that a question asks about, the best first: one that changes nothing else, then
-/// one that corrects a mistake, then the smallest. `mends` are edits that correct mistakes. Empty if the question is
+/// Returns plans that allow everything that a question asks about, the best first: one that changes nothing else, or
+/// else changes least, then one that corrects a mistake, then the smallest. `mends` are edits that correct mistakes. Empty if the question is
 /// allowed, or if no plan was found.
 ///
 /// Costs some dozen computations of all connections at most.
@@ -81,7 +81,9 @@ pub(crate) fn sorted(cluster: &Cluster, found: Vec<(Vec<Edit>, bool)>, asked: &A
     // The sort is stable, so that of equal plans the one that was found first stays first.
     plans.sort_by_cached_key(|plan| {
         let wide = plan.edits.iter().any(|edit| is_wide(cluster, edit, asked));
-        (!plan.is_harmless(), wide && !plan.mends, !plan.mends, size(plan), plan.effect.len())
+        // Of those that change something else, the one that changes least, also before a correction.
+        let harm = if plan.is_harmless() { 0 } else { plan.effect.len() };
+        (!plan.is_harmless(), wide && !plan.mends, harm, !plan.mends, size(plan), plan.effect.len())
     });
     plans.truncate(MAX_PLANS);
     plans

@@ -188,7 +188,8 @@ impl AskedEnds {
                 };
                 (part(asked), part(rest))
             }
-            ConnectionEnd::Nodes(nodes) => {
+            ConnectionEnd::Nodes(nodes) | ConnectionEnd::OwnNode(nodes) => {
+                let is_own = matches!(end, ConnectionEnd::OwnNode(_));
                 let part = |asked: bool| {
                     let of = |node: &NodeAddresses| {
                         let addresses: Vec<IpAddr> = node
@@ -197,10 +198,16 @@ impl AskedEnds {
                             .copied()
                             .filter(|a| self.nodes.contains(a) == asked)
                             .collect();
-                        (!addresses.is_empty()).then(|| NodeAddresses { name: node.name.clone(), addresses })
+                        let whole = node.whole && addresses.len() == node.addresses.len();
+                        (!addresses.is_empty()).then(|| NodeAddresses {
+                            name: node.name.clone(),
+                            addresses,
+                            whole,
+                        })
                     };
                     let nodes: Vec<NodeAddresses> = nodes.iter().filter_map(of).collect();
-                    (!nodes.is_empty()).then_some(ConnectionEnd::Nodes(nodes))
+                    let end = if is_own { ConnectionEnd::OwnNode } else { ConnectionEnd::Nodes };
+                    (!nodes.is_empty()).then(|| end(nodes))
                 };
                 (part(true), part(false))
             }

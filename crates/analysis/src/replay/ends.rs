@@ -83,9 +83,6 @@ impl<'c> Stage<'c> {
             let ends = palisade_names::endpoints_of(self.today, backend.pod).unwrap_or_default();
             all.extend(of_family(&ends, family).map(|end| (end.clone(), backend.port)));
         }
-        if all.iter().any(|(end, _)| self.today.addressing.is_placeholder(end.address())) {
-            return Err(NotJudged::AddressUnknown(flow.destination.address));
-        }
         if all.is_empty() { Err(none()) } else { Ok(all) }
     }
 }

@@ -180,9 +180,7 @@ impl<'c> Stage<'c> {
             return Ok(endpoint);
         }
         let addressing = &self.today.addressing;
-        let in_pod_range = addressing.pod_ranges.iter().any(|range| range.contains(address))
-            || self.today.nodes.values().flat_map(|node| &node.pod_cidrs).any(|cidr| cidr.contains(&address));
-        match in_pod_range {
+        match self.today.is_in_pod_range(IpRange { first: address, last: address }) {
             true if addressing.has_placeholders() => Err(NotJudged::AddressUnknown(address)),
             true => Err(NotJudged::AddressGone(address)),
             // Manifests without ranges: any address may be one of their pods.

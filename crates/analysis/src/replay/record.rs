@@ -71,6 +71,8 @@ pub enum NotJudged {
     NodeGone(IpAddr),
     /// A rule names a port, and the ports of the pod, which is gone, are not known.
     PortName(ObjectKey),
+    /// The verdict depends on addresses of the pods behind the service, which are not known.
+    BackendAddresses(ObjectKey),
     /// The verdicts of the pods behind the service differ.
     BackendsDiffer(ObjectKey),
     /// The service has no pods on this port.

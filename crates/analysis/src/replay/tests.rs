@@ -198,6 +198,53 @@ fn addresses_without_a_pod_are_not_guessed() {
     assert_eq!(verdict(&cluster, &outside), Err(NotJudged::AddressUnknown([8, 8, 8, 8].into())));
 }
 
+/// What policies say about labels doesn't depend on addresses that manifests lack.
+#[test]
+fn pods_behind_a_service_need_an_address_only_where_a_rule_asks_for_it() {
+    let mut cluster = cluster(None, shop());
+    let port = palisade_policy::ServicePort {
+        name: None,
+        protocol: Protocol::Tcp,
+        port: 80,
+        target: palisade_policy::TargetPort::Number(5432),
+        node_port: None,
+    };
+    let service = Service {
+        addresses: vec![[10, 96, 0, 1].into()],
+        selector: Some(Selector::of_labels([("app", "db")])),
+        ports: vec![port],
+        ..Service::new(ObjectKey::new("shop", "db"))
+    };
+    cluster.services.insert(service.key.clone(), service);
+    let range = palisade_policy::IpRange::of_net(&"10.0.0.0/8".parse().unwrap());
+    cluster.addressing.add_placeholder([10, 0, 0, 1].into(), [range].into());
+    let flow = |source: [u8; 4]| RecordedFlow {
+        source: end(source, RecordedOwner::Unknown),
+        destination: end([10, 96, 0, 1], RecordedOwner::Unknown),
+        protocol: Protocol::Tcp,
+        port: 80,
+    };
+    let web = [10, 0, 0, 2];
+    assert_eq!(verdict(&cluster, &flow(web)), Ok(Verdict::Allow));
+    let block = palisade_policy::IpBlock { cidr: "10.0.0.0/9".parse().unwrap(), except: [].into() };
+    let peers = Some(vec![PeerEntry { peer: Peer::Block(block), origin: None }]);
+    let rule = Rule { name: None, action: Action::Accept, peers, ports: None, origin: None };
+    let key = PolicyKey::network_policy("shop", "db");
+    let policy = Policy {
+        key: PolicyKey::network_policy("shop", "web"),
+        subject: PodMatch {
+            namespaces: NamespaceMatch::Named("shop".into()),
+            pods: Selector::of_labels([("app", "web")]),
+        },
+        ingress: None,
+        egress: Some(vec![rule]),
+        ..(*cluster.policies[&key]).clone()
+    };
+    cluster.policies.insert(policy.key.clone(), policy.into());
+    let why = NotJudged::BackendAddresses(ObjectKey::new("shop", "db"));
+    assert_eq!(verdict(&cluster, &flow(web)), Err(why));
+}
+
 /// Else `suggest` writes two policies with one selector.
 #[test]
 fn a_gone_pod_with_the_labels_of_a_workload_is_one_of_its_pods() {

@@ -21,10 +21,18 @@ pub(super) fn excess(today: &Cluster, after: &Cluster, demands: &Demands, groups
     let mut out = Excess { today: counted.pairs(&before).len() as u64, ..Excess::default() };
     drop(before);
     let connections = Connections::new(after, &ConnectionsOptions::default());
-    let workloads: BTreeSet<&SeenPods> = connections.ends().filter_map(|end| counted.pods(end)).collect();
-    let own = workloads.iter().filter(|pods| demands.namespaces.contains(pods.namespace())).count() as u64;
+    let mut workloads: BTreeMap<&SeenPods, usize> = BTreeMap::new();
+    for (number, end) in connections.ends().enumerate() {
+        if let Some(pods) = counted.pods(end) {
+            *workloads.entry(pods).or_default() += connections.pods(number);
+        }
+    }
+    let is_own = |(pods, _): &(&&SeenPods, &usize)| demands.namespaces.contains(pods.namespace());
+    let own = workloads.iter().filter(is_own).count() as u64;
+    // A single pod has no other of its workload to connect to.
+    let lone = workloads.iter().filter(is_own).filter(|(_, pods)| **pods < 2).count() as u64;
     let all = workloads.len() as u64;
-    out.pairs = all * all - (all - own) * (all - own);
+    out.pairs = all * all - (all - own) * (all - own) - lone;
     out.seen = counted.seen.len() as u64;
     let mut suggested = BTreeSet::new();
     let mut sums = Sums::default();

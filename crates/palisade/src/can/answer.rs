@@ -124,7 +124,7 @@ pub(crate) enum VariesBy {
     Port,
     /// The pod of a workload or the backend of a service.
     Pod,
-    /// The part of the internet.
+    /// The part of the internet, or the address of a node that has several.
     Region,
 }
 
@@ -293,8 +293,22 @@ fn differences(decided: &[DecidedFlow]) -> Vec<VariesBy> {
         VariesBy::Pod,
         differ_by(decided, |a| (endpoint_name(&a.flow.source), endpoint_name(&a.flow.destination))),
     );
-    test(VariesBy::Region, differ_by(decided, |a| a.region.as_ref().map(|r| (a.family(), r.sample))));
+    let region = |a: &QuestionFlow| a.region.as_ref().map(|r| (a.family(), r.sample));
+    test(VariesBy::Region, differ_by(decided, region) || differ_by_node_address(decided));
     out
+}
+
+/// Whether verdicts vary by which address of a node is meant: by nothing else that was asked about.
+fn differ_by_node_address(decided: &[DecidedFlow]) -> bool {
+    let mut verdicts: BTreeMap<_, BTreeSet<Conclusion>> = BTreeMap::new();
+    for flow in decided {
+        let asked = &flow.asked;
+        let ends = (endpoint_name(&asked.flow.source), endpoint_name(&asked.flow.destination));
+        let region = asked.region.as_ref().map(|r| r.sample);
+        let key = (ends, DestinationPort::of(asked), asked.family(), region);
+        verdicts.entry(key).or_default().insert(flow.verdict());
+    }
+    verdicts.values().any(|verdicts| verdicts.len() > 1)
 }
 
 /// Whether the verdicts vary by a property.

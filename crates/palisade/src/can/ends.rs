@@ -5,7 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
 use palisade_names::{Named, PortSpec, Way};
-use palisade_policy::{Cluster, Endpoint, Family, Name, Node, Pod, Protocol, Service};
+use palisade_policy::{
+    Cluster, ContainerPort, Endpoint, Family, IpRange, Name, Node, Pod, Protocol, Service,
+};
 
 use super::{
     host::Host,
@@ -49,11 +51,13 @@ pub(crate) struct Resolved<'a> {
     pub(crate) notes: Vec<Note>,
     /// Whether some of its endpoints are those of every node, because it uses the host network of one that isn't known.
     pub(crate) on_any_node: bool,
+    /// The ports that its host-network pods declare: they listen on the addresses of their nodes.
+    pub(crate) ports_on_nodes: Vec<ContainerPort>,
 }
 
 impl<'a> Resolved<'a> {
     fn new(name: String, end: End<'a>) -> Self {
-        Self { name, end, notes: Vec::new(), on_any_node: false }
+        Self { name, end, notes: Vec::new(), on_any_node: false, ports_on_nodes: Vec::new() }
     }
 }
 
@@ -125,7 +129,9 @@ fn object<'a>(cluster: &'a Cluster, spec: &Spec, found: &Named<'a>) -> Result<Re
     let on_host = pods.iter().any(|pod| pod.host_network).then(|| Note::host_network(&name));
     let any_node = on_any_node.then(|| Note::any_node(&name));
     let notes = on_host.into_iter().chain(any_node).collect();
-    Ok(Resolved { notes, on_any_node, ..Resolved::new(name, End::Endpoints(ends)) })
+    let ports = pods.iter().filter(|pod| pod.host_network).flat_map(|pod| pod.ports.iter().cloned());
+    let ports_on_nodes = ports.collect();
+    Ok(Resolved { notes, on_any_node, ports_on_nodes, ..Resolved::new(name, End::Endpoints(ends)) })
 }
 
 /// How many ExternalName services that stand for each other are followed.
@@ -182,7 +188,10 @@ fn range<'a>(cluster: &'a Cluster, net: IpNet) -> Result<Resolved<'a>> {
     let mut resolved = Resolved::new(net.to_string(), End::Outside(Outside::Range(net)));
     let pods = cluster.pods.values().flat_map(|p| &p.addresses);
     let nodes = cluster.nodes.values().flat_map(|n| &n.addresses);
-    let inside = pods.chain(nodes).filter(|address| net.contains(*address)).count();
+    // A host-network pod has its node's.
+    let inside: BTreeSet<IpAddr> =
+        pods.chain(nodes).filter(|address| net.contains(*address)).copied().collect();
+    let inside = inside.len();
     if inside > 0 {
         resolved.notes.push(Note::range_without_cluster(net, inside));
     }
@@ -218,7 +227,10 @@ fn at_address<'a>(cluster: &'a Cluster, spec: &Spec, address: IpAddr) -> Result<
     };
     let as_it_is = || {
         let endpoint = cluster.endpoint(address);
-        Resolved::new(endpoint.to_string(), End::Endpoints(vec![endpoint]))
+        let is_unused = matches!(endpoint, Endpoint::External(_))
+            && cluster.is_in_pod_range(IpRange { first: address, last: address });
+        let notes = is_unused.then(|| Note::unused_pod_address(address)).into_iter().collect();
+        Resolved { notes, ..Resolved::new(endpoint.to_string(), End::Endpoints(vec![endpoint])) }
     };
     let services = palisade_names::services_at(cluster, address);
     let node = cluster.node_at(address);

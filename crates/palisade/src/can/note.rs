@@ -64,6 +64,15 @@ impl Note {
         Self { code: "range-without-cluster", text }
     }
 
+    /// An address of a range of pods that no pod has.
+    pub(super) fn unused_pod_address(address: IpAddr) -> Self {
+        let text = format!(
+            "{address} is an address of pods that no pod of the input has: the answer is that for an address outside the cluster, and a pod \
+             that gets it may be treated otherwise"
+        );
+        Self { code: "unused-pod-address", text }
+    }
+
     pub(super) fn api_server() -> Self {
         let text = "the API server is taken to be on the nodes of the control plane, on port 6443; its EndpointSlice \
                     would say"

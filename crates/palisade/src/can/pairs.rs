@@ -15,9 +15,18 @@ pub(super) const MAX_LISTED: usize = 4;
 /// The first source of two classes and their number, and the same for destinations.
 type ClassName = (String, usize, String, usize);
 
-/// The pairs of some groups. `outside` is the name of an end outside the cluster that is split.
+/// How ends are named.
+#[derive(Clone, Copy)]
+pub(super) struct Naming<'a> {
+    /// The name of an end outside the cluster that is split.
+    pub(super) outside: &'a str,
+    /// Whether nodes are named with their address, since the answer depends on it.
+    pub(super) addresses_of_nodes: bool,
+}
+
+/// The pairs of some groups.
 pub(super) struct NamedPairs {
-    /// The first pairs, sorted, without addresses.
+    /// The first pairs, sorted.
     first: BTreeSet<String>,
     /// The classes whose pairs these are.
     classes: BTreeSet<ClassName>,
@@ -26,14 +35,14 @@ pub(super) struct NamedPairs {
 }
 
 impl NamedPairs {
-    pub(super) fn of<'a>(groups: impl IntoIterator<Item = &'a DecidedFlows>, outside: &str) -> Self {
+    pub(super) fn of<'a>(groups: impl IntoIterator<Item = &'a DecidedFlows>, naming: Naming<'_>) -> Self {
         let (mut first, mut classes) = (BTreeSet::new(), BTreeSet::new());
         let mut counts: BTreeMap<_, BTreeMap<ClassName, usize>> = BTreeMap::new();
         for asked in groups.into_iter().flat_map(|group| &group.asked) {
             first.extend(asked.alike.samples.iter().map(|(source, destination)| {
-                format!("{} → {}", name(asked, source, outside), name(asked, destination, outside))
+                format!("{} → {}", name(asked, source, naming), name(asked, destination, naming))
             }));
-            let class = class(asked, outside);
+            let class = class(asked, naming);
             counts.entry(asked.family()).or_default().insert(class.clone(), asked.alike.pairs);
             classes.insert(class);
         }
@@ -59,9 +68,9 @@ impl NamedPairs {
 }
 
 /// Identifies the pairs of a flow, in both families alike.
-fn class(asked: &QuestionFlow, outside: &str) -> ClassName {
+fn class(asked: &QuestionFlow, naming: Naming<'_>) -> ClassName {
     let of = |ends: &[Endpoint]| {
-        let first = ends.first().map(|end| name(asked, end, outside)).unwrap_or_default();
+        let first = ends.first().map(|end| name(asked, end, naming)).unwrap_or_default();
         (first, ends.len())
     };
     let ((source, sources), (destination, destinations)) =
@@ -72,9 +81,12 @@ fn class(asked: &QuestionFlow, outside: &str) -> ClassName {
     (source, sources, destination, destinations)
 }
 
-fn name(asked: &QuestionFlow, end: &Endpoint, outside: &str) -> String {
+fn name(asked: &QuestionFlow, end: &Endpoint, naming: Naming<'_>) -> String {
     match end {
-        Endpoint::External(_) if asked.region.is_some() => outside.to_owned(),
+        Endpoint::External(_) if asked.region.is_some() => naming.outside.to_owned(),
+        Endpoint::Node { address, .. } if naming.addresses_of_nodes => {
+            format!("{} ({address})", endpoint_name(end))
+        }
         Endpoint::External(address) => address.to_string(),
         _ => endpoint_name(end),
     }

@@ -207,7 +207,7 @@ fn resolve_by(
     let mut key = |end: &Endpoint| (class(end), local.and_then(|_| alike::node_of(cluster, end).cloned()));
     let mut by_call: Vec<(TargetPort, Vec<Endpoint>)> = Vec::new();
     let mut calls: HashMap<TargetPort, usize> = HashMap::new();
-    for target in targets(cluster, destination, &to.end, &mut notes)? {
+    for target in targets(cluster, destination, &to, &mut notes)? {
         let index = *calls.entry(target.call.clone()).or_insert(by_call.len());
         if index == by_call.len() {
             by_call.push((target.call, Vec::new()));

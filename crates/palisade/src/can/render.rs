@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use palisade_analysis::JudgedSide;
-use palisade_policy::Direction;
+use palisade_policy::{Direction, Endpoint};
 
 use super::{
-    answer::{Answer, DecidedFlows, DestinationPort},
-    pairs::{MAX_LISTED, NamedPairs},
+    answer::{Answer, DecidedFlows, DestinationPort, VariesBy},
+    pairs::{MAX_LISTED, NamedPairs, Naming},
 };
 use crate::{
     addresses,
@@ -50,7 +50,7 @@ pub(crate) fn text(answer: &Answer, headline: Conclusion) -> String {
         for (direction, side) in
             [(Direction::Egress, &group.judgement.egress), (Direction::Ingress, &group.judgement.ingress)]
         {
-            side_lines(side, direction, &mut out);
+            side_lines(side, direction, is_node(group, direction), &mut out);
         }
     }
     for undecided in &answer.undecided {
@@ -65,13 +65,24 @@ pub(crate) fn text(answer: &Answer, headline: Conclusion) -> String {
     out
 }
 
+/// Whether a peer of one direction is a node.
+fn is_node(group: &DecidedFlows, direction: Direction) -> bool {
+    group.asked.iter().any(|asked| {
+        let peer = match direction {
+            Direction::Egress => &asked.flow.destination,
+            Direction::Ingress => &asked.flow.source,
+        };
+        matches!(peer, Endpoint::Node { .. })
+    })
+}
+
 /// Adds the lines of one direction.
-fn side_lines(side: &JudgedSide, direction: Direction, out: &mut String) {
+fn side_lines(side: &JudgedSide, direction: Direction, is_node: bool, out: &mut String) {
     let name = format!("{direction}:");
     let conclusion = Conclusion::of(side.verdict());
     if conclusion == Conclusion::Undecided {
         let word = verdict(conclusion);
-        _ = writeln!(out, "  {name:<8} {word}  depends on pod addresses; {}", addresses::CURE);
+        _ = writeln!(out, "  {name:<8} {word}  {}", addresses::depends(is_node));
         for line in addresses::reasons(&side.questions) {
             _ = writeln!(out, "  {:<8} {:<9}  {line}", "", "");
         }
@@ -116,8 +127,9 @@ fn call(group: &DecidedFlows) -> String {
 /// Formats the flows of a group: the pairs of pods if there are several, and the part of the internet.
 fn ends(answer: &Answer, group: &DecidedFlows) -> String {
     let outside = answer.outside.as_deref().unwrap_or_default();
-    let all = NamedPairs::of(&answer.groups, outside);
-    let out = NamedPairs::of([group], outside).text(&all);
+    let naming = Naming { outside, addresses_of_nodes: answer.differs.contains(&VariesBy::Region) };
+    let all = NamedPairs::of(&answer.groups, naming);
+    let out = NamedPairs::of([group], naming).text(&all);
     match regions(answer, group) {
         Some(regions) => format!("{out}, for {regions}"),
         None => out,

@@ -4,10 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use palisade_names::{PortSpec, ServiceTarget};
-use palisade_policy::{Cluster, Endpoint, Family, Flow, Name, ObjectKey, Pod, Protocol};
+use palisade_policy::{Cluster, ContainerPort, Endpoint, Family, Flow, Name, ObjectKey, Pod, Protocol};
 
 use super::{
-    ends::{End, Outside, ServiceEnd},
+    ends::{End, Outside, Resolved, ServiceEnd},
     note::Note,
     spec::{EndpointSpec, ProtocolSpec, Spec},
 };
@@ -51,10 +51,10 @@ impl TargetPort {
 pub(super) fn targets(
     cluster: &Cluster,
     spec: &Spec,
-    end: &End<'_>,
+    resolved: &Resolved<'_>,
     notes: &mut Vec<Note>,
 ) -> Result<Vec<Target>> {
-    match end {
+    match &resolved.end {
         End::Outside(outside) => {
             let what = match outside {
                 Outside::Internet => "the internet".to_owned(),
@@ -74,14 +74,14 @@ pub(super) fn targets(
         End::Endpoints(ends) => {
             let mut out = Vec::new();
             for end in ends {
-                let calls = target_ports(cluster, spec, end)?;
+                let calls = target_ports(cluster, spec, end, &resolved.ports_on_nodes)?;
                 out.extend(calls.into_iter().map(|call| Target { end: Some(end.clone()), call }));
             }
             match (out.is_empty(), &spec.port) {
                 (false, _) => Ok(out),
                 (true, Some(port)) => bail!(
                     "no pod of the destination declares a port named `{port}`{}; give its number",
-                    declared(cluster, ends)
+                    declared(cluster, ends, &resolved.ports_on_nodes)
                 ),
                 (true, None) => bail!(
                     "the destination declares no container port{}; give the port: DST:PORT",
@@ -96,10 +96,11 @@ pub(super) fn targets(
 const MAX_PORTS: usize = 8;
 
 /// Formats the ports that pods declare: `; they declare http (TCP 8080), TCP 9090`.
-fn declared(cluster: &Cluster, ends: &[Endpoint]) -> String {
+fn declared(cluster: &Cluster, ends: &[Endpoint], on_nodes: &[ContainerPort]) -> String {
     let pods = ends.iter().filter_map(|end| pod_of(cluster, end));
+    let ports = pods.flat_map(|pod| pod.ports.iter()).chain(on_nodes);
     let ports: BTreeSet<(Option<&Name>, Protocol, u16)> =
-        pods.flat_map(|pod| pod.ports.iter()).map(|p| (p.name.as_ref(), p.protocol, p.port)).collect();
+        ports.map(|p| (p.name.as_ref(), p.protocol, p.port)).collect();
     if ports.is_empty() {
         return " (they declare none)".to_owned();
     }
@@ -138,14 +139,18 @@ fn given_port(spec: &Spec, what: &str) -> Result<TargetPort> {
     }
 }
 
-/// Returns the ports of an endpoint: the one given, or every declared one.
-fn target_ports(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<TargetPort>> {
-    let Some(pod) = pod_of(cluster, end) else {
-        let what = match end {
-            Endpoint::Node { name, .. } => format!("node {name}"),
-            _ => end.to_string(),
-        };
-        return Ok(vec![given_port(spec, &what)?]);
+/// Returns the ports of an endpoint: the one given, or every declared one. `on_nodes`: those of the host-network pods that nodes stand for.
+fn target_ports(
+    cluster: &Cluster,
+    spec: &Spec,
+    end: &Endpoint,
+    on_nodes: &[ContainerPort],
+) -> Result<Vec<TargetPort>> {
+    let declared = match (pod_of(cluster, end), end) {
+        (Some(pod), _) => &*pod.ports,
+        (None, Endpoint::Node { .. }) if !on_nodes.is_empty() => on_nodes,
+        (None, Endpoint::Node { name, .. }) => return Ok(vec![given_port(spec, &format!("node {name}"))?]),
+        (None, _) => return Ok(vec![given_port(spec, &end.to_string())?]),
     };
     let protocol = match spec.protocol {
         Some(ProtocolSpec::Icmp) => return Ok(vec![given_port(spec, "")?]),
@@ -155,8 +160,11 @@ fn target_ports(cluster: &Cluster, spec: &Spec, end: &Endpoint) -> Result<Vec<Ta
     let wanted = |p: Protocol| protocol.is_none_or(|q| p == q);
     let ports: BTreeSet<(Protocol, u16)> = match &spec.port {
         Some(PortSpec::Number(port)) => BTreeSet::from([(protocol.unwrap_or(Protocol::Tcp), *port)]),
-        Some(PortSpec::Name(name)) => pod.named_ports(name, protocol).collect(),
-        None => pod.ports.iter().filter(|p| wanted(p.protocol)).map(|p| (p.protocol, p.port)).collect(),
+        Some(PortSpec::Name(name)) => {
+            let named = declared.iter().filter(|p| p.name.as_ref() == Some(name) && wanted(p.protocol));
+            named.map(|p| (p.protocol, p.port)).collect()
+        }
+        None => declared.iter().filter(|p| wanted(p.protocol)).map(|p| (p.protocol, p.port)).collect(),
     };
     Ok(ports.into_iter().map(|(protocol, port)| TargetPort::new(protocol, port)).collect())
 }

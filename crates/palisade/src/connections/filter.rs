@@ -69,8 +69,7 @@ fn add(cluster: &Cluster, argument: &str, namespace: &str, filter: &mut EndFilte
         return Ok(());
     }
     if let Ok(net) = argument.parse::<IpNet>() {
-        filter.ranges.push(IpRange::of_net(&canonical(net)));
-        return Ok(());
+        return add_range(cluster, IpRange::of_net(&canonical(net)), filter);
     }
     let spec: Spec = argument.parse()?;
     if spec.port.is_some() || spec.protocol.is_some() {
@@ -93,9 +92,22 @@ fn add(cluster: &Cluster, argument: &str, namespace: &str, filter: &mut EndFilte
         match end {
             Endpoint::Pod { key, .. } => drop(filter.pods.insert(key)),
             Endpoint::Node { name, .. } => drop(filter.nodes.insert(name)),
-            Endpoint::External(address) => filter.ranges.push(IpRange { first: address, last: address }),
+            Endpoint::External(address) => {
+                add_range(cluster, IpRange { first: address, last: address }, filter)?;
+            }
         }
     }
+    Ok(())
+}
+
+/// Adds addresses outside the cluster. Those of pods' ranges are no ends, whether pods have them or not.
+fn add_range(cluster: &Cluster, range: IpRange, filter: &mut EndFilter) -> Result<()> {
+    if cluster.is_in_pod_range(range) {
+        bail!(
+            "these are addresses of pods; name the pods, or ask `palisade can` about an address that no pod has"
+        );
+    }
+    filter.ranges.push(range);
     Ok(())
 }
 

@@ -8,7 +8,7 @@ use palisade_analysis::{
     overview::{Extent, Protection, WorkloadOverview},
 };
 use palisade_manifest::Loaded;
-use palisade_policy::{Direction, NAMESPACE_NAME_LABEL, ObjectKey};
+use palisade_policy::{Direction, Mode, NAMESPACE_NAME_LABEL, ObjectKey};
 use serde::Serialize;
 
 use crate::{
@@ -81,10 +81,12 @@ fn heading(description: &NamespaceDescription, loaded: &Loaded, out: &mut String
         if labels.is_empty() { "no labels".to_owned() } else { format!("labels {}", labels.join(", ")) };
     let pods: usize = description.workloads.iter().map(|w| w.pods.pods.len()).sum();
     let open = description.workloads.iter().filter(|w| w.ingress == Protection::None).count();
-    let (all, policies) = (description.workloads.len(), description.policies.len());
+    let audited = description.policies.iter().filter(|applied| is_audited(applied, loaded)).count();
+    let (all, policies) = (description.workloads.len(), description.policies.len() - audited);
     let policy = if policies == 1 { "policy applies" } else { "policies apply" };
+    let audited = if audited == 0 { String::new() } else { format!(", {audited} in audit mode") };
     let summary = format!(
-        "{labels}; {all} {} ({pods} {}); {policies} {policy}",
+        "{labels}; {all} {} ({pods} {}); {policies} {policy}{audited}",
         plural(all, "workload"),
         plural(pods, "pod")
     );
@@ -146,10 +148,17 @@ fn policies(description: &NamespaceDescription, loaded: &Loaded, out: &mut Strin
             0 => styled(Style::Bad, "selects no pod here"),
             n => format!("selects {n} {}", plural(n, "workload")),
         };
-        let text = format!("{}{at}: {}", applied.policy, directions.join(", "));
+        let audit = if is_audited(applied, loaded) { " (in audit mode: not enforced)" } else { "" };
+        let text = format!("{}{audit}{at}: {}", applied.policy, directions.join(", "));
         _ = writeln!(out, "  {}; {selected}", escape::plain(&text));
     }
     more(description.policies.len(), out);
+}
+
+/// Whether a policy is in audit mode, so that it doesn't apply.
+fn is_audited(applied: &NamespacePolicy, loaded: &Loaded) -> bool {
+    let policy = loaded.cluster.policies.get(&applied.policy);
+    policy.is_some_and(|policy| loaded.cluster.mode_of(policy) == Mode::Audit)
 }
 
 fn more(count: usize, out: &mut String) {
@@ -225,6 +234,9 @@ struct JsonPolicy<'a> {
     object: JsonObject<'a>,
     tier: Option<&'static str>,
     directions: Vec<String>,
+    /// `audit` if the policy is in audit mode.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<&'static str>,
     workloads: usize,
 }
 
@@ -284,6 +296,7 @@ fn json_policy<'a>(applied: &'a NamespacePolicy, loaded: &'a Loaded) -> JsonPoli
         object: JsonObject::of_policy(&applied.policy, policy.and_then(|p| p.origin.as_ref())),
         tier: policy.map(|p| crate::reasons::tier_word(p.tier)),
         directions: applied.directions.iter().map(ToString::to_string).collect(),
+        mode: is_audited(applied, loaded).then_some(Mode::Audit.as_str()),
         workloads: applied.workloads,
     }
 }

@@ -161,17 +161,22 @@ fn future_lines(description: &PolicyDescription) -> Vec<(bool, String)> {
                     true => format!("{} (some of the selected pods)", traffic_text(&reached.some)),
                     false => traffic_text(&reached.all),
                 };
-                out.push((opened, line(format!("{} (none exists yet)", pods_text(&row.set)), traffic)));
+                let yet = if row.exists { "" } else { " (none exists yet)" };
+                let depends = if row.set.addresses.is_some() { " (depends on pod addresses)" } else { "" };
+                out.push((
+                    opened,
+                    line(format!("{}{yet}", pods_text(&row.set)), format!("{traffic}{depends}")),
+                ));
             }
         }
     }
     out
 }
 
-/// Returns the rows for pods that don't exist yet: the connections of the others are listed, too. Addresses are left
-/// out, since it isn't known which pods will have them.
+/// Returns the rows for pods that don't exist yet: the connections of the others are listed, too. Those for addresses are always among them,
+/// since "any pod" has less than they.
 fn future_rows(exposure: &Exposure) -> impl Iterator<Item = &ExposureRow> {
-    exposure.rows.iter().filter(|row| !row.exists && row.set.addresses.is_none())
+    exposure.rows.iter().filter(|row| !row.exists || row.set.addresses.is_some())
 }
 
 #[derive(Serialize)]

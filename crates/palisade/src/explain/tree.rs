@@ -280,7 +280,7 @@ fn suggestions(answer: &Answer, to_deny: bool, out: &mut String) {
         if is_wanted && answer.wanted.pairs.is_empty() {
             _ = writeln!(out, "\nGive a port to see how to {wish} it.");
         } else if is_wanted {
-            _ = writeln!(out, "\nNo edit of the policies would {wish} it.");
+            _ = writeln!(out, "\nNo edit of the policies was found that would {wish} it.");
         }
         return;
     };
@@ -315,6 +315,13 @@ fn changes(suggestion: &Suggestion, out: &mut String) {
         _ = writeln!(
             out,
             "  note: it selects every pod of the namespace, also future ones: no label tells them apart"
+        );
+    }
+    if !suggestion.is_complete() {
+        _ = writeln!(
+            out,
+            "  note: to do by hand: no patch of the file has this effect alone, for instance because objects share the lines; \
+             `palisade diff` shows what your edit changes"
         );
     }
     for (list, word) in [(&effect.opens, "opens"), (&effect.closes, "closes")] {

@@ -134,8 +134,9 @@ fn failure_text(case: &Case, arguments: &Fuzz) -> String {
     }
     _ = writeln!(
         out,
-        "  reproduce with: palisade lab fuzz --seed {} --cases 1{}{}\n{}",
+        "  reproduce with: palisade lab fuzz --seed {} --cases 1 --max-probes {}{}{}\n{}",
         case.seed,
+        arguments.max_probes,
         if arguments.audit { " --audit" } else { "" },
         if arguments.records { " --records" } else { "" },
         failure.cluster

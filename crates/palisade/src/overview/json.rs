@@ -22,6 +22,7 @@ struct Document<'a> {
     schema: &'static str,
     namespaces: Vec<JsonNamespace<'a>>,
     policies: usize,
+    policies_in_audit_mode: usize,
     policies_without_pods: Vec<JsonObject<'a>>,
     dns_servers: Vec<JsonObject<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -63,6 +64,7 @@ pub(crate) fn document(
         schema: SCHEMA,
         namespaces: overview.namespaces.iter().map(|n| namespace(n, loaded)).collect(),
         policies: loaded.cluster.policies.len(),
+        policies_in_audit_mode: super::text::audited_policies(loaded),
         policies_without_pods: policies.collect(),
         dns_servers: servers.collect(),
         incomplete: world.incomplete(),

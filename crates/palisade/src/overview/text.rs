@@ -7,7 +7,7 @@ use palisade_analysis::{
     overview::{Extent, NamespaceOverview, Protection, WorkloadOverview},
 };
 use palisade_manifest::Loaded;
-use palisade_policy::Direction;
+use palisade_policy::{Direction, Mode};
 
 use crate::{
     escape,
@@ -64,7 +64,17 @@ fn counts(overview: &Overview, workloads: &[&WorkloadOverview], loaded: &Loaded)
     let parts = parts.map(|(count, what)| format!("{count} {}", plural(count, what)));
     let policies = loaded.cluster.policies.len();
     let noun = if policies == 1 { "policy" } else { "policies" };
-    format!("{}, {policies} {noun}\n", parts.join(", "))
+    let audited = match audited_policies(loaded) {
+        0 => String::new(),
+        some => format!(" ({some} in audit mode: not enforced)"),
+    };
+    format!("{}, {policies} {noun}{audited}\n", parts.join(", "))
+}
+
+/// Returns how many policies are in audit mode.
+pub(super) fn audited_policies(loaded: &Loaded) -> usize {
+    let cluster = &loaded.cluster;
+    cluster.policies.values().filter(|policy| cluster.mode_of(policy) == Mode::Audit).count()
 }
 
 fn table(overview: &Overview, out: &mut String) {

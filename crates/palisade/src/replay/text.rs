@@ -131,6 +131,11 @@ pub(crate) fn why_not(why: &NotJudged) -> String {
         NotJudged::PortName(key) => {
             format!("a rule names a port, and the ports of pod {key}, which is gone, are not known")
         }
+        NotJudged::BackendAddresses(key) => {
+            format!(
+                "depends on the addresses of the pods behind service {key}, which the manifests don't have"
+            )
+        }
         NotJudged::BackendsDiffer(key) => format!("the verdicts of the pods behind service {key} differ"),
         NotJudged::NoBackend(key) => format!("service {key} has no pods on that port"),
     }
