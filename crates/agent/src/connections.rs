@@ -58,8 +58,10 @@ pub(crate) struct ConnectionLog {
     waiting_of: HashMap<IpAddr, u32>,
     explained: HashMap<Connection, Explained>,
     explained_bytes: usize,
-    /// Grows when policies change, or Services.
+    /// Grows when policies change.
     epoch: u64,
+    /// Grows when addresses or node ports are those of other Services.
+    services_epoch: u64,
     services: Services,
 }
 
@@ -79,7 +81,19 @@ struct Explained {
     record: Option<Arc<Record>>,
     bytes: usize,
     epoch: u64,
+    services_epoch: u64,
     recorded: Instant,
+}
+
+impl Explained {
+    /// Names the Service that has the address now. `O(1)`.
+    fn name_service(&mut self, connection: &Connection, reconciler: &Reconciler, services: &Services) {
+        let (Some(record), Some(opened_to)) = (&mut self.record, connection.opened_to) else { return };
+        let named = explained::opened_to(opened_to, connection, reconciler, services);
+        if record.opened_to.as_ref() != Some(&named) {
+            Arc::make_mut(record).opened_to = Some(named);
+        }
+    }
 }
 
 impl ConnectionLog {
@@ -104,6 +118,7 @@ impl ConnectionLog {
             explained: HashMap::new(),
             explained_bytes: 0,
             epoch: 0,
+            services_epoch: 0,
             services: Services::default(),
         }
     }
@@ -168,8 +183,7 @@ impl ConnectionLog {
         self.ticked = now;
         self.has_new = false;
         if self.services.refresh(reconciler.cluster(), now) {
-            // The records that are kept name the Services of before.
-            self.epoch += 1;
+            self.services_epoch += 1;
         }
         self.take();
         let (begin, mut made) = (Instant::now(), 0);
@@ -234,6 +248,10 @@ impl ConnectionLog {
         }
         if let Some(known) = self.explained.get_mut(connection) {
             known.recorded = now;
+            if known.services_epoch != self.services_epoch {
+                known.services_epoch = self.services_epoch;
+                known.name_service(connection, world.0, &self.services);
+            }
             add_record(&self.records, &self.node, known.record.as_deref(), connection, sum);
         }
     }
@@ -261,7 +279,13 @@ impl ConnectionLog {
             self.explained_bytes = 0;
         }
         self.explained_bytes += bytes;
-        let known = Explained { record: record.map(Arc::new), bytes, epoch: self.epoch, recorded: now };
+        let known = Explained {
+            record: record.map(Arc::new),
+            bytes,
+            epoch: self.epoch,
+            services_epoch: self.services_epoch,
+            recorded: now,
+        };
         self.explained.insert(connection.clone(), known);
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -104,6 +105,16 @@ pub trait DataPlane {
     /// Tells which networks pods may use as a source beside their own addresses. Replaces those of an earlier call.
     fn set_allowed_sources(&mut self, sources: &BTreeMap<ObjectKey, BTreeSet<IpNet>>) {
         _ = sources;
+    }
+
+    /// Whether [`DataPlane::set_other_pods`] has an effect. May change with the node's links.
+    fn wants_other_pods(&self) -> bool {
+        false
+    }
+
+    /// Tells the addresses of pods of other nodes. Replaces those of an earlier call.
+    fn set_other_pods(&mut self, addresses: &Arc<BTreeSet<IpAddr>>) {
+        _ = addresses;
     }
 
     /// Reads the kernel and returns whether it holds [`DataPlane::programmed`]. `O(plan)`: used only after a rejection.

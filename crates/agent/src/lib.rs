@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod allows;
+mod changed_addresses;
 #[cfg(feature = "daemon")]
 pub mod cni;
 #[cfg(feature = "daemon")]
@@ -54,6 +55,7 @@ pub mod metrics;
 pub mod names;
 mod nftables;
 mod node;
+mod other_pods;
 #[cfg(feature = "daemon")]
 pub mod otlp;
 mod pod_sources;

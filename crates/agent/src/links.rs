@@ -27,6 +27,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -83,6 +84,10 @@ pub struct LinkMonitor {
     unchecked: BTreeSet<Name>,
     /// The networks that pods may use as a source beside their own addresses.
     allowed: BTreeMap<ObjectKey, BTreeSet<IpNet>>,
+    /// The addresses of pods of other nodes.
+    other_pods: Arc<BTreeSet<IpAddr>>,
+    /// Whether a bridge leads to local pods and to other networks too.
+    is_mixed: bool,
     /// Which senders are checked, and so which interfaces are bound to pods.
     source_check: SourceCheck,
     /// Whether something else than links and routes changed, or a reading failed, or what was read is not programmed.
@@ -120,6 +125,8 @@ impl LinkMonitor {
             unbound: BTreeMap::new(),
             unchecked: BTreeSet::new(),
             allowed: BTreeMap::new(),
+            other_pods: Arc::default(),
+            is_mixed: false,
             source_check,
             stale: true,
             changed: false,
@@ -139,6 +146,17 @@ impl LinkMonitor {
     pub(crate) fn set_allowed_sources(&mut self, allowed: &BTreeMap<ObjectKey, BTreeSet<IpNet>>) {
         self.stale |= self.allowed != *allowed;
         self.allowed.clone_from(allowed);
+    }
+
+    /// Whether the addresses of pods of other nodes matter: the check of sources is on, and a bridge of pods leads to other networks too.
+    pub(crate) fn wants_other_pods(&self) -> bool {
+        self.is_mixed && self.source_check.is_on()
+    }
+
+    /// Tells the addresses of pods of other nodes.
+    pub(crate) fn set_other_pods(&mut self, addresses: &Arc<BTreeSet<IpAddr>>) {
+        self.stale |= self.wants_other_pods() && self.other_pods != *addresses;
+        self.other_pods = Arc::clone(addresses);
     }
 
     /// Tells which pods local addresses belong to, before the addresses are added. The owners of other addresses stay.
@@ -338,6 +356,10 @@ impl LinkMonitor {
         self.unbound.clear();
         let bridge_of = |port: &u32| self.facts.links.get(port).and_then(|link| link.controller);
         self.bridges = out.pod_ports.iter().filter_map(bridge_of).collect();
+        self.is_mixed = !self.bridges.is_subset(&out.pod_bridges);
+        if self.wants_other_pods() {
+            out.other_pods = Arc::clone(&self.other_pods);
+        }
         if self.source_check.is_on() {
             out.pod_routes.extend(self.facts.on_link());
             out.pod_routes.retain(|_, interface| out.pod_interfaces.contains(interface));

@@ -188,8 +188,8 @@ impl Names {
         }
     }
 
-    /// Follows changes that are applied; `None` for a new snapshot. `O(pods and Services of the change)` if only these change and no Service
-    /// has the address of a DNS server, else `O(policies + pods of this node + services)`.
+    /// Follows changes that are applied; `None` for a new snapshot. `O(pods and Services of the change)` if only these change, no Service
+    /// has the address of a DNS server, and none of the addresses is public, else `O(policies + pods of this node + services)`.
     pub fn follow(&mut self, changes: Option<&[Change]>, reconciler: &Reconciler) {
         match changes.map(Followed::of) {
             Some(Some(followed)) => self.follow_some(&followed, reconciler),

@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
+    sync::Arc,
 };
 
 use ipnet::IpNet;
@@ -439,6 +440,16 @@ impl DataPlane for NftDataPlane {
     fn set_allowed_sources(&mut self, sources: &BTreeMap<ObjectKey, BTreeSet<IpNet>>) {
         if let Some(links) = &mut self.links {
             links.set_allowed_sources(sources);
+        }
+    }
+
+    fn wants_other_pods(&self) -> bool {
+        self.links.as_ref().is_some_and(LinkMonitor::wants_other_pods)
+    }
+
+    fn set_other_pods(&mut self, addresses: &Arc<BTreeSet<IpAddr>>) {
+        if let Some(links) = &mut self.links {
+            links.set_other_pods(addresses);
         }
     }
 

@@ -6,6 +6,7 @@ mod report;
 mod review;
 
 use std::{
+    collections::HashSet,
     fmt,
     time::{Duration, Instant},
 };
@@ -16,7 +17,8 @@ pub use report::Report;
 pub use review::ReviewState;
 
 use crate::{
-    Action, DataPlane, DataPlaneError, Input, Programmed, Reconciler, ReviewScope, stale::restricted,
+    Action, DataPlane, DataPlaneError, Input, Programmed, Reconciler, ReviewScope, other_pods::OtherPods,
+    stale::restricted,
 };
 use degraded::Degraded;
 use review::Reviews;
@@ -37,6 +39,7 @@ pub struct NodeAgent<D: DataPlane> {
     degraded: Degraded,
     /// The version of [`Reconciler::pod_sources`] that the data plane has.
     sources: u64,
+    other_pods: OtherPods,
 }
 
 /// The time since the agent was created.
@@ -65,6 +68,7 @@ impl<D: DataPlane> NodeAgent<D> {
             reviews: Reviews::default(),
             degraded: Degraded::default(),
             sources: 0,
+            other_pods: OtherPods::default(),
         }
     }
 
@@ -130,8 +134,19 @@ impl<D: DataPlane> NodeAgent<D> {
         let mut report = Report::default();
         let begin = self.now();
         let may_change_checks = input.may_change_namespaces();
+        let concerned = match &input {
+            Input::Changes(changes) => self.other_pods.concerned(changes, &self.reconciler),
+            _ => HashSet::new(),
+        };
+        let is_snapshot = matches!(input, Input::Snapshot(_));
         let mut actions = self.reconciler.handle(input, begin);
         report.compile = self.now() - begin;
+        if is_snapshot {
+            self.other_pods.set_all(self.other_pods.is_followed(), &self.reconciler);
+        }
+        if self.other_pods.follow(concerned, &self.reconciler) || is_snapshot {
+            self.plane.set_other_pods(&self.other_pods.addresses());
+        }
         if may_change_checks {
             self.plane.set_unchecked_namespaces(self.reconciler.unchecked_namespaces());
         }
@@ -156,6 +171,15 @@ impl<D: DataPlane> NodeAgent<D> {
         report
     }
 
+    /// Follows whether the data plane wants the addresses of pods of other nodes, which the node's links decide. `O(1)` unless that changes.
+    pub fn follow_wish_for_other_pods(&mut self) {
+        let is_wanted = self.plane.wants_other_pods();
+        if is_wanted != self.other_pods.is_followed() && !self.reconciler.is_waiting() {
+            self.other_pods.set_all(is_wanted, &self.reconciler);
+            self.plane.set_other_pods(&self.other_pods.addresses());
+        }
+    }
+
     /// What a review after a start has to check: the connections of local pods, and all revoked ones.
     fn all_connections(&self) -> ReviewScope {
         let mut ends = self.reconciler.local_addresses();
@@ -175,7 +199,11 @@ impl<D: DataPlane> NodeAgent<D> {
                 // A previous run or another program may have left connections established or revoked. All connections of
                 // local pods are reviewed, and all revoked ones, also of pods that are gone.
                 self.plane.name_local(&self.reconciler.local_owners());
+                // Whether they are wanted is known only when the links have been read, and then it would be too late for the first rules.
+                self.other_pods.set_all(true, &self.reconciler);
+                self.plane.set_other_pods(&self.other_pods.addresses());
                 let started = self.plane.start(self.reconciler.plan());
+                self.follow_wish_for_other_pods();
                 started.map(|programmed| (programmed, self.all_connections()))
             }
             Action::Commit { delta, owners } => {

@@ -20,9 +20,10 @@ use palisade_policy::{Change, Cluster, Name};
 
 use crate::{
     DataPlane, NftDataPlane, NodeAgent, Report,
+    changed_addresses::changed_addresses,
     connections::{Connection, ConnectionLog, SeenConnections, Sum},
     drops::{DropLog, UnloggedPackets},
-    flow_logs::{FlowLogs, changed_addresses},
+    flow_logs::FlowLogs,
     flows::FlowStore,
     metrics::Metrics,
 };

@@ -201,16 +201,15 @@ impl Ends {
             addresses.sort_unstable();
             members.push(NodeAddresses { name: name.clone(), addresses, whole: true });
         }
-        let count = |members: &[NodeAddresses], name: &Name| -> usize {
-            members.iter().filter(|n| n.name == *name).map(|n| n.addresses.len()).sum()
+        let counted = |members: &mut dyn Iterator<Item = &NodeAddresses>| {
+            let mut counts: HashMap<Name, usize> = HashMap::new();
+            members.for_each(|n| *counts.entry(n.name.clone()).or_default() += n.addresses.len());
+            counts
         };
-        let mut all: HashMap<Name, usize> = HashMap::new();
-        for member in found.values().flat_map(|(_, members)| members) {
-            *all.entry(member.name.clone()).or_default() += member.addresses.len();
-        }
+        let all = counted(&mut found.values().flat_map(|(_, members)| members));
         for (units, mut members) in found.into_values() {
-            let whole: Vec<bool> =
-                members.iter().map(|n| all.get(&n.name) == Some(&count(&members, &n.name))).collect();
+            let own = counted(&mut members.iter());
+            let whole: Vec<bool> = members.iter().map(|n| all.get(&n.name) == own.get(&n.name)).collect();
             members.iter_mut().zip(whole).for_each(|(member, whole)| member.whole = whole);
             members.sort_unstable();
             let mut nodes: Vec<Name> = members.iter().map(|n| n.name.clone()).collect();

@@ -96,6 +96,36 @@ async fn policies_dont_wait_for_services_that_cant_be_read() {
     follower.until("the end of the list", is_watched).await;
 }
 
+/// As at a boot, before the node translates the address of the API server: all watches fail, and each tries again at its own time.
+#[tokio::test(start_paused = true)]
+async fn the_snapshot_has_services_after_a_failure_that_all_kinds_share() {
+    for late in [Duration::ZERO, Duration::from_secs(3)] {
+        let server = with_services();
+        server.stop();
+        let mut follower = Follower::with(&server, options());
+        let fails =
+            |f: &Follower| f.why(ResourceKind::Service).is_some() && f.why(ResourceKind::Pod).is_some();
+        follower.until("failures", fails).await;
+        server.fault("/services", Fault::Delay(late));
+        server.restart();
+        follower.snapshot().await;
+        assert_eq!(follower.cluster().services.len(), 1, "{late:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_that_take_too_long_follow_as_changes() {
+    let server = with_services();
+    // Longer than a response may take, each time.
+    for _ in 0..20 {
+        server.fault("/services", Fault::Delay(Duration::from_secs(8)));
+    }
+    let mut follower = Follower::with(&server, options());
+    follower.snapshot().await;
+    assert!(follower.cluster().services.is_empty() && follower.cluster().pods.len() == 3);
+    follower.caught_up(&server).await;
+}
+
 /// A slow server is not one that refuses.
 #[tokio::test(start_paused = true)]
 async fn the_snapshot_waits_for_a_list_of_services_that_takes_a_while() {
@@ -115,8 +145,10 @@ async fn a_service_that_cant_be_decoded_stays_as_it_was() {
     let mut broken = service("kube-system", "kube-dns", "10.96.0.10", "192.0.2.10");
     broken["metadata"]["labels"] = json!(7);
     server.put(SERVICES, broken);
-    follower.until("the finding", |f| !f.findings.is_empty()).await;
+    follower.until("the finding", |f| f.findings.values().any(|found| !found.is_empty())).await;
     assert_eq!(follower.cluster().services.len(), 1);
+    server.put(SERVICES, service("kube-system", "kube-dns", "10.96.0.10", "192.0.2.10"));
+    follower.until("no finding", |f| f.findings.values().all(Vec::is_empty)).await;
     server.delete(SERVICES, "kube-system", "kube-dns");
     follower.until("the deletion", |f| f.cluster().services.is_empty()).await;
 }

@@ -59,6 +59,8 @@ pub struct NodeLinks {
     pub bridge_hardware: BTreeSet<Mac>,
     /// The addresses of the node's interfaces, while a bridge leads to local pods.
     pub host_addresses: BTreeSet<IpAddr>,
+    /// The addresses of pods of other nodes, while a bridge leads to local pods and to other networks. Local addresses among them are local.
+    pub other_pods: Arc<BTreeSet<IpAddr>>,
     /// The UDP ports on which the node receives encapsulated packets.
     pub tunnel_ports: BTreeSet<u16>,
     /// The IP protocols by which the node receives encapsulated packets.

@@ -51,7 +51,8 @@ impl NodeLinks {
             NodeSet::PortAllowed(family) => self.allowed_elements(true, family).collect(),
             NodeSet::PortAllowedTargets => self.allowed_elements(true, Family::V6).collect(),
             NodeSet::Taken(_) | NodeSet::TakenTargets => {
-                self.taken().into_iter().filter_map(|address| taken(set, address)).collect()
+                let all = self.taken_here().into_iter().chain(self.other_pods.iter().copied());
+                all.filter_map(|address| taken(set, address)).collect()
             }
             _ => BTreeSet::new(),
         }
@@ -76,9 +77,10 @@ impl NodeLinks {
         if changes.is_empty() {
             return;
         }
-        let own = self.taken();
+        let own = self.taken_here();
         let of = |addresses: &BTreeSet<IpAddr>, was: bool| -> Vec<Element> {
             let changed = addresses.iter().filter(|a| before.contains(*a) == was && !own.contains(*a));
+            let changed = changed.filter(|a| !self.other_pods.contains(*a));
             changed.filter_map(|a| taken(node_set, *a)).collect()
         };
         phases.join.extend(add(set, of(&changes.added, false)));
@@ -96,14 +98,23 @@ impl NodeLinks {
         if self.has_senders_of(to) {
             return;
         }
-        let (before, after) = (self.sender_elements(node_set), to.sender_elements(node_set));
-        let of_nodes = |element: &&Element| match element {
-            Element::Address(a) => next.plan.nodes.contains(a),
-            Element::Target(a) => next.plan.nodes.contains(&IpAddr::V6(*a)),
+        // There may be thousands of other pods, and a start of a pod doesn't change them.
+        let has_same_others = Arc::ptr_eq(&self.other_pods, &to.other_pods);
+        let elements = |links: &Self| match node_set {
+            NodeSet::Taken(_) | NodeSet::TakenTargets if has_same_others => {
+                links.taken_here().into_iter().filter_map(|address| taken(node_set, address)).collect()
+            }
+            _ => links.sender_elements(node_set),
+        };
+        let (before, after) = (elements(self), elements(to));
+        let stays = |a: &IpAddr| next.plan.nodes.contains(a) || has_same_others && to.other_pods.contains(a);
+        let of_others = |element: &&Element| match element {
+            Element::Address(a) => stays(a),
+            Element::Target(a) => stays(&IpAddr::V6(*a)),
             _ => false,
         };
         let differs = |a: &BTreeSet<Element>, b: &BTreeSet<Element>| -> Vec<Element> {
-            a.difference(b).filter(|e| !of_nodes(e)).cloned().collect()
+            a.difference(b).filter(|e| !of_others(e)).cloned().collect()
         };
         phases.change_elements(set, differs(&after, &before), differs(&before, &after));
     }
@@ -128,11 +139,12 @@ impl NodeLinks {
             && self.unchecked_ports == other.unchecked_ports
             && self.owners == other.owners
             && self.host_addresses == other.host_addresses
+            && self.other_pods == other.other_pods
             && self.bridge_hardware == other.bridge_hardware
     }
 
     /// Returns the addresses of bound ports and of the node itself.
-    fn taken(&self) -> BTreeSet<IpAddr> {
+    fn taken_here(&self) -> BTreeSet<IpAddr> {
         let of_pods = self.owners.values().flat_map(|owner| owner.addresses.iter().copied());
         of_pods.chain(self.host_addresses.iter().copied()).collect()
     }

@@ -578,12 +578,15 @@ fn an_address_of_pods_that_no_pod_has_is_said_to_be_one() {
     let ran = can("10.244.0.77 b/d:443", dir.path());
     assert_eq!(ran.code, 0);
     assert!(
-        ran.out.contains("note: 10.244.0.77 is an address of pods that no pod of the input has"),
+        ran.out.contains("note: 10.244.0.77 is in a range of pods, but no pod of the input has it"),
         "{}",
         ran.out
     );
     for outside in ["10.244.1.77", "192.0.2.1"] {
-        assert!(!can(&format!("{outside} b/d:443"), dir.path()).out.contains("that no pod"), "{outside}");
+        assert!(
+            !can(&format!("{outside} b/d:443"), dir.path()).out.contains("in a range of pods"),
+            "{outside}"
+        );
     }
     // The address of a node and of its host-network pod is one.
     let ran = can("192.168.0.0/24 b/d:443", dir.path());

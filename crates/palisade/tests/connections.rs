@@ -336,10 +336,10 @@ fn addresses_of_pods_are_no_ends() {
     };
     let node = "{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDR: 10.244.0.0/24}, status: {addresses: [{type: InternalIP, address: 192.168.0.1}]}}\n";
     let file = dir.path().join("m.yaml");
-    std::fs::write(&file, format!("{node}{}", pod("p", 5))).unwrap();
+    fs::write(&file, format!("{node}{}", pod("p", 5))).unwrap();
     let from = |range: &str| format!("connections -f {} --from {range}", file.display());
     for range in ["10.244.0.77", "10.244.0.0/25", "10.244.0.0/24"] {
-        refused(&from(range), "these are addresses of pods");
+        refused(&from(range), "it belongs to pods: name pods instead");
     }
     for outside in ["10.244.1.77", "10.0.0.0/8", "0.0.0.0/0"] {
         assert!(answer(&from(outside)).contains("a/pod/p"), "{outside}");

@@ -210,12 +210,22 @@ impl Cluster {
         }
     }
 
-    /// Whether all of these addresses lie in one range of addresses of pods: of a node, or one that was given. `O(nodes)`.
+    /// Whether an address lies in a range of addresses of pods: of a node, or one that was given. `O(nodes)`.
     #[must_use]
-    pub fn is_in_pod_range(&self, addresses: IpRange) -> bool {
+    pub fn is_in_pod_range(&self, address: IpAddr) -> bool {
+        self.pod_ranges().any(|range| range.contains(address))
+    }
+
+    /// Whether all of these addresses lie in ranges of addresses of pods. `O(nodes · log nodes)`.
+    #[must_use]
+    pub fn are_in_pod_ranges(&self, addresses: IpRange) -> bool {
+        let ranges = union(self.pod_ranges().collect());
+        ranges.iter().any(|range| range.contains(addresses.first) && range.contains(addresses.last))
+    }
+
+    fn pod_ranges(&self) -> impl Iterator<Item = IpRange> {
         let of_nodes = self.nodes.values().flat_map(|node| &node.pod_cidrs).map(IpRange::of_net);
-        let mut ranges = self.addressing.pod_ranges.iter().copied().chain(of_nodes);
-        ranges.any(|range| range.contains(addresses.first) && range.contains(addresses.last))
+        self.addressing.pod_ranges.iter().copied().chain(of_nodes)
     }
 
     /// Returns the node with this address, which is no placeholder. `O(nodes)`.

@@ -13,7 +13,7 @@ use super::{
     attachment::{Attachment, check_id},
     file,
 };
-use crate::replace::replace;
+use crate::replace::replace_unsynced;
 
 /// The directory's name, beside the socket.
 const DIRECTORY: &str = "cni";
@@ -32,13 +32,14 @@ impl Records {
         Self(socket.with_file_name(DIRECTORY))
     }
 
-    /// Writes a record, or replaces it.
+    /// Writes a record, or replaces it. Not synced: where the directory is on a disk, pods would start later by that, and a record is useless
+    /// after a restart of the node.
     pub(super) fn write(&self, attachment: &Attachment) -> io::Result<()> {
         DirBuilder::new().recursive(true).mode(0o700).create(&self.0)?;
         let text = serde_json::to_vec(attachment)?;
         // Two calls for one sandbox don't write the same file.
         let temporary = self.0.join(format!(".{}.{}", attachment.id, std::process::id()));
-        replace(&self.path(&attachment.id), &temporary, 0o600, &mut &*text)
+        replace_unsynced(&self.path(&attachment.id), &temporary, 0o600, &mut &*text)
     }
 
     pub(super) fn has(&self, id: &str) -> bool {

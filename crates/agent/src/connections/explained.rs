@@ -85,7 +85,7 @@ pub(super) fn explain(connection: &Connection, known: &Known<'_>) -> Option<Reco
         direction: direction(decides),
         source: end(&flow.source, reconciler),
         destination: end(&flow.destination, reconciler),
-        opened_to: connection.opened_to.map(|to| opened_to(to, connection, known)),
+        opened_to: connection.opened_to.map(|to| opened_to(to, connection, known.reconciler, known.services)),
         protocol: connection.protocol.to_string(),
         port: connection.protocol.has_ports().then_some(connection.port),
         policies: policies.into_iter().take(MAX_POLICIES).map(policy).collect(),
@@ -137,13 +137,15 @@ fn isolating<'a>(cluster: &'a Cluster, pod: &Pod, at: Direction) -> impl Iterato
     cluster.deciding(Deciding::Enforced).filter(isolates).map(|policy| &policy.key)
 }
 
-fn opened_to(
+/// Returns what a connection was opened to, with the Service that has it now.
+pub(super) fn opened_to(
     (address, port): (std::net::IpAddr, u16),
     connection: &Connection,
-    known: &Known<'_>,
+    reconciler: &Reconciler,
+    services: &Services,
 ) -> OpenedTo {
-    let is_node = matches!(known.reconciler.endpoint(address), Endpoint::Node { .. });
-    let service = known.services.at(address, (connection.protocol, port), is_node);
+    let is_node = matches!(reconciler.endpoint(address), Endpoint::Node { .. });
+    let service = services.at(address, (connection.protocol, port), is_node);
     OpenedTo {
         address,
         port: connection.protocol.has_ports().then_some(port),

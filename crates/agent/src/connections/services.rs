@@ -11,6 +11,9 @@ use palisade_policy::{Cluster, ObjectKey, Protocol};
 /// The shortest interval between two builds of the index, while Services change.
 const REBUILD_INTERVAL: Duration = Duration::from_secs(1);
 
+/// The most addresses of a Service, beside its cluster IPs, by which it is found. Nothing else limits how many a user may write.
+const MOST_ADDRESSES: usize = 64;
+
 /// An index of the cluster's Services. Only records need it, so it is made when one does, and not with each change.
 #[derive(Debug, Default)]
 pub(super) struct Services {
@@ -39,13 +42,20 @@ impl Services {
         (self.built, self.is_stale) = (Some(now), false);
         let by_address = std::mem::take(&mut self.by_address);
         let by_node_port = std::mem::take(&mut self.by_node_port);
-        for service in cluster.services.values() {
-            for address in service.addresses.iter().copied().chain(service.access.addresses()) {
-                self.by_address.entry(address).or_insert_with(|| service.key.clone());
-            }
+        let services = || cluster.services.values();
+        // The API server gives each cluster IP to one Service. Users choose external IPs themselves, so these come second.
+        let cluster_ips = services().flat_map(|service| service.addresses.iter().map(move |a| (*a, service)));
+        let others = services().flat_map(|service| {
+            service.access.translated().take(MOST_ADDRESSES).map(move |address| (address, service))
+        });
+        for (address, service) in cluster_ips.chain(others) {
+            self.by_address.entry(address).or_insert_with(|| service.key.clone());
+        }
+        for service in services() {
             for port in &service.ports {
                 if let Some(node_port) = port.node_port {
-                    self.by_node_port.insert((port.protocol, node_port), service.key.clone());
+                    let key = (port.protocol, node_port);
+                    self.by_node_port.entry(key).or_insert_with(|| service.key.clone());
                 }
             }
         }

@@ -125,7 +125,7 @@ async fn a_connection_to_a_service_has_both() {
     assert_eq!(to, ["203.0.113.1:81", "service shop/front:80"]);
 }
 
-/// A change of Services costs a new index at most once each second, and what is known of connections only if the index differs.
+/// A change of Services costs a new index at most once each second. Why connections passed stays known.
 #[tokio::test]
 async fn records_name_the_service_of_now() {
     let mut trial = Trial::new();
@@ -141,18 +141,35 @@ async fn records_name_the_service_of_now() {
     change(&mut trial, vec![Change::SetService(named("old"))]);
     trial.see(&to_service, 1);
     trial.pass(Duration::from_millis(1500));
-    let epoch = trial.log.epoch;
+    let epoch = trial.log.services_epoch;
     let old = ObjectKey::new("shop", "old");
     change(&mut trial, vec![Change::SetService(Service { selector: None, ..named("old") })]);
     trial.see(&to_service, 1);
     trial.pass(Duration::from_millis(1500));
-    assert_eq!(trial.log.epoch, epoch, "nothing that records name has changed");
+    assert_eq!(trial.log.services_epoch, epoch, "nothing that records name has changed");
     change(&mut trial, vec![Change::RemoveService(old), Change::SetService(named("new"))]);
     trial.see(&to_service, 1);
     trial.pass(Duration::from_millis(1500));
     let to: Vec<String> =
         trial.page().await.records.iter().map(|r| r.opened_to.as_ref().unwrap().to_string()).collect();
     assert_eq!(to, ["service shop/old:80", "service shop/old:80", "service shop/new:80"]);
+    assert_eq!(trial.log.epoch, 0, "policies have not changed");
+    // A user can choose any external IP, and wish for any address of a load balancer.
+    let mut mine = Service::new(ObjectKey::new("aaa", "mine"));
+    mine.access.external_ips = vec![SERVICE.into()];
+    mine.access.load_balancer = vec![SERVICE.into()];
+    mine.access.load_balancer_wish = Some(SERVICE.into());
+    change(&mut trial, vec![Change::SetService(mine.clone())]);
+    trial.see(&to_service, 1);
+    trial.pass(Duration::from_millis(1500));
+    let last = trial.page().await.records.pop().unwrap().opened_to.unwrap().to_string();
+    assert_eq!(last, "service shop/new:80", "the cluster IP decides");
+    mine.access.external_ips.clear();
+    change(&mut trial, vec![Change::SetService(mine), Change::RemoveService(ObjectKey::new("shop", "new"))]);
+    trial.see(&to_service, 1);
+    trial.pass(Duration::from_millis(1500));
+    let last = trial.page().await.records.pop().unwrap().opened_to.unwrap().to_string();
+    assert_eq!(last, "10.96.0.9:80", "nothing has the address");
 }
 
 #[tokio::test]

@@ -99,6 +99,10 @@ pub(super) struct Servers {
 /// A server whose address a Service has.
 #[derive(Debug, PartialEq, Eq)]
 struct Taken {
+    /// The Service that the log has named.
+    service: ObjectKey,
+    /// When the log has named it.
+    logged: Instant,
     /// When it was first seen that no Service has it any longer.
     free_since: Option<Instant>,
 }
@@ -154,9 +158,14 @@ impl Servers {
         }
         let TrustedServers { mut servers, taken } = of(cluster, &self.set);
         for (server, service) in &taken {
-            let new = Taken { free_since: None };
-            if self.taken.insert(*server, new).is_none() {
+            // Services that take turns are named at intervals.
+            let is_logged = self.taken.get_mut(server).is_some_and(|known| {
+                known.free_since = None;
+                known.service == *service || now.saturating_duration_since(known.logged) < REGAINED_AFTER
+            });
+            if !is_logged {
                 tracing::warn!(%server, %service, "a Service has the address of a DNS server, its answers are not learned");
+                self.taken.insert(*server, Taken { service: service.clone(), logged: now, free_since: None });
             }
         }
         self.taken.retain(|server, of_server| {
@@ -164,7 +173,11 @@ impl Servers {
                 return true;
             }
             of_server.free_since.get_or_insert(now);
-            let stays = servers.contains(server) && !of_server.is_free(now);
+            if !servers.contains(server) {
+                // It is no server any longer.
+                return false;
+            }
+            let stays = !of_server.is_free(now);
             if stays {
                 servers.remove(server);
             } else {

@@ -180,7 +180,7 @@ impl<'c> Stage<'c> {
             return Ok(endpoint);
         }
         let addressing = &self.today.addressing;
-        match self.today.is_in_pod_range(IpRange { first: address, last: address }) {
+        match self.today.is_in_pod_range(address) {
             true if addressing.has_placeholders() => Err(NotJudged::AddressUnknown(address)),
             true => Err(NotJudged::AddressGone(address)),
             // Manifests without ranges: any address may be one of their pods.

@@ -21,7 +21,7 @@ pub(super) fn describe(
     let effect = match was_listed {
         true => "the last known objects stay in effect",
         false if kind == ResourceKind::Service => {
-            "policies don't depend on them and are enforced, but no DNS server is trusted until they have been listed once, and records of \
+            "policies don't wait for them; until they have been listed once, no DNS server is trusted (domain-names: on), and records of \
              connections don't name them"
         }
         false => "nothing is programmed until they have been listed once, and the kernel keeps its rules",
@@ -93,7 +93,7 @@ mod tests {
         );
         assert!(forbidden.ends_with("the kernel keeps its rules"), "{forbidden}");
         let of_services = text(ApiError::status(403, "no", None), ResourceKind::Service, false);
-        assert!(of_services.contains("enforced, but no DNS server is trusted"), "{of_services}");
+        assert!(of_services.contains("policies don't wait for them; until"), "{of_services}");
         let expired = ApiErrorKind::Tls("invalid peer certificate: Expired".to_owned());
         let expired = text(expired.into(), ResourceKind::NetworkPolicy, true);
         assert!(expired.contains("Expired; certificates"), "{expired}");

@@ -1,6 +1,10 @@
 //! Merges all watches into one stream of events: first the whole cluster, then each change.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use palisade_policy::{Change, Cluster};
 use tokio::{
@@ -17,17 +21,15 @@ use super::{
     options::WatchOptions,
     session::{Disconnected, Session, SessionEvent},
 };
-use crate::{
-    client::ClientPool,
-    event::{Event, WatchState},
-    request::VersionedKind,
-    resource::ResourceKind,
-};
+use crate::{client::ClientPool, event::Event, request::VersionedKind, resource::ResourceKind};
 
 /// How many session events are queued for the merge.
 const SESSION_QUEUE: usize = 64;
 /// Session events that are queued are handled together, up to this number.
 const MAX_BATCH: usize = 4096;
+
+/// How long the snapshot waits for Services once all else is there: after a failure that all kinds share, theirs is listed a moment later.
+const SERVICES_GRACE: Duration = Duration::from_secs(10);
 
 /// Starts all watches and merges them until the receiver is dropped.
 pub(super) async fn run(clients: ClientPool, options: WatchOptions, out: mpsc::Sender<Event>) {
@@ -58,11 +60,18 @@ pub(super) async fn run(clients: ClientPool, options: WatchOptions, out: mpsc::S
     }
     tasks.spawn(discovery.run());
     drop((events, served));
-    let mut merge = Merge { out, not_listed: kinds, cluster: Some(Box::default()) };
+    let mut merge = Merge { out, not_listed: kinds, cluster: Some(Box::default()), deadline: None };
     loop {
+        let deadline = merge.deadline;
         let first = tokio::select! {
             first = incoming.recv() => first,
             () = merge.out.closed() => None,
+            () = until(deadline) => {
+                if merge.no_longer_awaits(ResourceKind::Service).await.is_err() {
+                    return;
+                }
+                continue;
+            }
         };
         let Some(first) = first else { return };
         let mut batch = vec![first];
@@ -100,9 +109,12 @@ async fn run_while_served(mut session: Session, kind: ResourceKind, mut kinds: w
     }
 }
 
-/// Whether Services can't be read. Policies don't depend on them, so they don't keep the others from being enforced.
-fn is_failure_of_services(event: &Event) -> bool {
-    matches!(event, Event::Watch { kind: ResourceKind::Service, state: WatchState::Failing { .. } })
+/// Waits for a time; forever if there is none.
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
 }
 
 struct Merge {
@@ -111,6 +123,8 @@ struct Merge {
     not_listed: BTreeSet<ResourceKind>,
     /// The cluster so far; `None` once the snapshot has been sent.
     cluster: Option<Box<Cluster>>,
+    /// When the snapshot is sent without Services, if these alone are missing.
+    deadline: Option<tokio::time::Instant>,
 }
 
 /// Changes that have not been sent yet, and when the first was received.
@@ -128,22 +142,25 @@ impl Merge {
                     (None, Some((earlier, _))) => earlier.extend(changes),
                 },
                 SessionEvent::Forward(event) => {
-                    let is_dispensable = is_failure_of_services(&event);
                     self.send_changes(&mut pending).await?;
                     self.out.send(event).await?;
-                    if is_dispensable {
-                        self.no_longer_awaits(ResourceKind::Service).await?;
-                    }
                 }
+                // Policies don't depend on Services, so a missing right doesn't keep policies from being enforced.
+                SessionEvent::Refused(ResourceKind::Service) => {
+                    self.no_longer_awaits(ResourceKind::Service).await?;
+                }
+                SessionEvent::Refused(_) => {}
                 SessionEvent::Listed(kind) => self.no_longer_awaits(kind).await?,
             }
         }
         self.send_changes(&mut pending).await
     }
 
-    /// Sends the snapshot once no kind is awaited.
+    /// Sends the snapshot once no kind is awaited. Services alone are awaited for [`SERVICES_GRACE`].
     async fn no_longer_awaits(&mut self, kind: ResourceKind) -> Result<(), SendError<Event>> {
         self.not_listed.remove(&kind);
+        let only_services = self.not_listed.iter().eq([&ResourceKind::Service]);
+        self.deadline = only_services.then(|| tokio::time::Instant::now() + SERVICES_GRACE);
         match self.cluster.take_if(|_| self.not_listed.is_empty()) {
             Some(cluster) => self.out.send(Event::Snapshot(cluster)).await,
             None => Ok(()),

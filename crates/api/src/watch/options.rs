@@ -13,8 +13,8 @@ pub struct WatchOptions {
     /// The address of the Service `default/kubernetes`, if requests go there: [`Access::service_address`]. Failures to connect then name
     /// its translation as a possible cause.
     pub service_address: Option<String>,
-    /// Whether Services are watched too. The snapshot has them, unless they can't be read when it is complete otherwise: they follow as
-    /// changes then.
+    /// Whether Services are watched too. The snapshot has them, unless the server refuses them, or they are still missing some seconds after
+    /// all else is there: they follow as changes then.
     pub services: bool,
     /// How many events are queued for the receiver. If the queue is full, the watches wait.
     pub queue_capacity: usize,

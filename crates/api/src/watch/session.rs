@@ -55,6 +55,8 @@ pub(super) enum SessionEvent {
     Forward(Event),
     /// The first list is complete, or the kind is not served.
     Listed(ResourceKind),
+    /// The server refuses the first list: a right is missing.
+    Refused(ResourceKind),
 }
 
 /// How lists are read.
@@ -180,6 +182,9 @@ impl Session {
             let service = self.options.service_address.as_deref();
             let why = advice::describe(&error, self.resource.kind, self.listed, service);
             self.set_state(WatchState::Failing { why }).await?;
+            if error.is_forbidden() && !self.listed {
+                self.send(SessionEvent::Refused(self.resource.kind)).await?;
+            }
             let is_undecodable = matches!(
                 error.kind(),
                 ApiErrorKind::Malformed(_) | ApiErrorKind::TooLarge(_) | ApiErrorKind::WatchClosed

@@ -200,7 +200,8 @@ impl Store {
     fn service(&mut self, version: &str, identity: &Identity, object: &UndecodedObject<'_>) -> DecodedObject {
         let (spec, status) = (object.spec.map(RawValue::get), object.status.map(RawValue::get));
         let fingerprint = self.fingerprint((spec, status));
-        if self.get(identity).is_some_and(|o| o.fingerprint == Some(fingerprint)) {
+        let is_unchanged = |o: &StoredObject| o.fingerprint == Some(fingerprint) && !o.has_findings;
+        if self.get(identity).is_some_and(is_unchanged) {
             return DecodedObject { fingerprint: Some(fingerprint), change: None, findings: None };
         }
         let service = self.decoder.service(object_text(self.kind, version, identity, spec, status));

@@ -17,14 +17,14 @@ pub(super) fn enforcing(rights: &Rights) -> Outcome {
 
 /// Whether Services may be listed and watched. Only some settings need them, and what these are is not known here.
 pub(super) fn services(rights: &Rights) -> Outcome {
-    check(
+    let outcome = check(
         rights,
         Purpose::Services,
         Status::Ok,
-        "only agents with --domain-names=on, which trust no DNS server then, or with --flows=new or all, which don't name Services in records, \
-         need these rights",
-        "bind a ClusterRole with them, as the chart has it for these settings",
-    )
+        "needed only with --domain-names=on (no DNS server is trusted without) and with --flows=new or all (records don't name Services without)",
+        "",
+    );
+    Outcome { cure: None, ..outcome }
 }
 
 /// Whether Events, conditions and the Lease may be written.
@@ -93,7 +93,7 @@ mod tests {
             services(&Rights { rights: vec![right(Purpose::Services, "list", false)], ..rights.clone() });
         assert!(
             services.status == Status::Ok
-                && services.found.starts_with("may not list pods: only agents with"),
+                && services.found.starts_with("may not list pods: needed only with --domain-names=on"),
             "{services:?}"
         );
         rights.rights = vec![right(Purpose::Reporting, "create", false)];

@@ -4,6 +4,7 @@
 
 mod annotated;
 mod connections;
+mod uplink;
 
 use std::{
     collections::BTreeSet,
@@ -37,9 +38,16 @@ use crate::{
 };
 
 pub(crate) const TESTS: &[Test] = &[
-    ("senders::without_the_check_every_frame_passes", |s| frames_of_a_pod(s, SourceCheck::Off)),
-    ("senders::addresses_of_others_are_dropped", |s| frames_of_a_pod(s, SourceCheck::Enforce)),
-    ("senders::all_but_own_addresses_are_dropped", |s| frames_of_a_pod(s, SourceCheck::Strict)),
+    ("senders::without_the_check_every_frame_passes", |s| frames_of_a_pod(s, SourceCheck::Off, Ports::Pods)),
+    ("senders::addresses_of_others_are_dropped", |s| frames_of_a_pod(s, SourceCheck::Enforce, Ports::Pods)),
+    ("senders::all_but_own_addresses_are_dropped", |s| frames_of_a_pod(s, SourceCheck::Strict, Ports::Pods)),
+    ("senders::addresses_of_other_nodes_pods_are_dropped_on_a_bridge_with_an_uplink", |s| {
+        frames_of_a_pod(s, SourceCheck::Enforce, Ports::WithUplink)
+    }),
+    ("senders::all_but_own_addresses_are_dropped_on_a_bridge_with_an_uplink", |s| {
+        frames_of_a_pod(s, SourceCheck::Strict, Ports::WithUplink)
+    }),
+    ("senders::pods_of_other_nodes_come_and_go_on_a_bridge_with_an_uplink", uplink::pods_come_and_go),
     ("senders::routed_pods_have_no_address_but_their_own", routed),
     ("senders::sources_that_are_allowed_pass_on_bridges", allowed_on_a_bridge),
     ("senders::sources_that_are_allowed_pass_between_routes", allowed_when_routed),
@@ -160,12 +168,18 @@ struct Ends {
     open: Capture,
     /// The hardware address of another pod.
     client: Mac,
+    ports: Ports,
 }
 
 impl Ends {
     fn of(testbed: &Testbed) -> Result<Self, Failed> {
         let client = Capture::open(testbed, "client")?.mac;
-        Ok(Self { bad: Capture::open(testbed, "bad")?, open: Capture::open(testbed, "open")?, client })
+        Ok(Self {
+            bad: Capture::open(testbed, "bad")?,
+            open: Capture::open(testbed, "open")?,
+            client,
+            ports: Ports::Pods,
+        })
     }
 
     /// Encodes a frame with a datagram from this address.
@@ -231,14 +245,26 @@ fn route_virtual(
     })?
 }
 
-fn frames_of_a_pod(sandbox: &Sandbox, check: SourceCheck) -> Result<(), Failed> {
+/// What the bridge leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ports {
+    /// Pods alone.
+    Pods,
+    /// Another network too, in which the pods of other nodes may be.
+    WithUplink,
+}
+
+fn frames_of_a_pod(sandbox: &Sandbox, check: SourceCheck, ports: Ports) -> Result<(), Failed> {
     let mut testbed = Testbed::build(sandbox, PodNetwork::Bridged)?;
     agent::set_source_check(testbed.folder(), check)?;
     route_virtual(&testbed, bridge)?;
+    if ports == Ports::WithUplink {
+        uplink::add(&testbed)?;
+    }
     let agent = testbed.start(NEAR)?;
     let status = agent.status().ok_or("no status")?;
     ensure(status.unbound_ports.is_empty(), || format!("unbound: {:?}", status.unbound_ports))?;
-    let ends = Ends::of(&testbed)?;
+    let ends = Ends { ports, ..Ends::of(&testbed)? };
     let mut cases = Cases::default();
     addresses(&testbed, &ends, &mut cases)?;
     resolution(&testbed, &ends, &mut cases)?;
@@ -261,12 +287,15 @@ fn frames_of_a_pod(sandbox: &Sandbox, check: SourceCheck) -> Result<(), Failed> 
 
 /// Source addresses of IP packets.
 fn addresses(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), Failed> {
+    // Without an uplink, such a source has no route back through the bridge.
+    let of_outside = if ends.ports == Ports::WithUplink { Passes::UnlessStrict } else { Passes::Unchecked };
     for family in Family::BOTH {
         let to = testbed.address("open", family)?;
         let mut sources = vec![("its own", testbed.address("bad", family)?, Passes::Always)];
-        for other in ["client", "iso", "far-client", NEAR, "outside"] {
+        for other in ["client", "iso", "far-client", NEAR] {
             sources.push((other, testbed.address(other, family)?, Passes::Unchecked));
         }
+        sources.push(("outside", testbed.address("outside", family)?, of_outside));
         let at = usize::from(family == Family::V6);
         sources.push(("unassigned", VIRTUAL[at], Passes::UnlessStrict));
         if family == Family::V6 {
@@ -296,7 +325,7 @@ fn addresses(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), Fa
         }
     }
     let (any, all) = (IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::BROADCAST));
-    for (port, passes) in [(67, Passes::Always), (7200, Passes::Unchecked)] {
+    for (port, passes) in [(67, Passes::Always), (7200, of_outside)] {
         cases.add(format!("from 0.0.0.0 to port {port}"), passes, |mark| {
             let inner = frames::udp((any, 68), (all, port), mark);
             frames::ethernet(BROADCAST, ends.bad.mac, &frames::ip(any, all, UDP, 64, &inner))
@@ -307,6 +336,9 @@ fn addresses(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), Fa
 
 /// ARP and neighbor discovery.
 fn resolution(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), Failed> {
+    // Without an uplink, no pod of another node can be meant.
+    let of_other_node =
+        if ends.ports == Ports::WithUplink { Passes::Unchecked } else { Passes::UnlessStrict };
     let own = v4(testbed.address("bad", Family::V4)?);
     let open = v4(testbed.address("open", Family::V4)?);
     let client = v4(testbed.address("client", Family::V4)?);
@@ -315,6 +347,7 @@ fn resolution(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), F
         ("own", own, Passes::Always),
         ("another pod's", client, Passes::Unchecked),
         ("the gateway's", gateway_v4, Passes::Unchecked),
+        ("another node's pod's", v4(testbed.address("far-client", Family::V4)?), of_other_node),
         ("unassigned", v4(VIRTUAL[0]), Passes::UnlessStrict),
     ] {
         cases.add(format!("ARP reply with {whose} address"), passes, |mark| {
@@ -335,6 +368,7 @@ fn resolution(testbed: &Testbed, ends: &Ends, cases: &mut Cases) -> Result<(), F
         ("own link-local", own_link_local, Passes::Always),
         ("another pod's", client, Passes::Unchecked),
         ("the gateway's", gateway, Passes::Unchecked),
+        ("another node's pod's", v6(testbed.address("far-client", Family::V6)?), of_other_node),
         ("unassigned", v6(VIRTUAL[1]), Passes::UnlessStrict),
     ] {
         cases.add(format!("advertisement of {whose} address"), passes, |mark| {

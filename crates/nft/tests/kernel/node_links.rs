@@ -1,6 +1,11 @@
 //! Rules that use the node's links: forged sources, tunnel packets of pods, and the table for bridges.
 
-use std::{collections::BTreeSet, net::IpAddr, process::Command};
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    process::Command,
+    sync::{Arc, LazyLock},
+};
 
 use ipnet::IpNet;
 use libtest_mimic::Trial;
@@ -57,6 +62,11 @@ fn some<T: Ord + Clone>(random: &mut Random, of: &[T]) -> BTreeSet<T> {
     of.iter().filter(|_| random.chance(50)).cloned().collect()
 }
 
+static OTHER_PODS: LazyLock<[Arc<BTreeSet<IpAddr>>; 3]> = LazyLock::new(|| {
+    let of = |texts: &[&str]| Arc::new(texts.iter().map(|text| address(text)).collect());
+    [of(&[]), of(&["10.244.0.3", "10.244.7.1", "fd00::2"]), of(&["10.244.7.1", "10.244.0.5", "127.0.0.1", "fd00:244::9"])]
+});
+
 fn node_links(random: &mut Random) -> NodeLinks {
     if random.chance(20) {
         return NodeLinks::default();
@@ -93,6 +103,8 @@ fn node_links(random: &mut Random) -> NodeLinks {
         unchecked_ports: some(random, &[80, 81]),
         bridge_hardware: some(random, &[[2, 1, 1, 1, 1, 1]]),
         host_addresses: some(random, &["127.0.0.1", "10.244.0.3", "fe80::1"].map(address)),
+        // Some are those of a moment ago, and some are local, or of nodes.
+        other_pods: Arc::clone(random.pick(&*OTHER_PODS)),
         uplinks: some(random, &[1, 2, 60, 61, 70, 71]),
         pod_bridges: pod_interfaces.iter().copied().filter(|_| random.chance(50)).collect(),
         pod_interfaces,

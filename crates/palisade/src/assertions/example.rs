@@ -42,7 +42,7 @@ pub(super) fn file(cluster: &Cluster) -> Result<String> {
     }
     if written.is_empty() {
         bail!(
-            "no assertion to write: no workload declares ports, or every pod reaches all that do, or who does depends on pod addresses"
+            "no assertion to write: no workload declares ports, every pod reaches all that do, or the answer depends on pod addresses"
         );
     }
     Ok(out)

@@ -5,9 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use anyhow::{Result, anyhow, bail};
 use ipnet::IpNet;
 use palisade_names::{Named, PortSpec, Way};
-use palisade_policy::{
-    Cluster, ContainerPort, Endpoint, Family, IpRange, Name, Node, Pod, Protocol, Service,
-};
+use palisade_policy::{Cluster, ContainerPort, Endpoint, Family, Name, Node, Pod, Protocol, Service};
 
 use super::{
     host::Host,
@@ -227,8 +225,7 @@ fn at_address<'a>(cluster: &'a Cluster, spec: &Spec, address: IpAddr) -> Result<
     };
     let as_it_is = || {
         let endpoint = cluster.endpoint(address);
-        let is_unused = matches!(endpoint, Endpoint::External(_))
-            && cluster.is_in_pod_range(IpRange { first: address, last: address });
+        let is_unused = matches!(endpoint, Endpoint::External(_)) && cluster.is_in_pod_range(address);
         let notes = is_unused.then(|| Note::unused_pod_address(address)).into_iter().collect();
         Resolved { notes, ..Resolved::new(endpoint.to_string(), End::Endpoints(vec![endpoint])) }
     };

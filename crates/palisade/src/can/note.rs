@@ -67,8 +67,8 @@ impl Note {
     /// An address of a range of pods that no pod has.
     pub(super) fn unused_pod_address(address: IpAddr) -> Self {
         let text = format!(
-            "{address} is an address of pods that no pod of the input has: the answer is that for an address outside the cluster, and a pod \
-             that gets it may be treated otherwise"
+            "{address} is in a range of pods, but no pod of the input has it: it is treated as an address outside the cluster, and a pod that \
+             gets it may be treated otherwise"
         );
         Self { code: "unused-pod-address", text }
     }

@@ -102,10 +102,8 @@ fn add(cluster: &Cluster, argument: &str, namespace: &str, filter: &mut EndFilte
 
 /// Adds addresses outside the cluster. Those of pods' ranges are no ends, whether pods have them or not.
 fn add_range(cluster: &Cluster, range: IpRange, filter: &mut EndFilter) -> Result<()> {
-    if cluster.is_in_pod_range(range) {
-        bail!(
-            "these are addresses of pods; name the pods, or ask `palisade can` about an address that no pod has"
-        );
+    if cluster.are_in_pod_ranges(range) {
+        bail!("it belongs to pods: name pods instead; `palisade can` answers for an address that no pod has");
     }
     filter.ranges.push(range);
     Ok(())

@@ -34,8 +34,8 @@ pub(crate) fn add(answer: &mut Answer, place: EditTarget<'_>, to_deny: bool) {
         edit::to_allow(cluster, &answer.wanted, &workloads, &mends)
     };
     let mut suggestions: Vec<Suggestion> = plans.into_iter().map(|plan| suggestion(place, plan)).collect();
-    // A patch is worth more than advice, unless it opens more. The sort is stable.
-    suggestions.sort_by_key(|s| (!s.plan.is_harmless(), !s.is_complete()));
+    // A patch is worth more than advice, if neither changes anything else. The sort is stable.
+    suggestions.sort_by_key(|s| (!s.plan.is_harmless(), s.plan.is_harmless() && !s.is_complete()));
     answer.suggestions = suggestions;
 }
 

@@ -12,11 +12,12 @@ use palisade_policy::Change;
 
 use super::{Worker, kernel_events};
 use crate::{
+    changed_addresses::changed_addresses,
     config::{Config, Flows},
     connections::ConnectionLog,
     daemon::shared::{Shared, Wording},
     error_chain,
-    flow_logs::{FlowLogs, changed_addresses},
+    flow_logs::FlowLogs,
 };
 
 /// How often dropped packets are counted that the kernel did not log.

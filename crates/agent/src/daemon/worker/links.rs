@@ -49,6 +49,7 @@ impl Worker {
             self.missing_features = missing.len();
             missing.iter().for_each(|feature| feature.log());
         }
+        self.agent.follow_wish_for_other_pods();
         match self.agent.data_plane().refresh_links() {
             Ok(None) => {}
             Ok(Some(commit)) => {
