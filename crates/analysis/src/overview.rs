@@ -7,8 +7,8 @@ use std::{
 
 use palisade_names::{DNS_PORT, DnsServer, dns_servers, usual_dns_server};
 use palisade_policy::{
-    Cluster, Deciding, Direction, Family, IpRange, Name, ObjectKey, PolicyKey, PortSet, Protocol, Tier,
-    Traffic,
+    Cluster, Deciding, Direction, Family, IpRange, Labels, Name, Namespace, ObjectKey, PolicyKey, PortSet,
+    Protocol, Tier, Traffic,
     address::{from_number, max_number},
 };
 
@@ -153,6 +153,12 @@ fn with_usual_dns_server(cluster: &Cluster) -> (Cluster, ObjectKey) {
         pod.addresses.push(address);
     }
     let key = pod.key.clone();
+    // Without its namespace, no selector of namespaces would match it.
+    let namespace = key.namespace.clone();
+    with_dns
+        .namespaces
+        .entry(namespace.clone())
+        .or_insert_with(|| Namespace::new(namespace, &Labels::default()));
     with_dns.pods.insert(pod);
     (with_dns, key)
 }

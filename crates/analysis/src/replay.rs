@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use palisade_policy::{
     Cluster, ContainerPort, Decision, Direction, Endpoint, Flow, Name, ObjectKey, PortMatch, Protocol,
-    Reason, Service, Side, Verdict, Workload, reference,
+    Reason, Side, Verdict, Workload, reference,
 };
 
 pub use placed::{PlacedFlow, PlacedRecording, place_all};
@@ -84,7 +84,15 @@ impl FlowJudge<'_> {
                 self.decide(source, destination, flow.protocol, flow.port, false)
             }
             PlacedEnds::Behind { service, source, backends } => {
-                self.through(service, &source, &backends, flow.protocol)
+                self.through(&service.key, &source, &backends, flow.protocol)
+            }
+            PlacedEnds::HostPort { source, pods } => {
+                // The pods of one port are those of one node: usually one.
+                let name = match pods.first() {
+                    Some((Endpoint::Pod { key, .. }, _)) => key.clone(),
+                    _ => ObjectKey::new("", ""),
+                };
+                self.through(&name, &source, &pods, flow.protocol)
             }
         }
     }
@@ -96,10 +104,10 @@ impl FlowJudge<'_> {
         JudgedFlow { decision, ends: [self.judged(source), self.judged(destination)] }
     }
 
-    /// Judges a connection to each pod behind a service.
+    /// Judges a connection to each pod behind a service, or a port of a node. `name`: what errors name.
     fn through(
         &mut self,
-        service: &Service,
+        name: &ObjectKey,
         source: &Placed,
         backends: &[(Endpoint, u16)],
         protocol: Protocol,
@@ -110,17 +118,17 @@ impl FlowJudge<'_> {
                 None => self.decide(source.clone(), endpoint.clone().into(), protocol, *port, true)?,
                 Some(_) => self
                     .at_any_address(source.clone(), endpoint.clone().into(), protocol, *port)
-                    .ok_or_else(|| NotJudged::BackendAddresses(service.key.clone()))?,
+                    .ok_or_else(|| NotJudged::BackendAddresses(name.clone()))?,
             };
             match &verdict {
                 Some(other) if other.decision.verdict() != judged.decision.verdict() => {
-                    return Err(NotJudged::BackendsDiffer(service.key.clone()));
+                    return Err(NotJudged::BackendsDiffer(name.clone()));
                 }
                 Some(_) => {}
                 None => verdict = Some(judged),
             }
         }
-        verdict.ok_or_else(|| NotJudged::NoBackend(service.key.clone()))
+        verdict.ok_or_else(|| NotJudged::NoBackend(name.clone()))
     }
 
     fn decide(

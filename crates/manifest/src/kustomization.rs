@@ -22,14 +22,12 @@ use crate::{
 /// The names of a kustomization's file.
 const NAMES: &[&str] = &["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// Fields that change nothing that answers depend on: images, annotations, ConfigMaps and Secrets, order.
+/// Fields that change nothing that answers depend on: images, ConfigMaps and Secrets, order.
 const HARMLESS: &[&str] = &[
     "apiVersion",
     "kind",
     "metadata",
     "images",
-    "replicas",
-    "commonAnnotations",
     "buildMetadata",
     "sortOptions",
     "configMapGenerator",
@@ -41,6 +39,22 @@ const HARMLESS: &[&str] = &[
     "validators",
     "helmGlobals",
 ];
+
+/// What the annotations begin with that answers depend on.
+const OWN_ANNOTATIONS: &str = "palisade.dev/";
+
+/// Returns whether a field changes nothing that answers depend on.
+fn is_harmless(key: &str, value: &At<'_>) -> bool {
+    match key {
+        "commonAnnotations" => value.entries().all(|(name, ..)| !name.starts_with(OWN_ANNOTATIONS)),
+        // How many replicas there are doesn't matter, unless there are none.
+        "replicas" => value.items().all(|item| {
+            let count = item.get("count");
+            !matches!(count.as_ref().map(At::value), None | Some(Value::Scalar(Scalar::Int(0))))
+        }),
+        _ => HARMLESS.contains(&key),
+    }
+}
 
 /// Fields that list what belongs to the kustomization.
 const RESOURCES: &[&str] = &["resources", "bases"];
@@ -115,7 +129,7 @@ pub(crate) fn read(root: &At<'_>, place: &Path, text: &Text, found_as: Option<&s
             }
         }
         found.mention(&value);
-        if component || !(HARMLESS.contains(&key) || RESOURCES.contains(&key)) {
+        if component || !(is_harmless(key, &value) || RESOURCES.contains(&key)) {
             let span = key_at.span();
             found.changes.push(Field {
                 name: if component { "the component".to_owned() } else { key.to_owned() },

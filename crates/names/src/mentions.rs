@@ -6,7 +6,7 @@
 
 use std::net::IpAddr;
 
-use palisade_policy::Name;
+use palisade_policy::{Name, Protocol};
 
 use crate::dns_name::DnsName;
 
@@ -32,12 +32,17 @@ pub enum MentionForm {
     Url {
         /// The port of URLs that have none.
         usual: Option<u16>,
+        /// UDP if the scheme says so (`udp://10.0.0.9:514`), else TCP.
+        protocol: Protocol,
     },
     /// A port follows it, or it ends as names of the cluster's DNS do, or the word before it is one such as `host=`.
     Address,
     /// The whole text is a name or a list of names. The name of the variable tells whether it is that of a host.
     Value,
 }
+
+/// Schemes that name the protocol below.
+const UDP_SCHEMES: [&str; 3] = ["udp", "udp4", "udp6"];
 
 /// The ports of schemes.
 const SCHEMES: [(&str, u16); 18] = [
@@ -215,6 +220,7 @@ fn url(text: &str, at: usize, found: &mut Found) -> usize {
     let scheme = text[at - scheme..at].to_ascii_lowercase();
     let scheme = scheme.split('+').next().unwrap_or_default();
     let usual = SCHEMES.iter().find(|(name, _)| *name == scheme).map(|(_, port)| *port);
+    let protocol = if UDP_SCHEMES.contains(&scheme) { Protocol::Udp } else { Protocol::Tcp };
     let from = at + "://".len();
     let ends = |c: char| c.is_whitespace() || "/?#\"'`<>\\".contains(c);
     let length = text[from..].find(ends).unwrap_or(text.len() - from);
@@ -224,7 +230,7 @@ fn url(text: &str, at: usize, found: &mut Found) -> usize {
         // `tcp(db:3306)`, `http://db)`, `http://db;`.
         let one = one.trim_end_matches(|c: char| ");]}|".contains(c) && !one.starts_with('['));
         if let Some((host, port)) = with_port(one) {
-            found.add(host, port, MentionForm::Url { usual });
+            found.add(host, port, MentionForm::Url { usual, protocol });
         }
     }
     from + length
@@ -321,7 +327,7 @@ mod tests {
     fn texts(text: &str) -> Vec<String> {
         let show = |one: HostMention| {
             let form = match one.form {
-                MentionForm::Url { usual } => format!("url {}", usual.unwrap_or_default()),
+                MentionForm::Url { usual, .. } => format!("url {}", usual.unwrap_or_default()),
                 MentionForm::Address => "address".to_owned(),
                 MentionForm::Value => "value".to_owned(),
             };
@@ -329,6 +335,21 @@ mod tests {
             format!("{}{port} {form}", one.host)
         };
         host_mentions(text, 100).into_iter().map(show).collect()
+    }
+
+    #[test]
+    fn schemes_name_the_protocol() {
+        let protocols = |text: &str| -> Vec<Protocol> {
+            let forms = host_mentions(text, 10).into_iter().map(|one| one.form);
+            let protocol =
+                |form| if let MentionForm::Url { protocol, .. } = form { protocol } else { Protocol::Sctp };
+            forms.map(protocol).collect()
+        };
+        assert_eq!(
+            protocols("udp://10.9.9.9:514 UDP4://a:1 tcp://b:2"),
+            [Protocol::Udp, Protocol::Udp, Protocol::Tcp]
+        );
+        assert_eq!(protocols("http://udp:80"), [Protocol::Tcp]);
     }
 
     #[test]

@@ -130,6 +130,9 @@ pub(crate) fn selected<'a>(
     counts: impl Fn(&Pod) -> bool,
 ) -> Result<Vec<&'a Pod>, NoBackend> {
     let key = || service.key.clone();
+    if let Some(name) = &service.access.external_name {
+        return Err(NoBackend::ExternalName(key(), name.clone()));
+    }
     let Some(selector) = &service.selector else { return Err(NoBackend::NoSelector(key())) };
     let pods: Vec<&Pod> = cluster
         .pods

@@ -45,15 +45,21 @@ fn endpoints_of_a_service_are_pods_that_it_selects() {
             let Ok(behind) = service_targets(cluster, service, None, None) else { continue };
             for target in behind.targets {
                 assert!(has_port(service, Some(target.protocol), &PortSpec::Number(target.service_port)));
-                let port = service.ports.iter().find(|p| p.port == target.service_port).unwrap();
+                // Two protocols may have the same port, and other targets.
+                let is_port = |p: &&palisade_policy::ServicePort| {
+                    p.port == target.service_port && p.protocol == target.protocol
+                };
+                let leads = |pod: &Pod| {
+                    service.ports.iter().filter(is_port).any(|port| match &port.target {
+                        TargetPort::Number(number) => *number == target.port,
+                        TargetPort::Name(name) => declares(pod, name, target.port),
+                    })
+                };
                 let selects = |pod: &&Pod| {
                     pod.key.namespace == service.key.namespace
                         && service.selector.as_ref().is_some_and(|s| s.matches(&pod.labels))
                         && pod_is_at(pod, &target.end)
-                        && match &port.target {
-                            TargetPort::Number(number) => *number == target.port,
-                            TargetPort::Name(name) => declares(pod, name, target.port),
-                        }
+                        && leads(pod)
                 };
                 assert!(cluster.pods.values().any(|pod| selects(&pod)), "seed {seed}: {target:?}");
                 found += 1;
@@ -66,7 +72,11 @@ fn endpoints_of_a_service_are_pods_that_it_selects() {
 fn pod_is_at(pod: &Pod, end: &Endpoint) -> bool {
     match end {
         Endpoint::Pod { key, .. } => pod.key == *key,
-        Endpoint::Node { name, .. } => pod.host_network && pod.node.as_ref() == Some(name),
+        // The address says on which node a pod is, if nothing else does.
+        Endpoint::Node { name, address } => {
+            let is_there = pod.node.as_ref() == Some(name) || pod.addresses.contains(address);
+            pod.host_network && is_there
+        }
         Endpoint::External(address) => pod.host_network && pod.addresses.contains(address),
     }
 }

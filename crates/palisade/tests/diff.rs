@@ -244,11 +244,36 @@ fn pods_that_do_not_exist_yet_are_compared() {
             "1 opened for pods that don't exist yet\n\nbecause NetworkPolicy data/redis edited ("
         )
     );
-    let row = "  + pods cache-client=true of every namespace (none yet) → data/pod/redis  TCP 6379\n";
+    // Pods app=api of the namespace were allowed before.
+    let row = "  + pods cache-client=true of every namespace (none yet) (some of them) → data/pod/redis  TCP 6379\n";
     assert!(out.contains(row), "{out}");
     let out = case(1, "policies-only");
-    let row = "  + every pod of every namespace (none yet) → pods app=db in namespace data (none yet)  all\n";
+    let row = "  + every pod of every namespace (none yet) (some of them) → pods app=db in namespace data (none yet)  all\n";
     assert!(out.contains("because NetworkPolicy data/db edited (") && out.contains(row), "{out}");
+}
+
+/// A set of which only a part changes is not named as a whole.
+#[test]
+fn only_the_pods_that_change_are_named() {
+    let text = |peer: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Namespace, metadata: {{name: mon}}}}\n---\n\
+             {{apiVersion: v1, kind: Pod, metadata: {{name: web, namespace: shop, labels: {{app: web}}}}, spec: {{containers: [{{name: c}}]}}}}\n---\n\
+             {{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: web, namespace: shop}}, spec: {{podSelector: {{matchLabels: {{app: web}}}}, \
+             ingress: [{{from: [{{podSelector: {{}}}}{peer}]}}]}}}}\n"
+        )
+    };
+    let more = ", {namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: mon}}}";
+    let dir = sides(&text(""), &text(more));
+    for (from, to, sign) in [("a", "b", "+"), ("b", "a", "-")] {
+        let (from, to) = (dir.path().join(from), dir.path().join(to));
+        let (_, out, _) = run(&mut palisade(&format!("diff {} {}", from.display(), to.display())));
+        assert!(
+            out.contains(&format!("  {sign} every pod in namespace mon (none yet) → shop/pod/web  all\n")),
+            "{out}"
+        );
+        assert!(!out.contains("mon, shop"), "{out}");
+    }
 }
 
 /// Two directories of one file each.

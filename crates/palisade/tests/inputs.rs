@@ -242,6 +242,14 @@ fn a_kustomization_that_changes_its_resources_is_not_read_as_it_is() {
         ("resources: [shop.yaml]\nnamespace: x", "namespace is not applied"),
         ("resources: [shop.yaml]\ncommonLabels: {a: b}", "commonLabels are not applied"),
         ("resources: [shop.yaml]\ncomponents: [c]", "components are not applied"),
+        (
+            "resources: [shop.yaml]\ncommonAnnotations: {a: b, palisade.dev/mode: audit}",
+            "commonAnnotations are not applied",
+        ),
+        (
+            "resources: [shop.yaml]\nreplicas: [{name: web, count: 2}, {name: api, count: 0}]",
+            "replicas are not applied",
+        ),
         ("resources: [shop.yaml]\npatches: [{patch: '{}', target: {kind: Pod}}]", "patches are not applied"),
         ("resources: [shop.yaml]\nhelmCharts: [{name: x}]", "helmCharts are not applied"),
         ("resources: [shop.yaml, ../other]", "`../other` is not read"),
@@ -255,7 +263,7 @@ fn a_kustomization_that_changes_its_resources_is_not_read_as_it_is() {
             no_answer(folder(&[("shop.yaml", SHOP), (name, kustomization)]).path(), &[name, part, "-k ."]);
         }
     }
-    let plain = "images: [{name: x, newTag: '2'}]\nresources: [shop.yaml]\nconfigMapGenerator: [{name: c, literals: [a=b]}]\npatches: []";
+    let plain = "images: [{name: x, newTag: '2'}]\nreplicas: [{name: web, count: 3}]\ncommonAnnotations: {a: b}\nresources: [shop.yaml]\nconfigMapGenerator: [{name: c, literals: [a=b]}]\npatches: []";
     let err = denied(folder(&[("shop.yaml", SHOP), ("kustomization.yaml", plain)]).path());
     assert_eq!(err, "note: 1 file is not a Kubernetes manifest: kustomization.yaml\n");
 }

@@ -326,6 +326,11 @@ fn of_a_range_only_what_it_introduced_is_shown() {
             "{range}: {out}"
         );
     }
+    // Nor is a finding new of which no policy is in the file.
+    let report = |rest: &[&str]| lint(&[&["--strict"], rest].concat()).1;
+    let at = |text: &str| text.matches("--> deploy/workloads.yaml").count();
+    assert!(at(&report(&[])) > 0);
+    assert_eq!(at(&report(&["--git", "HEAD"])), 0, "{}", report(&["--git", "HEAD"]));
     let (code, out, err) = lint(&["--git", "nowhere..HEAD"]);
     assert!(code == 2 && out.is_empty() && err.contains("unknown revision `nowhere`"), "{out}{err}");
 }

@@ -74,6 +74,27 @@ fn without_pods_there_is_no_answer() {
     refused(&format!("overview -f {}", file.display()), "have no pods");
 }
 
+/// The DNS server that is assumed has its namespace, which selectors match.
+#[test]
+fn dns_that_a_cluster_wide_policy_denies_is_denied_without_the_namespace_in_the_input() {
+    let folder = tempfile::tempdir().expect("a directory");
+    let text = "
+apiVersion: v1
+kind: Pod
+metadata: {name: web, namespace: shop}
+spec: {containers: [{name: c, image: i}]}
+---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: guard}
+spec: {tier: Admin, priority: 5, subject: {namespaces: {}}, egress: [{action: Deny, to: [{namespaces: {}}]}]}
+";
+    fs::write(folder.path().join("m.yaml"), text).expect("the file can be written");
+    let (_, out, _) = run(palisade("overview -f m.yaml").current_dir(folder.path()));
+    assert!(out.contains("no DNS: policies deny UDP or TCP 53:\n  shop/pod/web"), "{out}");
+    assert!(!out.contains("kube-system  "), "it isn't listed: {out}");
+}
+
 #[test]
 fn dns_that_depends_on_unknown_addresses_is_undecided() {
     let folder = tempfile::tempdir().expect("a directory");

@@ -183,6 +183,19 @@ fn settings_name_services_in_many_ways() {
 }
 
 #[test]
+fn an_address_in_a_url_of_udp_is_allowed_by_udp() {
+    let trial = Trial::new(&client(&env("SYSLOG", "udp://192.0.2.9:514")));
+    let (code, out, err) = trial.suggest("");
+    assert_eq!(code, 0, "{err}");
+    fs::write(trial.path("suggested.yaml"), out).expect("it can be written");
+    for (protocol, expected) in [("UDP", 0), ("TCP", 1)] {
+        let words = format!("can shop/client 192.0.2.9:514/{protocol} -f {}", trial.0.path().display());
+        let (code, out, err) = run(&mut palisade(&words));
+        assert_eq!(code, expected, "{out}{err}");
+    }
+}
+
+#[test]
 fn what_cannot_be_decided_is_said_and_gives_exit_code_2() {
     let gone = service("shop", "hand", "ports: [{port: 80}]");
     let elsewhere = service("data", "orders", "selector: {app: x}, ports: [{port: 80}]");

@@ -273,8 +273,8 @@ struct Side {
     causes: Vec<Edit>,
 }
 
-/// Returns the sets of `whole` that contain some of `rows`, with the traffic of those; and the rows that are in none.
-/// `exists` returns whether a pod of a set exists.
+/// Returns `rows`, with those that a set of `whole` contains joined to that set, if there are several. `exists` returns whether a pod of a set
+/// exists.
 fn sets(whole: &Exposure, rows: &[ExposureRow], exists: impl Fn(&PodSet) -> bool) -> Vec<ExposureRow> {
     let every = ExposureRow {
         set: PodSet::default(),
@@ -282,7 +282,7 @@ fn sets(whole: &Exposure, rows: &[ExposureRow], exists: impl Fn(&PodSet) -> bool
         reached: whole.any_pod.clone(),
         more: Vec::new(),
     };
-    let mut out: Vec<ExposureRow> = Vec::new();
+    let mut joined: Vec<(&PodSet, Vec<&ExposureRow>)> = Vec::new();
     for row in rows {
         let contains = |set: &&ExposureRow| {
             // Of all pods, those at some addresses are not enough to be named as all.
@@ -291,21 +291,25 @@ fn sets(whole: &Exposure, rows: &[ExposureRow], exists: impl Fn(&PodSet) -> bool
             is_within && row.reached.some.is_subset(&set.reached.all) && exists(&set.set) == row.exists
         };
         let set = [&every].into_iter().chain(&whole.rows).find(contains).unwrap_or(row);
-        let new = ExposureRow {
-            set: set.set.clone(),
-            exists: row.exists,
-            reached: row.reached.clone(),
-            more: Vec::new(),
-        };
-        match out.iter_mut().find(|known| known.set == new.set) {
-            Some(known) => {
-                known.reached.all = known.reached.all.union(&new.reached.all);
-                known.reached.some = known.reached.some.union(&new.reached.some);
-            }
-            None => out.push(new),
+        match joined.iter_mut().find(|(known, _)| **known == set.set) {
+            Some((_, parts)) => parts.push(row),
+            None => joined.push((&set.set, vec![row])),
         }
     }
-    out
+    let join = |(set, parts): (&PodSet, Vec<&ExposureRow>)| {
+        let (first, others) = parts.split_first()?;
+        let mut sum = (*first).clone();
+        sum.more = Vec::new();
+        if !others.is_empty() {
+            sum.set = set.clone();
+        }
+        for part in others {
+            sum.reached.all = sum.reached.all.union(&part.reached.all);
+            sum.reached.some = sum.reached.some.union(&part.reached.some);
+        }
+        Some(sum)
+    };
+    joined.into_iter().filter_map(join).collect()
 }
 
 /// Returns the selections of changed policies that no running pod matches on either side, with these policies.

@@ -41,7 +41,7 @@ pub fn place_all(cluster: &Cluster, flows: &[RecordedFlow]) -> PlacedRecording {
                 flows: vec![flow(&source.endpoint, &destination.endpoint, protocol, port, false)],
                 from_own_node: false,
             },
-            PlacedEnds::Behind { source, backends, .. } => {
+            PlacedEnds::Behind { source, backends, .. } | PlacedEnds::HostPort { source, pods: backends } => {
                 let each =
                     backends.iter().map(|(to, port)| flow(&source.endpoint, to, protocol, *port, true));
                 PlacedFlow { flows: each.collect(), from_own_node: false }

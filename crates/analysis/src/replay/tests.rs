@@ -1,6 +1,6 @@
 use palisade_policy::{
     Action, Labels, Namespace, NamespaceMatch, Peer, PeerEntry, Phase, Pod, PodMatch, Policy, PolicyKey,
-    PortEntry, Rule, Selector, Tier,
+    PortEntry, Rule, Selector, Service, Tier,
 };
 
 use super::*;
@@ -196,6 +196,56 @@ fn addresses_without_a_pod_are_not_guessed() {
     assert_eq!(verdict(&cluster, &outside), Ok(Verdict::Deny), "the range of the pods is known");
     cluster.addressing.pod_ranges.clear();
     assert_eq!(verdict(&cluster, &outside), Err(NotJudged::AddressUnknown([8, 8, 8, 8].into())));
+}
+
+/// As `can` answers: connections are decided after their translation.
+#[test]
+fn ports_of_nodes_are_those_of_pods() {
+    let mut cluster = cluster(None, shop());
+    let node = palisade_policy::Node {
+        name: "n1".into(),
+        labels: Labels::default(),
+        addresses: vec![[192, 0, 2, 1].into()],
+        pod_cidrs: Vec::new(),
+    };
+    cluster.nodes.insert(node.name.clone(), node);
+    let to_node = |source: [u8; 4], port: u16| RecordedFlow {
+        source: end(source, RecordedOwner::Unknown),
+        destination: end([192, 0, 2, 1], RecordedOwner::Unknown),
+        protocol: Protocol::Tcp,
+        port,
+    };
+    let (web, outside) = ([10, 0, 0, 2], [8, 8, 8, 8]);
+    for source in [web, outside] {
+        assert_eq!(verdict(&cluster, &to_node(source, 30080)), Ok(Verdict::Allow), "the node itself");
+    }
+    let port = palisade_policy::ServicePort {
+        name: None,
+        protocol: Protocol::Tcp,
+        port: 80,
+        target: palisade_policy::TargetPort::Number(5432),
+        node_port: Some(30080),
+    };
+    let service = Service {
+        selector: Some(Selector::of_labels([("app", "db")])),
+        ports: vec![port],
+        ..Service::new(ObjectKey::new("shop", "db"))
+    };
+    cluster.services.insert(service.key.clone(), service);
+    let mut db = (*cluster.pods.get(&ObjectKey::new("shop", "db")).unwrap()).clone();
+    db.node = Some("n1".into());
+    db.ports =
+        [ContainerPort { name: None, protocol: Protocol::Tcp, port: 5432, host_port: Some(7777) }].into();
+    cluster.pods.insert(db);
+    for port in [30080, 7777] {
+        assert_eq!(verdict(&cluster, &to_node(web, port)), Ok(Verdict::Allow), "{port}");
+        assert_eq!(verdict(&cluster, &to_node(outside, port)), Ok(Verdict::Deny), "{port}");
+        let placed = place_all(&cluster, &[to_node(outside, port)]).flows.remove(0).unwrap();
+        let to = &placed.flows[0];
+        assert!(matches!(&to.destination, Endpoint::Pod { key, .. } if *key.name == *"db"), "{to:?}");
+        assert_eq!(to.port, 5432);
+    }
+    assert_eq!(verdict(&cluster, &to_node(outside, 22)), Ok(Verdict::Allow), "another port is the node's");
 }
 
 /// What policies say about labels doesn't depend on addresses that manifests lack.

@@ -11,7 +11,7 @@ pub(crate) const RULE: LintRule = LintRule {
     name: "named-port-with-ipblock",
     level: Level::Warning,
     what: "Finds port names in rules whose peers are addresses.",
-    why: "A port name is looked up in the destination pod. An egress rule to a block of addresses has no pod to look in, so the name never matches and the rule allows nothing there.",
+    why: "A port name is looked up in the destination pod. For an address that no pod has there is nothing to look in, so the name never matches and the rule allows nothing there.",
     fix: None,
     bad: BAD,
     good: GOOD,
@@ -71,13 +71,13 @@ fn check(cx: &Context<'_>) -> Vec<Found> {
             continue;
         }
         let what = if blocks == peers {
-            "the rule allows nothing on it"
+            "the rule allows nothing on it outside the pods of the cluster"
         } else {
-            "it opens nothing to the ipBlock of the rule"
+            "it opens nothing to addresses of the ipBlock that no pod has"
         };
         for entry in rule.ports.iter().flatten() {
             let PortMatch::Named { name, .. } = &entry.port else { continue };
-            let message = format!("port name \"{name}\" never matches an address, so {what}");
+            let message = format!("port name \"{name}\" matches pods only, so {what}");
             out.push(Found::of(&policy.key, entry.origin.as_ref(), message));
         }
     }

@@ -57,10 +57,9 @@ struct JsonRow {
 pub(crate) fn consequences(comparison: &Comparison) -> JsonConsequences {
     let groups = groups(comparison);
     let mut names = Names { left: MOST_NAMES, all: true };
-    let idle = comparison
-        .difference
-        .policies_without_effect()
-        .map(|(key, _)| format!("no connection is changed by {}", wording::idle(comparison, key)));
+    let idle = comparison.difference.policies_without_effect().map(|(key, _)| {
+        format!("no connection of pods that exist is changed by {}", wording::idle(comparison, key))
+    });
     let renamed = comparison
         .renamed()
         .map(|key| format!("same content, other name: {}", wording::renamed(comparison, key)));

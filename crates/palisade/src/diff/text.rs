@@ -82,7 +82,7 @@ fn policies(comparison: &Comparison, out: &mut String) {
         .map(|(key, _)| wording::idle(comparison, key))
         .collect();
     if !idle.is_empty() {
-        _ = writeln!(out, "\nno connection is changed by:\n  {}", idle.join("\n  "));
+        _ = writeln!(out, "\nno connection of pods that exist is changed by:\n  {}", idle.join("\n  "));
     }
     let renamed: Vec<String> = comparison.renamed().map(|key| wording::renamed(comparison, key)).collect();
     if !renamed.is_empty() {

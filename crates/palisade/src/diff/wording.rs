@@ -127,9 +127,12 @@ pub(crate) fn future(change: &FutureChange) -> Vec<RowText> {
         let none = if of_set.exists { "" } else { " (none yet)" };
         let Reached { all, some } = &of_set.reached;
         let some_only = if all == some { "" } else { " with some of them" };
+        // Of a set that sums up several, some pods may see no change.
+        let is_sum = change.rows.iter().all(|row| row.set != of_set.set);
+        let part = if is_sum { " (some of them)" } else { "" };
         let depends = if of_set.set.addresses.is_some() { " (depends on pod addresses)" } else { "" };
         out.push(row(
-            format!("{}{none}", pods_text(&of_set.set)),
+            format!("{}{none}{part}", pods_text(&of_set.set)),
             format!("{}{some_only}{depends}", traffic_text(some)),
         ));
     }

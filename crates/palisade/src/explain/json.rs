@@ -125,7 +125,7 @@ struct JsonPolicy<'a> {
     #[serde(flatten)]
     object: JsonObject<'a>,
     tier: &'static str,
-    priority: i32,
+    priority: Option<i32>,
     rules: Vec<JsonRule<'a>>,
 }
 
@@ -302,7 +302,8 @@ fn policy(step: &PolicyStep) -> JsonPolicy<'_> {
     JsonPolicy {
         object: JsonObject::of_policy(&step.policy, step.origin.as_ref()),
         tier: tier_word(step.tier),
-        priority: step.priority,
+        // A BaselineAdminNetworkPolicy has none.
+        priority: (step.priority != i32::MAX).then_some(step.priority),
         rules: step.rules.iter().map(rule).collect(),
     }
 }

@@ -211,6 +211,7 @@ fn policy(step: &PolicyStep, direction: Direction) -> Node {
     let tier = match step.tier {
         Tier::Admin => format!("admin tier, priority {}: ", step.priority),
         Tier::Developer => String::new(),
+        Tier::Baseline if step.priority == i32::MAX => "baseline tier: ".to_owned(),
         Tier::Baseline => format!("baseline tier, priority {}: ", step.priority),
     };
     let mut below: Vec<Node> = step.rules.iter().map(|r| rule(r, direction)).collect();

@@ -54,7 +54,9 @@ pub(crate) fn texts(inputs: &[Input], loaded: &Loaded, limit: u64) -> Vec<Source
     }
     let of_policies = loaded.cluster.policies.values().filter_map(|p| p.origin.as_ref());
     let of_findings = loaded.diagnostics.iter().filter_map(|d| d.origin.as_ref());
-    let files: BTreeSet<&Name> = of_policies.chain(of_findings).map(|origin| &origin.file).collect();
+    // Findings may be about any object.
+    let all = of_policies.chain(of_findings).chain(loaded.origins.values());
+    let files: BTreeSet<&Name> = all.map(|origin| &origin.file).collect();
     for file in files.into_iter().filter(|file| !file.is_empty() && !known.contains(*file)) {
         texts.extend(of_file(file, limit).map(|text| SourceText::new(file.clone(), text)));
     }

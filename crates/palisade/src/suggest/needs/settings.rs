@@ -94,7 +94,7 @@ impl<'c> Collector<'c> {
                 Some(port) => {
                     let end = self.cluster.endpoint(address);
                     let evidence = self.evidence(format!("{setting} ({origin})"));
-                    let target = Target { end, protocol: Protocol::Tcp, port };
+                    let target = Target { end, protocol: protocol(mention.form), port };
                     self.connect(&client.pods, &[target], evidence);
                 }
                 None => {
@@ -165,7 +165,7 @@ impl<'c> Collector<'c> {
             }
         }
         let ports: Vec<(Protocol, u16)> = match port.or(usual(reference.mention.form)) {
-            Some(port) => vec![(Protocol::Tcp, port)],
+            Some(port) => vec![(protocol(reference.mention.form), port)],
             None => pod.ports.iter().map(|own| (own.protocol, own.port)).collect(),
         };
         let ends = palisade_names::endpoints_of(self.cluster, pod).unwrap_or_default();
@@ -191,8 +191,15 @@ impl<'c> Collector<'c> {
 
 fn usual(form: MentionForm) -> Option<u16> {
     match form {
-        MentionForm::Url { usual } => usual,
+        MentionForm::Url { usual, .. } => usual,
         MentionForm::Address | MentionForm::Value => None,
+    }
+}
+
+fn protocol(form: MentionForm) -> Protocol {
+    match form {
+        MentionForm::Url { protocol, .. } => protocol,
+        MentionForm::Address | MentionForm::Value => Protocol::Tcp,
     }
 }
 
