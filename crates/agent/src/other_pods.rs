@@ -103,7 +103,10 @@ mod tests {
             reconciler.handle(Input::Changes(changes), Duration::ZERO);
             others.follow(concerned, &reconciler)
         };
-        assert!(!apply(&mut others, Change::SetPod(pod("later", "n2", "10.0.0.5"))), "nobody asks");
+        assert!(
+            !apply(&mut others, Change::SetPod(pod("later", "n2", "10.0.0.5"))),
+            "the addresses are not asked for"
+        );
         others.set_all(true, &reconciler);
         assert_eq!(shown(&others), ["10.0.0.2", "10.0.0.5"]);
         let mut apply = |others: &mut OtherPods, change: Change| {

@@ -344,7 +344,7 @@ fn addresses_of_pods_are_no_ends() {
     for outside in ["10.244.1.77", "10.0.0.0/8", "0.0.0.0/0"] {
         assert!(answer(&from(outside)).contains("a/pod/p"), "{outside}");
     }
-    // A single pod has nobody of its own to connect to.
+    // A single pod has no other of its workload to connect to.
     let within = format!("connections -f {} -n a --to p --from p", file.display());
     assert_eq!(answer(&within), "no matching connection is allowed\n");
 }

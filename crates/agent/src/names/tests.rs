@@ -79,9 +79,8 @@ spec:
   egress: [{action: Accept, to: [{domainNames: [a.io]}]}]
 ";
 
-/// The address of a name becomes that of a pod elsewhere, which no policy of this node concerns.
-#[test]
-fn an_address_that_a_pod_gets_is_no_longer_that_of_a_name() {
+/// `set` gives the address of a name to another, and `remove` takes it back.
+fn takes_the_address_of_a_name(set: Change, remove: Change) {
     let text = palisade_manifest::Input::Text { name: "m".into(), text: MANIFESTS.into() };
     let loaded = palisade_manifest::load(&[text], &palisade_manifest::LoadOptions::default());
     let mut reconciler = Reconciler::new("n1".into());
@@ -89,7 +88,6 @@ fn an_address_that_a_pod_gets_is_no_longer_that_of_a_name() {
     let (mut names, receiver) = restored("");
     names.follow(None, &reconciler);
     let [Change::SetLearned(_)] = &receiver.take()[..] else { panic!("it is kept") };
-    let pod = Pod::new(ObjectKey::new("shop", "new"), Labels::default(), vec![ip("198.51.100.1")]);
     let mut change = |change: Change| {
         let changes = vec![change];
         reconciler.handle(crate::Input::Changes(changes.clone()), Duration::ZERO);
@@ -98,32 +96,23 @@ fn an_address_that_a_pod_gets_is_no_longer_that_of_a_name() {
         (receiver.take(), may_be_learned)
     };
     let name = DomainName::new("a.io").unwrap();
-    assert_eq!(change(Change::SetPod(pod.clone())), (vec![Change::RemoveLearned(name)], false));
-    assert_eq!(change(Change::RemovePod(pod.key)), (Vec::new(), true));
+    assert_eq!(change(set), (vec![Change::RemoveLearned(name)], false));
+    assert_eq!(change(remove), (Vec::new(), true));
+}
+
+/// The address of a name becomes that of a pod elsewhere, which no policy of this node concerns.
+#[test]
+fn an_address_that_a_pod_gets_is_no_longer_that_of_a_name() {
+    let pod = Pod::new(ObjectKey::new("shop", "new"), Labels::default(), vec![ip("198.51.100.1")]);
+    takes_the_address_of_a_name(Change::SetPod(pod.clone()), Change::RemovePod(pod.key));
 }
 
 /// The same with a cluster IP, in a cluster whose range for Services is public.
 #[test]
 fn an_address_that_a_service_gets_is_no_longer_that_of_a_name() {
-    let text = palisade_manifest::Input::Text { name: "m".into(), text: MANIFESTS.into() };
-    let loaded = palisade_manifest::load(&[text], &palisade_manifest::LoadOptions::default());
-    let mut reconciler = Reconciler::new("n1".into());
-    reconciler.handle(crate::Input::Snapshot(loaded.cluster), Duration::ZERO);
-    let (mut names, receiver) = restored("");
-    names.follow(None, &reconciler);
-    let [Change::SetLearned(_)] = &receiver.take()[..] else { panic!("it is kept") };
     let mut service = palisade_policy::Service::new(ObjectKey::new("shop", "new"));
     service.addresses = vec![ip("198.51.100.1")];
-    let mut change = |change: Change| {
-        let changes = vec![change];
-        reconciler.handle(crate::Input::Changes(changes.clone()), Duration::ZERO);
-        names.follow(Some(&changes), &reconciler);
-        let may_be_learned = names.link.core().may_learn(ip("198.51.100.1"));
-        (receiver.take(), may_be_learned)
-    };
-    let name = DomainName::new("a.io").unwrap();
-    assert_eq!(change(Change::SetService(service.clone())), (vec![Change::RemoveLearned(name)], false));
-    assert_eq!(change(Change::RemoveService(service.key)), (Vec::new(), true));
+    takes_the_address_of_a_name(Change::SetService(service.clone()), Change::RemoveService(service.key));
 }
 
 #[test]
