@@ -1,5 +1,18 @@
 //! Manifests of the tests.
 
+/// A policy with `domainNames`, which are valid but not enforced by agents that don't learn addresses.
+pub(crate) const BY_NAME: &str = "---
+apiVersion: policy.networking.k8s.io/v1alpha2
+kind: ClusterNetworkPolicy
+metadata: {name: by-name}
+spec:
+  tier: Admin
+  priority: 5
+  subject: {namespaces: {matchLabels: {team: shop}}}
+  egress:
+  - {name: vendor, action: Accept, to: [{domainNames: [vendor.example.com]}]}
+";
+
 /// A namespace with labels, as `key: value` separated by commas.
 pub(crate) fn namespace(name: &str, labels: &str) -> String {
     format!("---\napiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{{labels}}}}}\n")

@@ -11,7 +11,7 @@ use palisade_cluster_tests::{
 };
 use serde_json::Value;
 
-use crate::manifests::shop;
+use crate::manifests::{BY_NAME, shop};
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("reports::conditions_follow_a_policy", conditions),
@@ -20,19 +20,6 @@ pub(crate) const TESTS: &[crate::Test] = &[
 
 /// The Lease is first read after some seconds, and writes are rate-limited.
 const REPORTED_WITHIN: Duration = Duration::from_secs(40);
-
-/// A policy with `domainNames`, which are valid but not enforced by agents that don't learn addresses.
-const BY_NAME: &str = "---
-apiVersion: policy.networking.k8s.io/v1alpha2
-kind: ClusterNetworkPolicy
-metadata: {name: by-name}
-spec:
-  tier: Admin
-  priority: 5
-  subject: {namespaces: {matchLabels: {team: shop}}}
-  egress:
-  - {name: vendor, action: Accept, to: [{domainNames: [vendor.example.com]}]}
-";
 
 const GUARD: &str = "---
 apiVersion: policy.networking.k8s.io/v1alpha2

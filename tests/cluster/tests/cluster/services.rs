@@ -12,7 +12,7 @@ use palisade_cluster_tests::{
 };
 use palisade_lab::Place;
 
-use crate::manifests::{back_from, shop};
+use crate::manifests::{BY_NAME, back_from, shop};
 
 pub(crate) const TESTS: &[crate::Test] = &[
     ("services::the_dns_service_is_trusted_and_a_tenant_takes_the_trust", dns_servers),
@@ -21,18 +21,6 @@ pub(crate) const TESTS: &[crate::Test] = &[
 
 /// Trust comes back 10 s after a Service has gone.
 const WITHIN: Duration = Duration::from_secs(30);
-
-const BY_NAME: &str = "---
-apiVersion: policy.networking.k8s.io/v1alpha2
-kind: ClusterNetworkPolicy
-metadata: {name: by-name}
-spec:
-  tier: Admin
-  priority: 5
-  subject: {namespaces: {matchLabels: {team: shop}}}
-  egress:
-  - {name: vendor, action: Accept, to: [{domainNames: [vendor.example.com]}]}
-";
 
 /// The rights that the chart adds with `agent.domainNames: \"on\"`.
 const RIGHTS: &str = "---
