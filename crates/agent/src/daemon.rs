@@ -10,7 +10,6 @@
 
 mod cni;
 mod conntrack_cleanup;
-mod container_gate;
 mod error;
 mod error_log;
 mod health;

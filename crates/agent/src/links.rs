@@ -308,6 +308,17 @@ impl LinkMonitor {
         }
     }
 
+    /// Returns whether the node itself has one of these addresses.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn has_any(&mut self, addresses: &[IpAddr]) -> io::Result<bool> {
+        for address in addresses {
+            if self.requests.is_local(*address)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Makes the next reading due, because what was read could not be programmed.
     pub(crate) fn invalidate(&mut self) {
         self.stale = true;

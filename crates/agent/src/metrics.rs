@@ -143,7 +143,7 @@ metrics! {
     pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
         "Time that pods waited before their start, for their policies to be programmed and for connections with their addresses to be deleted";
     pods_opened_unreviewed: Counter, "palisade_pods_opened_unreviewed",
-        "Pods that started closed and were opened although older connections could not be re-evaluated";
+        "Pods that started although older connections with their addresses may continue, because these could be neither re-evaluated nor deleted in time";
     dns_messages: Family<ResultLabel, Counter>, "palisade_dns_messages",
         "DNS messages of pods with rules by name: passed at once, held until learned addresses were in the kernel, dropped, turned into a reset of their TCP connection, or over the share of their pod and not read";
     learned_names: Gauge, "palisade_learned_names", "Names of which addresses were learned from DNS";

@@ -12,7 +12,7 @@ use std::{
 use ipnet::IpNet;
 use palisade_nft::{
     Commit, Enforcer, EnforcerOptions, ExistingTable, Feature, Kernel, NodeLinks, Verification, conntrack,
-    cut_off, drift, drops,
+    cut_off, drift, drops, new_pods::NewPods,
 };
 use palisade_policy::{Delta, Direction, Name, NodePlan, ObjectKey};
 
@@ -34,6 +34,9 @@ pub struct NftDataPlane {
     lister: Lister,
     /// `None` until their notifications can be read.
     links: Option<LinkMonitor>,
+    /// Pods that have just started, and those that the run before has left.
+    new_pods: NewPods,
+    left_new_pods: BTreeSet<IpAddr>,
     /// Whether the node's pods may be closed because of a restart of the node ([`palisade_nft::close_node`]).
     may_be_closed: bool,
     /// An error about the links that the next call of [`NftDataPlane::refresh_links`] returns.
@@ -47,6 +50,8 @@ enum State {
 }
 
 const LISTING: &str = "listing connections";
+#[cfg(feature = "daemon")]
+const NEW_PODS: &str = "distinguishing connections of new pods in table inet palisade_new_pods";
 const WATCHING_LINKS: &str = "watching the node's links";
 const READING_LINKS: &str = "reading the node's links";
 const PROGRAMMING_LINKS: &str = "programming the rules for the node's links";
@@ -78,7 +83,17 @@ impl NftDataPlane {
         };
         let lister = Lister::start().map_err(failed(LISTING))?;
         let (state, empty) = (State::Idle(Some(kernel)), NodePlan::default());
-        Ok(Self { options, state, empty, lister, links, may_be_closed: true, link_error })
+        Ok(Self {
+            options,
+            state,
+            empty,
+            lister,
+            links,
+            new_pods: NewPods::default(),
+            left_new_pods: BTreeSet::new(),
+            may_be_closed: true,
+            link_error,
+        })
     }
 
     /// What a previous run had left in the kernel. `None` before [`DataPlane::start`] has succeeded.
@@ -191,6 +206,40 @@ impl NftDataPlane {
         if let Some(links) = &mut self.links {
             links.drop_waiting_packets(addresses);
         }
+    }
+
+    /// Returns whether the node itself has one of these addresses. Cheaper than [`DataPlane::host_addresses`].
+    #[cfg(feature = "daemon")]
+    pub(crate) fn node_has_any(&mut self, addresses: &[IpAddr]) -> Result<bool, DataPlaneError> {
+        self.links()?.has_any(addresses).map_err(failed("looking for the node's addresses"))
+    }
+
+    /// Drops the packets of connections that are older than pods which start, until [`NftDataPlane::release_new_pods`]: see
+    /// [`palisade_nft::new_pods`].
+    #[cfg(feature = "daemon")]
+    pub(crate) fn add_new_pods(&mut self, addresses: &[IpAddr]) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        self.new_pods.add(enforcer.kernel(), addresses).map_err(failed(NEW_PODS))
+    }
+
+    /// Lets the packets of all connections of these addresses pass that the rules accept.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn release_new_pods(&mut self, addresses: &[IpAddr]) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        self.new_pods.release(enforcer.kernel(), addresses).map_err(failed(NEW_PODS))
+    }
+
+    /// Removes the table for pods that start if none has started lately.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn tidy_new_pods(&mut self) -> Result<(), DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        self.new_pods.tidy(enforcer.kernel()).map_err(failed(NEW_PODS))
+    }
+
+    /// Returns the addresses of pods whose older connections the run before has not deleted, once.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn take_left_new_pods(&mut self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.left_new_pods)
     }
 
     /// Forgets the network namespaces that were named for other sandboxes than these.
@@ -420,6 +469,8 @@ impl DataPlane for NftDataPlane {
         let (mut enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), node_links, plan)
             .map_err(failed("programming the node's plan"))?;
         log_without_stand_in(&mut enforcer);
+        // What can't be read is replaced when the next pod starts.
+        (self.new_pods, self.left_new_pods) = NewPods::adopt(enforcer.kernel()).unwrap_or_default();
         self.state = State::Programmed(Box::new(enforcer));
         self.open_node()?;
         Ok(programmed(&commit))

@@ -11,6 +11,7 @@ use crate::{
     closed_node, cut_off,
     encode::encode,
     features::{Feature, Features},
+    new_pods,
     next_plan::NextPlan,
     program::Program,
     reader::Ruleset,
@@ -339,11 +340,12 @@ impl Enforcer {
     }
 }
 
-/// Removes all tables of the agent from the namespace, including those of [`crate::cut_off`] and [`crate::close_node`], and those that stood
-/// in for others. Returns whether the main table existed.
+/// Removes all tables of the agent from the namespace, including those of [`crate::cut_off`], [`crate::new_pods`] and [`crate::close_node`], and
+/// those that stood in for others. Returns whether the main table existed.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     stand_in::remove(kernel)?;
     cut_off::remove(kernel)?;
+    new_pods::remove(kernel)?;
     closed_node::open_node(kernel)?;
     if Ruleset::read_bridge(kernel)?.is_some_and(|found| found.is_ours()) {
         let bridge = encode(Message::Bridged(Box::new(Message::DeleteTable)));

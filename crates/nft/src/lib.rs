@@ -4,6 +4,7 @@
 //!   contains only what changed. The kernel then decides as [`NodePlan::decide`] does.
 //! * [`conntrack`] lists the connections of local pods and revokes those that are denied now.
 //! * [`cut_off`] closes pods in a separate table if the kernel refuses to close them in the agent's table.
+//! * [`new_pods`] drops the packets of connections that are older than the pods that start, until they are deleted.
 //! * [`close_node`] denies new connections of all pods of a node until the agent knows them.
 //! * [`drops`] receives denied packets over nflog, and counts them.
 //! * [`drift`] detects changes of the table by other programs.
@@ -50,6 +51,7 @@ mod groups;
 mod kernel;
 mod layout;
 mod log_shares;
+pub mod new_pods;
 mod next_plan;
 mod node_links;
 mod octets;

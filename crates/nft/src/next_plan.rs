@@ -175,6 +175,8 @@ impl<'a> NextPlan<'a> {
             | Content::Revoked(..)
             | Content::Shares(..)
             | Content::DnsShares(_)
+            | Content::NewPods(_)
+            | Content::NewConnections
             | Content::LinkDispatch
             | Content::Generation
             | Content::Node(_) => Vec::new(),

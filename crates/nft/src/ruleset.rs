@@ -118,6 +118,15 @@ const SHARE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most senders of a family with a share of their own, all of which are local pods or send to one.
 const SHARES: u32 = 4096;
 
+/// How long the kernel distinguishes the connections of a pod that has just started if no agent ends that before.
+pub(crate) const NEW_POD_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long it remembers each of these connections: longer than that.
+const NEW_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// The most addresses of a family and the most connections that are distinguished at a time. Packets of connections beyond that are dropped
+/// until the older ones of their pod are deleted.
+const NEW_PODS: u32 = 8192;
+const NEW_CONNECTIONS: u32 = 65_536;
+
 /// The comment of the element whose source opened the connection.
 pub(crate) const OPENER_COMMENT: &str = "opener";
 
@@ -142,6 +151,13 @@ pub enum Hook {
     Input,
     /// Packets that the node itself sends. Only replies of revoked connections are looked up there.
     Output,
+    /// As [`Hook::Forward`], [`Hook::Input`] and [`Hook::Output`], after the agent's table has decided. Only the table of [`crate::new_pods`] has
+    /// chains there.
+    Forwarded,
+    /// See [`Hook::Forwarded`].
+    Received,
+    /// See [`Hook::Forwarded`].
+    Sent,
     /// Frames that enter by a port of a bridge.
     BridgePrerouting,
     /// Frames from one port of a bridge to another.
@@ -160,9 +176,9 @@ impl Hook {
         match self {
             Self::Prerouting | Self::Queries | Self::BridgePrerouting => "prerouting",
             Self::Answers => "postrouting",
-            Self::Forward | Self::BridgeForward => "forward",
-            Self::Input => "input",
-            Self::Output | Self::BridgeOutput => "output",
+            Self::Forward | Self::Forwarded | Self::BridgeForward => "forward",
+            Self::Input | Self::Received => "input",
+            Self::Output | Self::Sent | Self::BridgeOutput => "output",
         }
     }
 
@@ -171,9 +187,9 @@ impl Hook {
         match self {
             Self::Prerouting | Self::Queries => NF_INET_PRE_ROUTING,
             Self::Answers => NF_INET_POST_ROUTING,
-            Self::Forward => NF_INET_FORWARD,
-            Self::Input => NF_INET_LOCAL_IN,
-            Self::Output => NF_INET_LOCAL_OUT,
+            Self::Forward | Self::Forwarded => NF_INET_FORWARD,
+            Self::Input | Self::Received => NF_INET_LOCAL_IN,
+            Self::Output | Self::Sent => NF_INET_LOCAL_OUT,
             Self::BridgePrerouting => NF_BR_PRE_ROUTING,
             Self::BridgeForward => NF_BR_FORWARD,
             Self::BridgeOutput => NF_BR_LOCAL_OUT,
@@ -191,6 +207,7 @@ impl Hook {
             Self::Queries => NF_IP_PRI_MANGLE,
             Self::Answers => NF_IP_PRI_NAT_SRC + 50,
             Self::Forward | Self::Input | Self::Output => NF_IP_PRI_FILTER,
+            Self::Forwarded | Self::Received | Self::Sent => NF_IP_PRI_FILTER + 1,
             Self::BridgePrerouting | Self::BridgeForward | Self::BridgeOutput => NF_BR_PRI_FILTER_BRIDGED,
         }
     }
@@ -228,6 +245,8 @@ pub(crate) enum Key {
     Protocol,
     /// A hardware address.
     Hardware,
+    /// What connection tracking calls a connection: `ct id`.
+    Connection,
     /// An IPv6 address in a message of neighbor discovery, which the `nft` program has as a number.
     Target,
     /// An interface index and an address.
@@ -284,6 +303,10 @@ pub(crate) enum Content {
     Shares(Shared, Family),
     /// Pods with DNS messages lately, each with its limit. Packets fill it.
     DnsShares(Family),
+    /// Addresses of pods that have just started: see [`crate::new_pods`].
+    NewPods(Family),
+    /// Their connections since then. Packets fill it.
+    NewConnections,
     /// What identifies the packets of local pods without an address of theirs, with the chain that decides for the pod's egress.
     LinkDispatch,
     /// The number of the agent's last transaction.
@@ -329,6 +352,8 @@ impl Content {
         match self {
             Self::Revoked(..) => Some((REVOKED_TIMEOUT, REVOKED_SET_SIZE)),
             Self::Shares(..) | Self::DnsShares(_) => Some((SHARE_TIMEOUT, SHARES)),
+            Self::NewPods(_) => Some((NEW_POD_TIMEOUT, NEW_PODS)),
+            Self::NewConnections => Some((NEW_CONNECTION_TIMEOUT, NEW_CONNECTIONS)),
             _ => None,
         }
     }
@@ -549,6 +574,14 @@ pub(crate) enum Expression {
     Established,
     /// `ct state related`: an ICMP error about another connection, or the first packet of a connection that a helper expects.
     Related,
+    /// `ct state established,related`.
+    EstablishedOrRelated,
+    /// `ct state new`: no packet of the connection has been answered.
+    New,
+    /// `ct id` not in a set of [`Content::NewConnections`].
+    ConnectionNotIn(Name),
+    /// `add @set { ct id }`. A set that is full matches no packet.
+    AddConnection(Name),
     /// `ct state invalid,new`: tracked, but not part of an established connection.
     InvalidOrNew,
     /// `ct label` [`crate::conntrack::REVOKED`].

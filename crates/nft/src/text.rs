@@ -85,6 +85,7 @@ impl Objects {
                 | Message::DeleteTable
                 | Message::DeleteSet(_)
                 | Message::RemoveElements(..)
+                | Message::FlushSet(_)
                 | Message::FlushChain(_)
                 | Message::DeleteChain(_)
                 | Message::DeleteObject(..)
@@ -124,12 +125,17 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         Key::Protocol => "inet_proto".to_owned(),
         Key::Hardware => "ether_addr".to_owned(),
         Key::Target => TARGET.to_owned(),
+        Key::Connection => "ct id".to_owned(),
         Key::InterfaceAddress(family) => format!("iface_index . {}", address_type(family)),
         Key::InterfaceSender(family) => format!("iface_index . {} . ether_addr", address_type(family)),
         Key::InterfaceHardware => "iface_index . ether_addr".to_owned(),
         Key::InterfaceTarget => format!("iif . {TARGET}"),
     };
-    let by = if matches!(set.key, Key::Target | Key::InterfaceTarget) { "typeof" } else { "type" };
+    let by = if matches!(set.key, Key::Target | Key::Connection | Key::InterfaceTarget) {
+        "typeof"
+    } else {
+        "type"
+    };
     let (kind, data) = if set.verdicts { ("map", " : verdict") } else { ("set", "") };
     _ = writeln!(out, "\t{kind} {name} {{\n\t\t{by} {key}{data}");
     if set.intervals {
@@ -228,9 +234,9 @@ fn write_chain(out: &mut String, chain: &Chain) {
 
 fn name_of(hook: Hook) -> &'static str {
     match hook {
-        Hook::Forward | Hook::BridgeForward => "forward",
-        Hook::Input => "input",
-        Hook::Output | Hook::BridgeOutput => "output",
+        Hook::Forward | Hook::Forwarded | Hook::BridgeForward => "forward",
+        Hook::Input | Hook::Received => "input",
+        Hook::Output | Hook::Sent | Hook::BridgeOutput => "output",
         Hook::Prerouting | Hook::Queries | Hook::BridgePrerouting => "prerouting",
         Hook::Answers => "postrouting",
     }
@@ -311,7 +317,11 @@ fn expression(expression: &Expression) -> String {
         Expression::Icmpv6(first, last) => format!("icmpv6 type {}", span(first, last)),
         Expression::Established => "ct state established".to_owned(),
         Expression::Related => "ct state related".to_owned(),
+        Expression::EstablishedOrRelated => "ct state established,related".to_owned(),
+        Expression::New => "ct state new".to_owned(),
         Expression::InvalidOrNew => "ct state invalid,new".to_owned(),
+        Expression::ConnectionNotIn(set) => format!("ct id != @{set}"),
+        Expression::AddConnection(set) => format!("add @{set} {{ ct id }}"),
         Expression::Revoked => format!("ct label {REVOKED}"),
         Expression::SetRevoked => format!("ct label set {REVOKED}"),
         Expression::Limit { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),

@@ -36,15 +36,6 @@ pub enum Event {
         /// What the runtime waits for.
         answer: Answer,
     },
-    /// A container of a pod is set up, and doesn't run before the answer. The pod was reported before, unless it is older than the connection.
-    ///
-    /// CRI-O starts the container even if this is refused.
-    ContainerStarts {
-        /// The number of the pod's sandbox, as the runtime has sent it.
-        sandbox: String,
-        /// What the runtime waits for.
-        answer: Answer,
-    },
     /// A sandbox was stopped: its processes are gone, its addresses are free.
     PodStopped {
         /// The pod.

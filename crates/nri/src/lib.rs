@@ -1,8 +1,7 @@
 //! NRI, the Node Resource Interface of containerd and CRI-O, from the side of a plugin.
 //!
-//! A runtime with NRI calls its plugins at points in the life of a pod, and waits for their answers. These matter here: when the network of a
-//! pod is set up and no container of it runs yet (`RunPodSandbox`), before the first instruction of each container (`StartContainer`), and
-//! when the pod ends (`StopPodSandbox`, `RemovePodSandbox`).
+//! A runtime with NRI calls its plugins at points in the life of a pod, and waits for their answers. Two of them matter here: when the network
+//! of a pod is set up and no container of it runs yet (`RunPodSandbox`), and when the pod ends (`StopPodSandbox`, `RemovePodSandbox`).
 //!
 //! * [`Connection::open`] connects to the runtime's socket and registers the plugin.
 //! * [`Connection::next`] returns one [`Event`] after the other. The runtime waits until the event's [`Answer`] is given, or until its

@@ -12,7 +12,7 @@ pub(crate) const RUNTIME_SERVICE: &str = "nri.pkg.api.v1alpha1.Runtime";
 pub(crate) const PLUGIN_SERVICE: &str = "nri.pkg.api.v1alpha1.Plugin";
 
 /// Bits of [`ConfigureResponse::events`]: an event's number is its bit, counted from 1.
-pub(crate) const SUBSCRIBED: i32 = bit(1) | bit(2) | bit(3) | bit(6);
+pub(crate) const SUBSCRIBED: i32 = bit(1) | bit(2) | bit(3);
 
 const fn bit(event: u8) -> i32 {
     1 << (event - 1)
@@ -67,20 +67,7 @@ pub(crate) struct PodRequest {
     pub(crate) pod: Option<PodSandbox>,
 }
 
-/// The request `StartContainer`. Of the pod, only its sandbox's number is read, and of the container nothing.
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct ContainerRequest {
-    #[prost(message, optional, tag = "1")]
-    pub(crate) pod: Option<SandboxId>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(crate) struct SandboxId {
-    #[prost(string, tag = "1")]
-    pub(crate) id: String,
-}
-
-/// The notification that runtimes before containerd 2.3 send in place of the requests of pods and `StartContainer`.
+/// The notification that runtimes before containerd 2.3 send in place of the requests of pods.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct StateChangeEvent {
     #[prost(int32, tag = "1")]

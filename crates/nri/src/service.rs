@@ -13,8 +13,8 @@ use ttrpc::{Code, Error, Request, Response, get_status};
 use crate::event::{Answer, Event, RuntimeInfo};
 use crate::messages::SUBSCRIBED;
 use crate::messages::{
-    ConfigureRequest, ConfigureResponse, ContainerRequest, Empty, PLUGIN_SERVICE, PodRequest, PodSandbox,
-    StateChangeEvent, SynchronizeRequest, SynchronizeResponse,
+    ConfigureRequest, ConfigureResponse, Empty, PLUGIN_SERVICE, PodRequest, PodSandbox, StateChangeEvent,
+    SynchronizeRequest, SynchronizeResponse,
 };
 use crate::sandbox::{InvalidSandbox, Sandbox};
 use crate::text;
@@ -142,13 +142,6 @@ impl Shared {
         Ok(Empty {})
     }
 
-    /// Without the checks of [`Shared::sandbox`]: a pod that is not known here must not be kept from starting its containers.
-    async fn container_starts(&self, sandbox: Option<String>) -> Result<Empty, Error> {
-        let sandbox = sandbox.ok_or_else(|| failure(Code::INVALID_ARGUMENT, "the request names no pod"))?;
-        self.ask(|answer| Event::ContainerStarts { sandbox, answer }).await?;
-        Ok(Empty {})
-    }
-
     /// Answers a request. Its bytes are not kept while the answer is waited for.
     async fn answer(&self, method: Method, request: Request) -> Result<Vec<u8>, Error> {
         Ok(match method {
@@ -163,20 +156,15 @@ impl Shared {
                 let PodRequest { pod } = decode(request)?;
                 self.pod_event(change, pod).await?.encode_to_vec()
             }
-            Method::Container => {
-                let ContainerRequest { pod } = decode(request)?;
-                self.container_starts(pod.map(|pod| pod.id)).await?.encode_to_vec()
-            }
             Method::StateChange => self.state_change(decode(request)?).await?.encode_to_vec(),
         })
     }
 
-    /// Runtimes before NRI 0.12 report pods and starts of containers with one notification for all events, by number.
+    /// Runtimes before NRI 0.12 report pods with one notification for all events, by number.
     async fn state_change(&self, request: StateChangeEvent) -> Result<Empty, Error> {
         let change = match request.event {
             1 => PodEvent::Starts,
             2 | 3 => PodEvent::Stopped,
-            6 => return self.container_starts(request.pod.map(|pod| pod.id)).await,
             _ => return Ok(Empty {}),
         };
         self.pod_event(change, request.pod).await
@@ -196,18 +184,16 @@ enum Method {
     Synchronize,
     Shutdown,
     Pod(PodEvent),
-    Container,
     StateChange,
 }
 
-const METHODS: [(&str, Method); 8] = [
+const METHODS: [(&str, Method); 7] = [
     ("Configure", Method::Configure),
     ("Synchronize", Method::Synchronize),
     ("Shutdown", Method::Shutdown),
     ("RunPodSandbox", Method::Pod(PodEvent::Starts)),
     ("StopPodSandbox", Method::Pod(PodEvent::Stopped)),
     ("RemovePodSandbox", Method::Pod(PodEvent::Stopped)),
-    ("StartContainer", Method::Container),
     ("StateChange", Method::StateChange),
 ];
 

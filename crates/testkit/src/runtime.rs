@@ -102,7 +102,6 @@ impl Sandbox<'_> {
 pub struct Offered {
     listener: UnixListener,
     path: PathBuf,
-    name: &'static str,
 }
 
 impl Offered {
@@ -111,13 +110,7 @@ impl Offered {
     /// # Errors
     /// When the kernel refuses.
     pub fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { listener: UnixListener::bind(path)?, path: path.to_owned(), name: "containerd" })
-    }
-
-    /// The same by another runtime than containerd.
-    #[must_use]
-    pub fn named(self, name: &'static str) -> Self {
-        Self { name, ..self }
+        Ok(Self { listener: UnixListener::bind(path)?, path: path.to_owned() })
     }
 
     /// The agent's option that names the socket.
@@ -140,7 +133,7 @@ impl Offered {
             return Err(io::Error::other(format!("no registration of the agent but {registration:?}")));
         }
         runtime.send(RUNTIME, id, RESPONSE, &field(1, []))?;
-        let configuration = [field(2, self.name), field(3, "2.2.0"), number(5, REQUEST_TIMEOUT)].concat();
+        let configuration = [field(2, "containerd"), field(3, "2.2.0"), number(5, REQUEST_TIMEOUT)].concat();
         runtime.call("Configure", &configuration)?.map_err(io::Error::other)?;
         let list: Vec<u8> = sandboxes.iter().flat_map(|pod| field(1, pod)).collect();
         runtime.call("Synchronize", &list)?.map_err(io::Error::other)?;
@@ -191,16 +184,6 @@ impl Connected {
     pub fn start(&mut self, sandbox: &[u8]) -> io::Result<Duration> {
         let begin = Instant::now();
         self.call("RunPodSandbox", &field(1, sandbox))?.map_err(io::Error::other)?;
-        Ok(begin.elapsed())
-    }
-
-    /// Announces the start of a container of the pod. Returns how long it had to wait.
-    ///
-    /// # Errors
-    /// When the plugin doesn't answer, or refuses.
-    pub fn start_container(&mut self, sandbox: &[u8]) -> io::Result<Duration> {
-        let begin = Instant::now();
-        self.call("StartContainer", &field(1, sandbox))?.map_err(io::Error::other)?;
         Ok(begin.elapsed())
     }
 

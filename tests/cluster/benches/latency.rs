@@ -286,7 +286,7 @@ impl Packets {
         let from = world.namespace(&Place::Pod(key("bench/from")))?;
         let address = world.address("bench/to")?;
         let node = world.namespace(&Place::Node("w2".into()))?;
-        node.run(|| conntrack::delete_all(&mut Kernel::open()?, &[address].into()))??;
+        node.run(|| conntrack::delete_older(&mut Kernel::open()?, &[address].into()))??;
         from.run(|| -> Result<()> {
             for of_socket in (0..count).step_by(PORTS) {
                 let socket = UdpSocket::bind((if address.is_ipv4() { "0.0.0.0" } else { "::" }, 0))?;

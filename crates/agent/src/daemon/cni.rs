@@ -39,7 +39,7 @@ pub(super) async fn attached(gate: &PodGate, attachment: Attachment) -> Response
         gate.count("no-address");
         return started(true, "the pod has no address yet");
     }
-    match gate.announce(pod, Instant::now(), gate.timeout, false).outcome().await {
+    match gate.announce(pod, Instant::now(), gate.timeout).outcome().await {
         StartOutcome::Programmed => Response::PodStarted(PodStarted { starts: true, note: None }),
         StartOutcome::Closed(why) => started(
             true,

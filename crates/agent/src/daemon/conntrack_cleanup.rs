@@ -1,12 +1,11 @@
-//! Deletes the connections with the addresses of pods that start, on a thread of its own.
+//! Deletes the connections that are older than the pods that start, on a thread of its own.
 //!
 //! ```text
-//!   Worker ── start, addresses ──► thread: delete_all, once for all that wait ── RuntimeEvent::Cleaned ──► Inbox ──► Worker
-//!                                     └── Release ──► containers that wait
+//!   Worker ── start, addresses ──► thread: delete_older, once for all that wait ── RuntimeEvent::Cleaned ──► Inbox ──► Worker
 //! ```
 //!
-//! Listing connections walks the kernel's whole table, which takes about ten milliseconds, and longer if it is full. Changes are programmed
-//! meanwhile. Nothing waits for the thread without a bound: the worker answers for a pod whose time is over.
+//! Listing connections walks the kernel's whole table, which takes about ten milliseconds, and longer if it is full. The pods have started, and
+//! changes are programmed meanwhile.
 
 use std::{
     collections::BTreeSet,
@@ -20,20 +19,13 @@ use std::{
 
 use palisade_nft::{Error, Kernel, conntrack::ConnectionCleaner};
 
-use super::{
-    container_gate::{Held, Release},
-    inbox::Inbox,
-    runtime_event::{RuntimeEvent, Start},
-    start_outcome::StartOutcome,
-};
+use super::{inbox::Inbox, runtime_event::RuntimeEvent};
 use crate::error_chain;
 
 /// What is wanted for a start.
 struct Request {
     start: u64,
     addresses: Vec<IpAddr>,
-    /// What lets the pod's containers start, if the runtime goes on with its sandbox.
-    containers: Option<Release>,
 }
 
 /// The thread, as the worker uses it. It is started with the first request, and ends with this value.
@@ -48,16 +40,12 @@ impl ConntrackCleanup {
         Self { inbox: Arc::clone(inbox), requests: None }
     }
 
-    /// Begins to delete the connections with the addresses of a pod. Its containers may start then, and [`RuntimeEvent::Cleaned`] follows.
+    /// Begins to delete the older connections with the addresses of a pod. [`RuntimeEvent::Cleaned`] follows, with this number.
     ///
     /// # Errors
     /// If there can be no thread.
-    pub(super) fn begin(&mut self, start: &Start) -> Result<(), String> {
-        let request = Request {
-            start: start.number,
-            addresses: start.pod.addresses.clone(),
-            containers: start.containers.as_ref().map(Held::release).cloned(),
-        };
+    pub(super) fn begin(&mut self, start: u64, addresses: &[IpAddr]) -> Result<(), String> {
+        let request = Request { start, addresses: addresses.to_vec() };
         let request = match &self.requests {
             Some(requests) => match requests.send(request) {
                 Ok(()) => return Ok(()),
@@ -84,22 +72,21 @@ fn serve(incoming: &Receiver<Request>, inbox: &Inbox) {
         // One walk of the table is enough for all that wait for one.
         let requests: Vec<Request> = [first].into_iter().chain(incoming.try_iter()).collect();
         let addresses = requests.iter().flat_map(|request| &request.addresses).copied().collect();
-        let result = delete_all(&mut cleaner, &addresses).map_err(|error| error_chain::with_causes(&error));
-        if result.is_ok() {
-            let containers = requests.iter().filter_map(|request| request.containers.as_ref());
-            containers.for_each(|containers| containers.say(StartOutcome::Programmed));
-        }
+        let result = delete_older(&mut cleaner, &addresses).map_err(|error| error_chain::with_causes(&error));
         let starts = requests.iter().map(|request| request.start).collect();
         inbox.add_runtime(RuntimeEvent::Cleaned { starts, result });
     }
 }
 
-fn delete_all(cleaner: &mut Option<ConnectionCleaner>, addresses: &BTreeSet<IpAddr>) -> Result<usize, Error> {
+fn delete_older(
+    cleaner: &mut Option<ConnectionCleaner>,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<usize, Error> {
     let open = match cleaner {
         Some(open) => open,
         none => none.insert(ConnectionCleaner::new(Kernel::open()?)),
     };
-    match open.delete_all(addresses) {
+    match open.delete_older(addresses) {
         // Reviews say so, and the agent isn't ready: pods start as without this.
         Err(Error::NoConntrack(_)) => Ok(0),
         done => done,

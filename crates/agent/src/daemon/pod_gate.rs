@@ -12,7 +12,6 @@ use std::{
 use tokio::{sync::oneshot, time::timeout};
 
 use super::{
-    container_gate::{ContainerGate, HeldContainers},
     inbox::Inbox,
     runtime_event::{RuntimeEvent, Start},
     start_outcome::StartOutcome,
@@ -31,8 +30,6 @@ const GRACE: Duration = Duration::from_millis(150);
 pub(super) struct PodGate {
     pod_start: PodStart,
     pub(super) timeout: Duration,
-    /// What a runtime asks before it starts a container.
-    pub(super) containers: ContainerGate,
     /// The number of the last start.
     last: Arc<AtomicU64>,
     pub(super) inbox: Arc<Inbox>,
@@ -48,8 +45,6 @@ pub(super) struct Announced {
     arrived: Instant,
     patience: Duration,
     outcome: oneshot::Receiver<StartOutcome>,
-    /// What its containers wait for, if the runtime asks again before it starts one.
-    containers: Option<HeldContainers>,
 }
 
 /// A pod that may not start. If it doesn't, no one announces its end, so dropping this takes it back.
@@ -72,37 +67,26 @@ impl PodGate {
         Self {
             pod_start: config.pod_start,
             timeout: Duration::from_millis(config.pod_start_timeout),
-            containers: ContainerGate::default(),
             last: Arc::default(),
             inbox: Arc::clone(inbox),
             metrics: Arc::clone(metrics),
         }
     }
 
-    /// Tells the worker of a pod, in the order of these calls. It may wait for `patience` from its arrival on. With `asks_again`, the runtime
-    /// asks [`PodGate::containers`] before it starts a container, and starts none that is refused. Then the pod's sandbox doesn't wait for the
-    /// deletion of older connections.
-    pub(super) fn announce(
-        &self,
-        pod: RuntimePod,
-        arrived: Instant,
-        patience: Duration,
-        asks_again: bool,
-    ) -> Announced {
+    /// Tells the worker of a pod, in the order of these calls. It may wait for `patience` from its arrival on.
+    pub(super) fn announce(&self, pod: RuntimePod, arrived: Instant, patience: Duration) -> Announced {
         let (respond, outcome) = oneshot::channel();
         let unstarted = Unstarted { inbox: Arc::clone(&self.inbox), id: Some(pod.id.clone()) };
         let key = pod.key.to_string();
-        let (held, containers) = asks_again.then(|| self.containers.hold(&pod.id, &key)).unzip();
         let start = Start {
             number: self.last.fetch_add(1, Ordering::Relaxed),
             pod,
             arrived,
             patience: patience.saturating_sub(GRACE),
-            respond: Some(respond),
-            containers: held,
+            respond,
         };
         self.inbox.add_runtime(RuntimeEvent::Started(start));
-        Announced { gate: self.clone(), key, unstarted, arrived, patience, outcome, containers }
+        Announced { gate: self.clone(), key, unstarted, arrived, patience, outcome }
     }
 
     pub(super) fn count(&self, result: &'static str) {
@@ -111,9 +95,9 @@ impl PodGate {
 }
 
 impl Announced {
-    /// Waits until the runtime may go on with the pod, for a bounded time. [`Answered::log`] follows.
-    pub(super) async fn answer(self) -> (StartOutcome, Answered) {
-        let Self { gate, key, mut unstarted, arrived, patience, outcome, containers } = self;
+    /// Waits until the runtime may go on with the pod, for a bounded time. Logs and counts how the pod starts.
+    pub(super) async fn outcome(self) -> StartOutcome {
+        let Self { gate, key: pod, mut unstarted, arrived, patience, outcome } = self;
         let outcome = match timeout(patience.saturating_sub(arrived.elapsed()), outcome).await {
             Ok(Ok(outcome)) => outcome,
             // The worker is in a long transaction, or has ended.
@@ -122,38 +106,7 @@ impl Announced {
         if !matches!(outcome, StartOutcome::Refused(_)) {
             unstarted.id = None;
         }
-        let answered =
-            Answered { gate, key, outcome: outcome.clone(), waited: arrived.elapsed(), containers };
-        (outcome, answered)
-    }
-
-    /// The same for those who don't ask again before containers start. The pod's start is logged.
-    pub(super) async fn outcome(self) -> StartOutcome {
-        let (outcome, answered) = self.answer().await;
-        answered.log().await;
-        outcome
-    }
-}
-
-/// A pod with which the runtime goes on, or doesn't.
-#[derive(Debug)]
-pub(super) struct Answered {
-    gate: PodGate,
-    key: String,
-    outcome: StartOutcome,
-    waited: Duration,
-    containers: Option<HeldContainers>,
-}
-
-impl Answered {
-    /// Logs and counts how the pod starts, once its containers may.
-    pub(super) async fn log(self) {
-        let Self { gate, key: pod, mut outcome, mut waited, containers } = self;
-        if let (StartOutcome::Programmed, Some(mut containers)) = (&outcome, containers) {
-            // Nothing more is to be said of a pod that is stopped before.
-            outcome = containers.outcome().await.unwrap_or(outcome);
-            waited += containers.waited();
-        }
+        let waited = arrived.elapsed();
         gate.metrics.pod_start_latency.observe(waited.as_secs_f64());
         gate.count(outcome.label());
         match &outcome {
@@ -182,12 +135,13 @@ impl Answered {
                 );
             }
         }
+        outcome
     }
 }
 
 impl PodGate {
     /// The answer if the worker has none in time.
-    pub(super) fn without_outcome(&self) -> StartOutcome {
+    fn without_outcome(&self) -> StartOutcome {
         let reason = "the agent is busy with another change".to_owned();
         match self.pod_start {
             PodStart::Closed => StartOutcome::Refused(reason),
@@ -201,9 +155,7 @@ mod tests {
     use palisade_policy::{Name, ObjectKey, Uid};
 
     use super::*;
-    use crate::daemon::container_gate::Waited;
 
-    const SHORT: Duration = Duration::from_millis(1);
     const LONG: Duration = Duration::from_secs(60);
 
     fn gate() -> PodGate {
@@ -211,7 +163,7 @@ mod tests {
         PodGate::new(&Config::default(), &Arc::default(), &metrics)
     }
 
-    fn announce(gate: &PodGate, asks_again: bool) -> (Announced, Start) {
+    fn announce(gate: &PodGate, patience: Duration) -> (Announced, Start) {
         let pod = RuntimePod {
             id: "4f2a".to_owned(),
             key: ObjectKey::new("shop", "db"),
@@ -220,7 +172,7 @@ mod tests {
             addresses: vec![[10, 0, 0, 1].into()],
             network_namespace: None,
         };
-        let announced = gate.announce(pod, Instant::now(), LONG, asks_again);
+        let announced = gate.announce(pod, Instant::now(), patience);
         let mut events = gate.inbox.take(Duration::ZERO).runtime;
         match (events.pop(), events.is_empty()) {
             (Some(RuntimeEvent::Started(start)), true) => (announced, start),
@@ -228,71 +180,28 @@ mod tests {
         }
     }
 
-    /// A pod with whose sandbox the runtime goes on.
-    async fn gone_on(gate: &PodGate) -> (Start, Answered) {
-        let (announced, mut start) = announce(gate, true);
-        start.answer_for_sandbox();
-        let (outcome, answered) = announced.answer().await;
-        assert_eq!(outcome, StartOutcome::Programmed);
-        (start, answered)
-    }
-
     fn counted(gate: &PodGate, result: &'static str) -> u64 {
         gate.metrics.pod_starts.get_or_create(&ResultLabel { result }).get()
     }
 
     #[tokio::test]
-    async fn a_sandbox_goes_on_while_its_containers_wait() {
+    async fn a_pod_starts_as_the_worker_says() {
         let gate = gate();
-        let (announced, mut start) = announce(&gate, true);
-        assert!(start.deadline().is_some());
-        start.answer_for_sandbox();
-        let (outcome, answered) = announced.answer().await;
-        assert_eq!(outcome, StartOutcome::Programmed);
-        assert!(start.holds_containers_only() && start.deadline().is_none(), "no container has asked");
-        let mut container = gate.containers.held("4f2a").unwrap();
-        assert_eq!(container.wait(SHORT).await, Waited::TooLong);
-        assert!(start.deadline().is_some() && counted(&gate, "programmed") == 0);
-        start.answer(StartOutcome::Closed("slow".to_owned()));
-        assert_eq!(container.wait(SHORT).await, Waited::Released(StartOutcome::Closed("slow".to_owned())));
-        answered.log().await;
-        assert_eq!((counted(&gate, "programmed"), counted(&gate, "closed")), (0, 1));
-        assert!(gate.containers.held("4f2a").is_none());
-    }
-
-    #[tokio::test]
-    async fn refused_containers_are_refused_until_they_may_start() {
-        let gate = gate();
-        let (start, answered) = gone_on(&gate).await;
-        let refused = StartOutcome::Refused("no memory".to_owned());
-        start.refuse_containers(refused.clone());
-        answered.log().await;
-        assert_eq!(counted(&gate, "refused"), 1);
-        let mut container = gate.containers.held("4f2a").unwrap();
-        assert_eq!(container.wait(SHORT).await, Waited::Released(refused));
-        start.answer(StartOutcome::Programmed);
-        assert_eq!(container.wait(SHORT).await, Waited::Released(StartOutcome::Programmed));
-    }
-
-    #[tokio::test]
-    async fn who_does_not_ask_again_waits_for_everything_at_once() {
-        let gate = gate();
-        let (announced, mut start) = announce(&gate, false);
-        start.answer_for_sandbox();
-        assert!(!start.holds_containers_only() && gate.containers.held("4f2a").is_none());
+        let (announced, start) = announce(&gate, LONG);
         start.answer(StartOutcome::Programmed);
         assert_eq!(announced.outcome().await, StartOutcome::Programmed);
         assert_eq!(counted(&gate, "programmed"), 1);
+        assert!(gate.inbox.take(Duration::ZERO).runtime.is_empty(), "the runtime announces its end");
     }
 
     #[tokio::test]
-    async fn a_pod_that_is_stopped_while_its_containers_wait_holds_nothing() {
+    async fn a_pod_that_does_not_start_is_taken_back() {
         let gate = gate();
-        let (start, answered) = gone_on(&gate).await;
-        let mut container = gate.containers.held("4f2a").unwrap();
-        drop(start);
-        assert_eq!(container.wait(LONG).await, Waited::Gone);
-        answered.log().await;
-        assert_eq!((counted(&gate, "programmed"), counted(&gate, "refused")), (1, 0));
+        let (announced, _start) = announce(&gate, Duration::from_millis(1));
+        let refused = StartOutcome::Refused("the agent is busy with another change".to_owned());
+        assert_eq!(announced.outcome().await, refused);
+        assert_eq!(counted(&gate, "refused"), 1);
+        let events = gate.inbox.take(Duration::ZERO).runtime;
+        assert!(matches!(&events[..], [RuntimeEvent::Stopped(id)] if id == "4f2a"), "{events:?}");
     }
 }

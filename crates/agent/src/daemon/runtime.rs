@@ -19,8 +19,7 @@ use palisade_nri::{Answer, Connection, Event, Identity, InvalidSandbox, NriError
 use palisade_policy::{Labels, ObjectKey, Uid};
 
 use super::{
-    container_gate::Waited, pod_addresses::PodAddresses, pod_gate::PodGate, runtime_event::RuntimeEvent,
-    start_outcome::StartOutcome,
+    pod_addresses::PodAddresses, pod_gate::PodGate, runtime_event::RuntimeEvent, start_outcome::StartOutcome,
 };
 use crate::{
     config::{Config, Nri},
@@ -37,8 +36,6 @@ const REGISTRATION: Duration = Duration::from_secs(10);
 const DEFAULT_REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
 /// The part of the runtime's time-out that is left for the answer's way.
 const RESERVE: Duration = Duration::from_millis(250);
-/// The runtime that starts no container if a plugin refuses that. CRI-O only logs the refusal, and doesn't ask before it restores a container.
-const OBEYS_REFUSALS: &str = "containerd";
 /// The pause after a failure. It doubles up to [`MAX_RETRY`], and is short again when the runtime has another socket.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 const MAX_RETRY: Duration = Duration::from_secs(30);
@@ -138,11 +135,10 @@ impl RuntimeFollower {
     /// Serves one connection. Returns why it ended.
     async fn serve(&self, mut connection: Connection) -> NriError {
         let patience = self.patience(&connection.runtime);
-        let asks_again = connection.runtime.name == OBEYS_REFUSALS;
         self.gate.metrics.runtime_connected.set(1);
         loop {
             match connection.next().await {
-                Ok(event) => self.handle(event, patience, asks_again).await,
+                Ok(event) => self.handle(event, patience).await,
                 Err(error) => return error,
             }
         }
@@ -167,7 +163,7 @@ impl RuntimeFollower {
         patience
     }
 
-    async fn handle(&self, event: Event, patience: Duration, asks_again: bool) {
+    async fn handle(&self, event: Event, patience: Duration) {
         match event {
             Event::Synchronize { sandboxes, invalid, answer } => {
                 invalid.iter().for_each(|invalid| self.log_invalid(invalid));
@@ -175,8 +171,7 @@ impl RuntimeFollower {
                 self.gate.inbox.add_runtime(RuntimeEvent::Synchronized(pods));
                 answer.accept();
             }
-            Event::PodStarts { sandbox, answer } => self.start(sandbox, answer, patience, asks_again).await,
-            Event::ContainerStarts { sandbox, answer } => self.start_container(&sandbox, answer, patience),
+            Event::PodStarts { sandbox, answer } => self.start(sandbox, answer, patience).await,
             Event::PodStopped { sandbox, answer } => {
                 self.gate.inbox.add_runtime(RuntimeEvent::Stopped(sandbox.id));
                 answer.accept();
@@ -212,7 +207,7 @@ impl RuntimeFollower {
 
     /// Announces a pod, and answers once it is programmed. Addresses that the runtime doesn't report are waited for here, so that what it reports
     /// next is not handled before: its end, for example.
-    async fn start(&self, sandbox: Sandbox, answer: Answer, patience: Duration, asks_again: bool) {
+    async fn start(&self, sandbox: Sandbox, answer: Answer, patience: Duration) {
         let arrived = Instant::now();
         let key = format!("{}/{}", sandbox.namespace, sandbox.name);
         let namespace = sandbox.network_namespace.clone();
@@ -229,9 +224,9 @@ impl RuntimeFollower {
             answer.accept();
             return;
         }
-        let announced = self.gate.announce(pod, arrived, patience, asks_again);
+        let announced = self.gate.announce(pod, arrived, patience);
         tokio::spawn(async move {
-            let (outcome, answered) = announced.answer().await;
+            let outcome = announced.outcome().await;
             if answer.is_too_late() {
                 tracing::warn!(
                     pod = key,
@@ -243,56 +238,6 @@ impl RuntimeFollower {
                     answer.refuse(format!("palisade: {key} could not be isolated: {reason}"));
                 }
                 _ => answer.accept(),
-            }
-            answered.log().await;
-        });
-    }
-
-    /// Answers once the connections that are older than the container's pod are deleted, or the pod is closed. The runtime's other requests
-    /// are read meanwhile, but it sends none before the answer.
-    fn start_container(&self, sandbox: &str, answer: Answer, patience: Duration) {
-        let Some(mut held) = self.gate.containers.held(sandbox) else {
-            answer.accept();
-            return;
-        };
-        let gate = self.gate.clone();
-        tokio::spawn(async move {
-            let arrived = Instant::now();
-            let outcome = match held.wait(patience).await {
-                Waited::Released(outcome) => outcome,
-                Waited::Gone => StartOutcome::Programmed,
-                Waited::TooLong => gate.without_outcome(),
-            };
-            let (pod, duration_us) = (held.pod, arrived.elapsed().as_micros() as u64);
-            match outcome {
-                StartOutcome::Open(err) => {
-                    tracing::error!(
-                        pod,
-                        err,
-                        "container starts, connections that are older than its pod may continue"
-                    );
-                    answer.accept();
-                }
-                StartOutcome::Refused(err) => {
-                    gate.metrics.errors.get_or_create(&StageLabel { stage: "runtime" }).inc();
-                    tracing::error!(
-                        pod,
-                        err,
-                        "refused to start a container, its pod could not be isolated from older connections"
-                    );
-                    answer.refuse(format!(
-                        "palisade: {pod} could not be isolated from older connections: {err}"
-                    ));
-                }
-                StartOutcome::Programmed => {
-                    tracing::debug!(
-                        pod,
-                        duration_us,
-                        "container waited for the deletion of older connections"
-                    );
-                    answer.accept();
-                }
-                StartOutcome::Closed(_) => answer.accept(),
             }
         });
     }

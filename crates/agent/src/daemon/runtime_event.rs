@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::oneshot;
 
-use super::{container_gate::Held, start_outcome::StartOutcome};
+use super::start_outcome::StartOutcome;
 use crate::runtime_pods::RuntimePod;
 
 /// What the runtime has reported.
@@ -37,53 +37,20 @@ pub(crate) struct Start {
     pub(crate) number: u64,
     pub(crate) pod: RuntimePod,
     pub(crate) arrived: Instant,
-    /// How long the worker may take for each answer.
+    /// How long the worker may take for the answer.
     pub(crate) patience: Duration,
-    /// Where the answer goes. `None` once the runtime goes on with the sandbox.
-    pub(crate) respond: Option<oneshot::Sender<StartOutcome>>,
-    /// What holds the pod's containers, if the runtime asks again before it starts one.
-    pub(crate) containers: Option<Held>,
+    /// Where the answer goes.
+    pub(crate) respond: oneshot::Sender<StartOutcome>,
 }
 
 impl Start {
-    /// When the worker must have answered. `None` while nothing waits: the runtime goes on with the sandbox, and no container is about to start.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
-        let since = match self.respond {
-            Some(_) => Some(self.arrived),
-            None => self.containers.as_ref().and_then(Held::asked),
-        };
-        since.map(|since| since + self.patience)
+    /// When the worker must have answered.
+    pub(crate) fn deadline(&self) -> Instant {
+        self.arrived + self.patience
     }
 
-    /// Lets the runtime go on with the sandbox, if it asks again before it starts a container: containers wait for [`Start::answer`].
-    pub(crate) fn answer_for_sandbox(&mut self) {
-        if self.containers.is_some()
-            && let Some(respond) = self.respond.take()
-        {
-            _ = respond.send(StartOutcome::Programmed);
-        }
-    }
-
-    /// Whether the runtime goes on with the sandbox, and only containers wait.
-    pub(crate) fn holds_containers_only(&self) -> bool {
-        self.respond.is_none()
-    }
-
-    /// Answers everything that waits. Those who asked may have gone.
+    /// Lets the runtime go on with the pod, or not. It may have gone.
     pub(crate) fn answer(self, outcome: StartOutcome) {
-        // First, so that no container finds itself held after the sandbox's answer.
-        if let Some(held) = self.containers {
-            held.release().say(outcome.clone());
-        }
-        if let Some(respond) = self.respond {
-            _ = respond.send(outcome);
-        }
-    }
-
-    /// Refuses the containers that wait and those that follow, as long as this start is kept.
-    pub(crate) fn refuse_containers(&self, outcome: StartOutcome) {
-        if let Some(held) = &self.containers {
-            held.release().say(outcome);
-        }
+        _ = self.respond.send(outcome);
     }
 }

@@ -325,6 +325,7 @@ impl Worker {
                 duration_ms = begin.elapsed().as_millis() as u64,
                 "processed the first snapshot"
             );
+            self.take_over_new_pods();
             self.read_denied_packets();
             self.read_connections();
         }
@@ -425,6 +426,7 @@ impl Worker {
         self.repair_table();
         self.keep_names();
         self.keep_state();
+        self.tidy_new_pods();
         if self.reminded.elapsed() >= REMINDER_INTERVAL {
             self.reminded = Instant::now();
             if self.agent.reconciler().is_waiting() {

@@ -19,7 +19,7 @@ mod text;
 use nix::libc::{ENOENT, ENOSPC, EOPNOTSUPP};
 use palisade_policy::Protocol;
 
-pub use self::cleanup::{ConnectionCleaner, delete_all};
+pub use self::cleanup::{ConnectionCleaner, delete_older};
 pub use self::entry::ConntrackEntry;
 pub use self::events::{ConnectionEnd, ConnectionEvent, ConnectionEvents, Events};
 pub use self::five_tuple::FiveTuple;

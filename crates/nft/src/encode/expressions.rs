@@ -283,7 +283,22 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
         }
         Expression::Established => state(out, NF_CT_STATE_ESTABLISHED_BIT),
         Expression::Related => state(out, NF_CT_STATE_RELATED_BIT),
+        Expression::EstablishedOrRelated => {
+            state(out, NF_CT_STATE_ESTABLISHED_BIT | NF_CT_STATE_RELATED_BIT);
+        }
+        Expression::New => state(out, NF_CT_STATE_NEW_BIT),
         Expression::InvalidOrNew => state(out, NF_CT_STATE_INVALID_BIT | NF_CT_STATE_NEW_BIT),
+        Expression::ConnectionNotIn(set) => {
+            ct(out, NFT_CT_ID);
+            lookup(out, set, Lookup::NotIn);
+        }
+        Expression::AddConnection(set) => {
+            ct(out, NFT_CT_ID);
+            kernel_expression(out, "dynset", |d| {
+                d.text(NFTA_DYNSET_SET_NAME, set).number(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD);
+                d.number(NFTA_DYNSET_SREG_KEY, KEY);
+            });
+        }
         Expression::Revoked => {
             ct(out, NFT_CT_LABELS);
             mask(out, &label_bytes(), &[0; 16]);

@@ -18,7 +18,7 @@ use crate::{
             BYTEORDER_BIG_ENDIAN, BYTEORDER_HOST_ENDIAN, BYTEORDER_INVALID, NFTNL_UDATA_CHAIN_COMMENT,
             NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_SET_KEYBYTEORDER, NFTNL_UDATA_TABLE_COMMENT,
             TYPE_ETHERADDR, TYPE_IFINDEX, TYPE_INET_PROTOCOL, TYPE_INET_SERVICE, TYPE_INTEGER, TYPE_IP6ADDR,
-            TYPE_IPADDR, TYPE_MARK, TYPEOF_INTERFACE_TARGET, TYPEOF_TARGET, concatenation,
+            TYPE_IPADDR, TYPE_MARK, TYPEOF_CONNECTION, TYPEOF_INTERFACE_TARGET, TYPEOF_TARGET, concatenation,
         },
     },
 };
@@ -77,7 +77,7 @@ fn kind_and_flags(message: &Message) -> (u16, u16) {
         Message::CreateSet(_) => (NFT_MSG_NEWSET, NLM_F_CREATE | NLM_F_EXCL),
         Message::DeleteSet(_) => (NFT_MSG_DELSET, 0),
         Message::AddElements(..) => (NFT_MSG_NEWSETELEM, NLM_F_CREATE),
-        Message::RemoveElements(..) => (NFT_MSG_DELSETELEM, 0),
+        Message::RemoveElements(..) | Message::FlushSet(_) => (NFT_MSG_DELSETELEM, 0),
         Message::CreateChain(_) => (NFT_MSG_NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL),
         Message::AddRule(..) => (NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND),
         Message::FlushChain(_) => (NFT_MSG_DELRULE, 0),
@@ -177,6 +177,9 @@ fn body_after_table(out: &mut AttributeWriter, message: &Message) {
         }
         Message::AddElements(set, elements) => change_elements(out, set, elements, true),
         Message::RemoveElements(set, elements) => change_elements(out, set, elements, false),
+        Message::FlushSet(name) => {
+            out.text(NFTA_SET_ELEM_LIST_SET, name);
+        }
         Message::CreateChain(chain) => {
             out.text(NFTA_CHAIN_NAME, &chain.name);
             if let Some(hook) = chain.hook {
@@ -231,6 +234,7 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         Key::Protocol => (PROTOCOL, 1),
         Key::Hardware => (TYPE_ETHERADDR, 6),
         Key::Target => (TYPE_INTEGER, 16),
+        Key::Connection => (TYPE_INTEGER, 4),
         Key::InterfaceAddress(Family::V4) => (concatenation(&[TYPE_IFINDEX, IPV4]), 8),
         Key::InterfaceAddress(Family::V6) => (concatenation(&[TYPE_IFINDEX, IPV6]), 20),
         // Each part fills whole words of four bytes.
@@ -286,6 +290,7 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
     data.extend_from_slice(&byte_order.to_ne_bytes());
     match set.key {
         Key::Target => data.extend_from_slice(&TYPEOF_TARGET),
+        Key::Connection => data.extend_from_slice(&TYPEOF_CONNECTION),
         Key::InterfaceTarget => data.extend_from_slice(&TYPEOF_INTERFACE_TARGET),
         _ => {}
     }

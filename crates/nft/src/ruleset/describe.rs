@@ -18,6 +18,7 @@ impl Message {
             Self::DeleteSet(name) => format!("removal of set {name}"),
             Self::AddElements(set, e) => elements(e, "into", set),
             Self::RemoveElements(set, e) => elements(e, "out of", set),
+            Self::FlushSet(name) => format!("removal of all elements of set {name}"),
             Self::CreateChain(chain) => match &chain.comment {
                 Some(comment) => format!("chain {} ({comment})", chain.name),
                 None => format!("chain {}", chain.name),
@@ -143,6 +144,8 @@ impl Content {
             Self::Shares(Shared::Log, family) => format!("{family} shares of the log"),
             Self::Shares(Shared::Refusals, family) => format!("{family} shares of the refusals"),
             Self::DnsShares(family) => format!("{family} shares of the queue of DNS messages"),
+            Self::NewPods(family) => format!("{family} addresses of pods that have just started"),
+            Self::NewConnections => "connections since the start of these pods".to_owned(),
             Self::LinkDispatch => "pods isolated for egress, by interface and hardware address".to_owned(),
             Self::Generation => "transaction number".to_owned(),
             Self::Node(NodeSet::Local(family)) => format!("{family} addresses of local pods"),

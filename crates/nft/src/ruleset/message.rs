@@ -24,6 +24,8 @@ pub(crate) enum Message {
     AddElements(Arc<Set>, Vec<Element>),
     /// Removes at most [`ELEMENTS_PER_MESSAGE`] elements.
     RemoveElements(Arc<Set>, Vec<Element>),
+    /// Removes all elements of a set.
+    FlushSet(Name),
     /// Creates a chain without rules.
     CreateChain(Arc<Chain>),
     /// Appends the rule with this index to its chain.

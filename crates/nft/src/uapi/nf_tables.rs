@@ -153,6 +153,7 @@ pub const NFTA_CT_SREG: u16 = 4;
 pub const NFT_CT_STATE: u32 = libc::NFT_CT_STATE as u32;
 pub const NFT_CT_STATUS: u32 = libc::NFT_CT_STATUS as u32;
 pub const NFT_CT_LABELS: u32 = libc::NFT_CT_LABELS as u32;
+pub const NFT_CT_ID: u32 = 23;
 
 pub const NFTA_PAYLOAD_DREG: u16 = 1;
 pub const NFTA_PAYLOAD_BASE: u16 = 2;
@@ -301,6 +302,7 @@ pub const NFTA_DYNSET_EXPR: u16 = 7;
 pub const NFTA_DYNSET_FLAGS: u16 = 9;
 pub const NFTA_DYNSET_EXPRESSIONS: u16 = 10;
 
+pub const NFT_DYNSET_OP_ADD: u32 = 0;
 pub const NFT_DYNSET_OP_UPDATE: u32 = 1;
 
 pub const NFT_DYNSET_F_INV: u32 = 1;

@@ -29,6 +29,10 @@ pub const TYPEOF_INTERFACE_TARGET: [u8; 66] = [
     0, 1, 30, 0, 4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 2, 4, 3, 0, 0, 0, 3, 4, 64, 0, 0, 0, 4, 4, 128, 0, 0, 0,
 ];
 
+/// What `typeof ct id` becomes: a connection-tracking expression with its key.
+pub const TYPEOF_CONNECTION: [u8; 22] =
+    [3, 20, 0, 4, 12, 0, 0, 0, 1, 12, 0, 4, 23, 0, 0, 0, 1, 4, 0xff, 0xff, 0xff, 0xff];
+
 /// `libnftnl/udata.h`: what user data beside an object holds.
 pub const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;
 pub const NFTNL_UDATA_CHAIN_COMMENT: u8 = 0;

@@ -98,16 +98,16 @@ fn deleted() {
     for mut kernel in [Kernel::open().unwrap(), counted(false).0, counted(true).0] {
         let mut left = random_entries(random, 400);
         entries::create(left.iter().copied());
-        assert_eq!(conntrack::delete_all(&mut kernel, &BTreeSet::new()).unwrap(), 0);
+        assert_eq!(conntrack::delete_older(&mut kernel, &BTreeSet::new()).unwrap(), 0);
         for count in 1..=MAX_FILTERED + 1 {
             let ends: BTreeSet<IpAddr> = (0..count).map(|_| *random.pick(&addresses)).collect();
             let gone = expected(&left, &ends);
-            assert_eq!(conntrack::delete_all(&mut kernel, &ends).unwrap(), gone.len(), "{ends:?}");
+            assert_eq!(conntrack::delete_older(&mut kernel, &ends).unwrap(), gone.len(), "{ends:?}");
             left.retain(|entry| !gone.contains(&entry.original.1[0]));
             assert_eq!(listed(&mut kernel, &all), expected(&left, &all), "{ends:?}");
-            assert_eq!(conntrack::delete_all(&mut kernel, &ends).unwrap(), 0);
+            assert_eq!(conntrack::delete_older(&mut kernel, &ends).unwrap(), 0);
         }
-        conntrack::delete_all(&mut kernel, &all).unwrap();
+        conntrack::delete_older(&mut kernel, &all).unwrap();
         assert_eq!(listed(&mut kernel, &all), [0u16; 0]);
     }
 }
@@ -117,23 +117,23 @@ fn looked_up_first() {
     let (kernel, copied, _) = counting(Answers::Count);
     let mut cleaner = ConnectionCleaner::new(kernel);
     let stranger = BTreeSet::from([IpAddr::from([192, 0, 2, 1]), "fd00::ffff".parse().unwrap()]);
-    assert_eq!(cleaner.delete_all(&stranger).unwrap(), 0, "no entries");
+    assert_eq!(cleaner.delete_older(&stranger).unwrap(), 0, "no entries");
     let mut left = random_entries(&mut Random::new(9), 400);
     entries::create(left.iter().copied());
-    assert_eq!(cleaner.delete_all(&stranger).unwrap(), 0);
+    assert_eq!(cleaner.delete_older(&stranger).unwrap(), 0);
     if has_exact_text() {
         assert_eq!(copied.load(Ordering::Relaxed), 0, "entries were listed");
     }
     for address in addresses() {
         let ends = BTreeSet::from([address]);
         let gone = expected(&left, &ends);
-        assert_eq!(cleaner.delete_all(&ends).unwrap(), gone.len(), "{address}");
+        assert_eq!(cleaner.delete_older(&ends).unwrap(), gone.len(), "{address}");
         left.retain(|entry| !gone.contains(&entry.original.1[0]));
     }
     assert!(left.is_empty(), "each entry has two of the addresses as ends");
     let entry = Entry::plain([addresses()[0], addresses()[1]], [10_000, 80]);
     entries::create([entry]);
-    assert_eq!(cleaner.delete_all(&[addresses()[1]].into()).unwrap(), 1, "a new entry");
+    assert_eq!(cleaner.delete_older(&[addresses()[1]].into()).unwrap(), 1, "a new entry");
 }
 
 /// Whether the kernel's text about its entries is used.

@@ -9,7 +9,7 @@ use std::{
 use libtest_mimic::Trial;
 use palisade_nft::{
     Enforcer, Kernel,
-    conntrack::{ConnectionEvent, ConnectionEvents, ConntrackEntry, Events, delete_all},
+    conntrack::{ConnectionEvent, ConnectionEvents, ConntrackEntry, Events, delete_older},
 };
 use palisade_policy::{NodePlan, Protocol};
 
@@ -58,7 +58,7 @@ fn announced() {
     let ConnectionEvent::New(entry) = next(&mut events) else { panic!("not new") };
     assert_eq!(ends(&entry), (socket.local_addr().unwrap(), peer, Protocol::Udp));
     assert_eq!((entry.translated, entry.opened_to), (false, (peer.ip(), peer.port())));
-    delete_all(enforcer.kernel(), &[peer.ip()].into()).unwrap();
+    delete_older(enforcer.kernel(), &[peer.ip()].into()).unwrap();
     let ConnectionEvent::Ended(entry, end) = next(&mut events) else { panic!("not ended") };
     assert_eq!(ends(&entry), (socket.local_addr().unwrap(), peer, Protocol::Udp));
     assert_eq!((end.packets, end.bytes), (Some(3), Some(300)));

@@ -288,7 +288,7 @@ fn restart() {
     again.remove().unwrap();
 }
 
-fn only_egress_to(pod: IpAddr, port: u16) -> NodePlan {
+pub(crate) fn only_egress_to(pod: IpAddr, port: u16) -> NodePlan {
     let id = PolicyTableId([1; 16]);
     let rest = Traffic::of(Protocol::Tcp, PortSet::range(port, port));
     let table =

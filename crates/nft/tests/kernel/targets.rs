@@ -18,6 +18,7 @@ mod layouts;
 mod link;
 mod listing;
 mod missing_features;
+mod new_pods;
 mod node_links;
 mod other_tables;
 mod own_node;
@@ -69,6 +70,7 @@ fn main() {
         shapes::trials(),
         staging::trials(),
         storm::trials(),
+        new_pods::trials(),
         node_links::trials(),
         own_node::trials(),
         text::trials(),

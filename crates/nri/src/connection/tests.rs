@@ -96,8 +96,8 @@ async fn connected() -> (Arc<Runtime>, Connection) {
     let configuring = Arc::clone(&runtime);
     let configured = tokio::spawn(async move { configuring.configure().await });
     let connection = Connection::register(socket, IDENTITY, PATIENCE).await.expect("registered");
-    // RunPodSandbox, StopPodSandbox, RemovePodSandbox and StartContainer.
-    assert_eq!(configured.await.expect("configured").events, 0b10_0111);
+    // RunPodSandbox, StopPodSandbox and RemovePodSandbox.
+    assert_eq!(configured.await.expect("configured").events, 0b111);
     (runtime, connection)
 }
 
@@ -146,31 +146,6 @@ async fn a_pod_waits_until_the_answer() {
 }
 
 #[tokio::test]
-async fn a_container_waits_until_the_answer_whatever_pod_it_belongs_to() {
-    let (runtime, mut connection) = connected().await;
-    // No pod can be called that, and it must start.
-    let unknown = PodSandbox { name: "../../x".to_owned(), ..pod("x") };
-    for accept in [true, false] {
-        let call = calling(&runtime, "StartContainer", PodRequest { pod: Some(unknown.clone()) });
-        let Event::ContainerStarts { sandbox, answer } = connection.next().await.expect("event") else {
-            panic!("another event")
-        };
-        assert_eq!(sandbox, unknown.id);
-        tokio::task::yield_now().await;
-        assert!(!call.is_finished());
-        if accept {
-            answer.accept();
-            call.await.expect("call").expect("accepted");
-        } else {
-            answer.refuse("not isolated");
-            let error = call.await.expect("call").expect_err("refused").to_string();
-            assert!(error.contains("not isolated"), "{error}");
-        }
-    }
-    calling(&runtime, "StartContainer", PodRequest { pod: None }).await.expect("call").expect_err("no pod");
-}
-
-#[tokio::test]
 async fn a_refusal_and_a_lost_answer_fail_the_request() {
     let (runtime, mut connection) = connected().await;
     for refuse in [true, false] {
@@ -191,12 +166,10 @@ async fn a_refusal_and_a_lost_answer_fail_the_request() {
 #[tokio::test]
 async fn notifications_of_older_runtimes_are_the_same_events() {
     let (runtime, mut connection) = connected().await;
-    for event in [1, 2, 3, 6] {
+    for event in [1, 2, 3] {
         let call = calling(&runtime, "StateChange", StateChangeEvent { event, pod: Some(pod("web-0")) });
         let answer = match (event, connection.next().await.expect("event")) {
-            (1, Event::PodStarts { answer, .. })
-            | (2 | 3, Event::PodStopped { answer, .. })
-            | (6, Event::ContainerStarts { answer, .. }) => answer,
+            (1, Event::PodStarts { answer, .. }) | (2 | 3, Event::PodStopped { answer, .. }) => answer,
             (_, other) => panic!("{event}: {other:?}"),
         };
         answer.accept();

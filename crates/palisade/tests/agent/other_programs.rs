@@ -4,16 +4,13 @@ use std::{
     io::Write as _,
     iter,
     net::UdpSocket,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use palisade_nft::Kernel;
-use palisade_testkit::runtime::{Connected, Offered};
-
 use crate::{
-    played_runtime::{DB, accept, connection, denied_entries, ready, sandbox},
+    played_runtime::{DB, Stream, ready, sandbox},
     stage::{InPod, PATIENCE, Running, Stage, policy, run},
 };
 
@@ -186,46 +183,50 @@ fn reports_about_pods_match_what_the_kernel_accepted() {
     agent.stop();
 }
 
-/// A pod whose containers are refused: its older connections can't be deleted, since the agent gets no file descriptor, and it can't be closed,
-/// since another program owns the table for that. The agent gets file descriptors again.
-struct Refused {
-    stage: Stage,
-    runtime: Offered,
-    agent: Running,
-    connected: Option<Connected>,
-    node: Kernel,
-    owner: Child,
-    since: Instant,
+/// Another program owns the table by which the older connections of new pods are dropped.
+#[test]
+fn a_pod_whose_older_connections_can_not_be_dropped_starts_closed_until_they_are_reviewed() {
+    let (stage, _runtime, agent, mut connected) = ready(&[]);
+    let mut old = Stream::open(&stage, "other", ("db", DB));
+    assert!(old.passes(PATIENCE));
+    let mut owner = owner_of(&stage, "palisade_new_pods");
+    until_listed(&stage, "palisade_new_pods");
+    connected.start(&sandbox("db", DB)).unwrap();
+    let line = agent.until("pod starts closed").lines().last().unwrap_or_default().to_owned();
+    let expected = "table inet palisade_new_pods belongs to another program";
+    assert!(
+        line.contains("shop/db") && line.contains("older than the pod") && line.contains(expected),
+        "{line}"
+    );
+    stage.until_answers("web", "db:5432", true);
+    assert!(!stage.answers("other", "db:5432") && !old.passes(Duration::from_millis(500)));
+    owner.kill().unwrap();
+    owner.wait().unwrap();
+    agent.stop();
 }
 
-impl Refused {
-    fn new() -> Self {
-        let (stage, runtime, agent, mut connected) = ready(&[]);
-        let _old = connection(&stage, "other", &format!("{DB}/5432"));
-        let mut node = stage.in_pod("node/n1").kernel();
-        assert_eq!(denied_entries(&mut node).len(), 1);
-        let owner = owner_of(&stage, "palisade_cut_off");
-        until_listed(&stage, "palisade_cut_off");
-        let process = agent.child.id().to_string();
-        let limit = |files: &str| {
-            run(Command::new("prlimit").args(["--pid", &process, &format!("--nofile={files}:")]), 0)
-        };
-        limit("0");
-        let since = Instant::now();
-        connected.start(&sandbox("db", DB)).unwrap();
-        let error = connected.start_container(&sandbox("db", DB)).unwrap_err().to_string();
-        let expected = "shop/db could not be isolated from older connections: cutting pods off in table inet palisade_cut_off: table inet \
-            palisade_cut_off belongs to another program";
-        assert!(error.contains(expected), "{error}");
-        limit("1024");
-        Self { stage, runtime, agent, connected: Some(connected), node, owner, since }
+/// If it can't be closed either, it does not start.
+#[test]
+fn a_pod_that_can_not_be_closed_to_older_connections_is_refused_until_it_can() {
+    let (stage, _runtime, agent, mut connected) = ready(&[]);
+    let tables = ["palisade_new_pods", "palisade_cut_off"];
+    let owners = tables.map(|table| owner_of(&stage, table));
+    tables.iter().for_each(|table| until_listed(&stage, table));
+    let error = connected.start(&sandbox("db", DB)).unwrap_err().to_string();
+    let expected = "shop/db could not be isolated: cutting pods off in table inet palisade_cut_off: table inet palisade_cut_off belongs to \
+        another program";
+    assert!(error.contains(expected), "{error}");
+    for mut owner in owners {
+        owner.kill().unwrap();
+        owner.wait().unwrap();
     }
-
-    fn end(mut self) {
-        self.owner.kill().unwrap();
-        self.owner.wait().unwrap();
-        self.agent.stop();
+    let begin = Instant::now();
+    while let Err(error) = connected.start(&sandbox("db", DB)) {
+        assert!(begin.elapsed() < PATIENCE, "{error}");
+        thread::sleep(Duration::from_millis(200));
     }
+    assert!(stage.answers("web", "db:5432") && !stage.answers("other", "db:5432"));
+    agent.stop();
 }
 
 /// Starts a program that owns the table of this name, until it ends.
@@ -243,43 +244,5 @@ fn until_listed(stage: &Stage, table: &str) {
     while !listing().lines().any(|line| line == format!("table inet {table}")) {
         assert!(begin.elapsed() < PATIENCE, "no table {table}: {}", listing());
         thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn until_container_starts(runtime: &mut Connected) {
-    let begin = Instant::now();
-    while let Err(error) = runtime.start_container(&sandbox("db", DB)) {
-        assert!(begin.elapsed() < PATIENCE, "{error}");
-        thread::sleep(Duration::from_millis(200));
-    }
-}
-
-#[test]
-fn refused_containers_start_when_older_connections_could_be_deleted() {
-    let mut pod = Refused::new();
-    until_container_starts(pod.connected.as_mut().unwrap());
-    assert_eq!(denied_entries(&mut pod.node).len(), 0, "the container runs");
-    assert!(pod.stage.answers("web", "db:5432") && !pod.stage.answers("other", "db:5432"));
-    pod.end();
-}
-
-/// The end of its sandbox was not announced: the agent was not connected.
-#[test]
-fn a_pod_with_refused_containers_is_forgotten_when_the_runtime_no_longer_lists_it() {
-    // The agent deletes them after that. On a busy machine that may come first.
-    const NEXT_TRY: Duration = Duration::from_secs(10);
-    let begin = Instant::now();
-    loop {
-        let mut pod = Refused::new();
-        drop(pod.connected.take());
-        until_container_starts(&mut accept(&pod.runtime, &[]));
-        let left = denied_entries(&mut pod.node).len();
-        let is_in_time = pod.since.elapsed() < NEXT_TRY;
-        pod.end();
-        if is_in_time {
-            assert_eq!(left, 1, "not because another try has deleted them");
-            break;
-        }
-        assert!(begin.elapsed() < 3 * PATIENCE, "the agent always tries again first");
     }
 }

@@ -1,6 +1,11 @@
 //! A container runtime that is played, and an agent as its plugin.
 
-use std::{collections::BTreeSet, io::ErrorKind};
+use std::{
+    collections::BTreeSet,
+    io::{ErrorKind, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    time::Duration,
+};
 
 use palisade_nft::{
     Kernel,
@@ -47,6 +52,8 @@ pub(crate) fn described(name: &str, network_namespace: &str, addresses: &[&str])
 pub(crate) const UID: &str = "0e5f0d7c5b434d3c9f2c0123456789ab";
 
 pub(crate) const DB: &str = "10.244.7.1";
+/// A port of the database to which its policy in [`ready`] allows connections, and to which nothing listens.
+pub(crate) const FREE_PORT: u16 = 5433;
 pub(crate) const OTHER: &str = "10.244.7.3";
 
 /// The lab's pods except for the database, of which the API server doesn't know yet.
@@ -62,29 +69,15 @@ pub(crate) fn agent(stage: &Stage, runtime: &Offered, words: &[&str]) -> Running
 
 /// A stage with a policy that selects the database, of which the API server doesn't know yet, and with an agent that is ready.
 pub(crate) fn ready(words: &[&str]) -> (Stage, Offered, Running, Connected) {
-    ready_with("containerd", words)
-}
-
-/// The same with another runtime.
-pub(crate) fn ready_with(runtime: &'static str, words: &[&str]) -> (Stage, Offered, Running, Connected) {
     let stage = Stage::new();
     without_database(&stage);
-    stage.write("policy.yaml", &policy("web"));
-    let runtime = offer(&stage).named(runtime);
+    let also_free = format!("ports: [{{port: {FREE_PORT}}}, ");
+    stage.write("policy.yaml", &policy("web").replace("ports: [", &also_free));
+    let runtime = offer(&stage);
     let agent = agent(&stage, &runtime, words);
     let connected = accept(&runtime, &[]);
     agent.until("agent is ready");
     (stage, runtime, agent, connected)
-}
-
-/// A connection that stays open until this is dropped.
-pub(crate) fn connection(stage: &Stage, from: &str, to: &str) -> Running {
-    let mut command = crate::stage::palisade(stage.dir.path());
-    let script = format!("exec 3<>/dev/tcp/{to} && echo connected && exec sleep 600");
-    command.args(["lab", "exec", &format!("shop/{from}"), "--", "bash", "-c", &script]);
-    let running = Running::of(&mut command);
-    running.until("connected");
-    running
 }
 
 /// The connections of node n1 to the database that are of the pod that its policy denies.
@@ -93,4 +86,37 @@ pub(crate) fn denied_entries(kernel: &mut Kernel) -> Vec<ConntrackEntry> {
     let mut entries = conntrack::list(kernel, &BTreeSet::from([database])).unwrap();
     entries.retain(|c| c.destination == database && c.source.to_string() == OTHER);
     entries
+}
+
+/// A TCP connection from one pod to a port of another, whose two ends are in this process.
+pub(crate) struct Stream {
+    client: TcpStream,
+    server: TcpStream,
+}
+
+impl Stream {
+    /// Opens it, to a port to which nothing else listens.
+    pub(crate) fn open(stage: &Stage, from: &str, to: (&str, &str)) -> Self {
+        Self::open_to_port(stage, from, to, 0)
+    }
+
+    /// Opens one that the database's policy allows.
+    pub(crate) fn allowed(stage: &Stage) -> Self {
+        Self::open_to_port(stage, "web", ("db", DB), FREE_PORT)
+    }
+
+    fn open_to_port(stage: &Stage, from: &str, (to, address): (&str, &str), port: u16) -> Self {
+        let listener =
+            stage.in_pod(&format!("shop/{to}")).run(|| TcpListener::bind((address, port)).unwrap());
+        let at = listener.local_addr().unwrap();
+        let client = stage.in_pod(&format!("shop/{from}")).run(|| TcpStream::connect(at).unwrap());
+        Self { client, server: listener.accept().unwrap().0 }
+    }
+
+    /// Whether something that the client sends reaches the server in this time.
+    pub(crate) fn passes(&mut self, within: Duration) -> bool {
+        self.client.write_all(b"x").unwrap();
+        self.server.set_read_timeout(Some(within)).unwrap();
+        self.server.read_exact(&mut [0]).is_ok()
+    }
 }

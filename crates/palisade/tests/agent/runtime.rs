@@ -2,16 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use palisade_nft::{
-    Kernel,
-    conntrack::{self, Revocation},
-};
-use palisade_testkit::runtime::{Sandbox, field};
+use palisade_nft::{Kernel, new_pods::NewPods};
+use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
 
 use crate::{
     played_runtime::{
-        DB, OTHER, UID, accept, agent, connection, denied_entries, described, offer, ready, ready_with,
-        sandbox, sandbox_without_addresses, without_database,
+        DB, OTHER, Stream, UID, accept, agent, denied_entries, described, offer, ready, sandbox,
+        sandbox_without_addresses, without_database,
     },
     stage::{PATIENCE, Running, Stage, policy},
 };
@@ -52,12 +49,8 @@ fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
     agent.stop();
 }
 
-/// Of the last owner of the database's address: from and to it, allowed and denied.
-fn older_connections(stage: &Stage) -> [Running; 3] {
-    let database = format!("{DB}/5432");
-    [("web", &*database), ("other", &*database), ("db", &format!("{OTHER}/80"))]
-        .map(|(from, to)| connection(stage, from, to))
-}
+/// How long it takes at most until a packet has arrived that passes.
+const SOON: Duration = Duration::from_millis(500);
 
 /// How many of the node's connections to the database are of the pod that its policy denies. Of others, a packet that arrives later may begin
 /// one again.
@@ -65,66 +58,135 @@ fn denied(kernel: &mut Kernel) -> usize {
     denied_entries(kernel).len()
 }
 
+fn until_deleted(kernel: &mut Kernel) {
+    let begin = Instant::now();
+    while denied(kernel) > 0 {
+        assert!(begin.elapsed() < PATIENCE, "older connections are not deleted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether the kernel drops the older connections of the database.
+fn is_new(kernel: &mut Kernel) -> bool {
+    NewPods::adopt(kernel).unwrap().1.contains(&DB.parse().unwrap())
+}
+
+const DELETED: &str = "deleted connections that are older than the pods that start";
+
+/// However long the node takes to find them.
 #[test]
-fn connections_that_are_older_than_a_pod_are_deleted_before_its_first_container_starts() {
-    const DELETED: &str = "deleted connections that are older than the pods that start";
+fn connections_that_are_older_than_a_pod_end_when_it_starts() {
     let (stage, runtime, agent, mut connected) = ready(&[]);
-    let _old = older_connections(&stage);
-    let mut kernel = stage.in_pod("node/n1").kernel();
+    let node = stage.in_pod("node/n1");
+    // Before the agent knows the pod.
+    let mut old = Stream::open(&stage, "other", ("db", DB));
+    assert!(old.passes(PATIENCE));
+    node.open_connections(150_000);
+    let mut kernel = node.kernel();
     assert_eq!(denied(&mut kernel), 1);
+
     connected.start(&sandbox("db", DB)).unwrap();
-    connected.start_container(&sandbox("db", DB)).unwrap();
-    assert_eq!(denied(&mut kernel), 0, "the container runs");
-    let log = agent.until(DELETED);
-    let deleted = log.lines().last().unwrap_or_default();
-    let count = deleted.split("connections=").nth(1).and_then(|rest| rest.split_whitespace().next());
-    assert!(count.and_then(|count| count.parse::<u32>().ok()).is_some_and(|count| count >= 3), "{deleted}");
+    assert!(!old.passes(SOON), "the container runs");
+    let mut new = Stream::allowed(&stage);
+    assert!(new.passes(PATIENCE));
+    // While connections are still listed. It waits no less for the second announcement.
+    connected.start(&sandbox("db", DB)).unwrap();
+    assert!(!old.passes(SOON));
+    agent.until(DELETED);
+    until_deleted(&mut kernel);
+    assert!(!old.passes(SOON) && new.passes(PATIENCE));
+    assert!(!is_new(&mut kernel));
 
     // Of the pod itself, which is announced again, and listed when the agent connects again.
-    let _own = connection(&stage, "web", &format!("{DB}/5432"));
     connected.start(&sandbox("db", DB)).unwrap();
-    connected.start_container(&sandbox("db", DB)).unwrap();
     drop(connected);
     let mut connected = accept(&runtime, &[sandbox("db", DB)]);
     let log = agent.until("connected to the container runtime");
     assert!(log.contains("programmed pod before its start") && !log.contains(DELETED), "{log}");
+    assert!(new.passes(PATIENCE) && !is_new(&mut kernel));
 
     // A pod to which no policy applies.
     connected.start(&described("other", "/run/netns/y", &[OTHER])).unwrap();
     let log = agent.until("programmed pod before its start");
     assert!(log.contains("pod=\"shop/other\"") && !log.contains(DELETED), "{log}");
-    // Of a pod that the agent doesn't know.
-    connected.start_container(&field(1, "none of ours")).unwrap();
     agent.stop();
 }
 
-#[test]
-fn a_pod_that_is_announced_again_still_waits_for_the_deletion_of_older_connections() {
-    let (stage, _runtime, agent, mut connected) = ready(&[]);
-    let _old = older_connections(&stage);
-    let node = stage.in_pod("node/n1");
-    let mut kernel = node.kernel();
-    let denied = denied_entries(&mut kernel).remove(0);
-    // The listing of as many takes longer than the announcements.
-    node.open_connections(150_000);
-    connected.start(&sandbox("db", DB)).unwrap();
-    connected.start(&sandbox("db", DB)).unwrap();
-    connected.start_container(&sandbox("db", DB)).unwrap();
-    let found = conntrack::revoke(&mut kernel, &denied).unwrap();
-    assert_eq!(found, Revocation::Gone, "the container runs");
-    agent.stop();
+/// Older connections of the database can't be deleted, because the agent gets no file descriptor. It has started.
+struct Undeleted {
+    stage: Stage,
+    runtime: Offered,
+    agent: Running,
+    connected: Connected,
+    node: Kernel,
+    old: Stream,
+    new: Stream,
+}
+
+impl Undeleted {
+    fn new() -> Self {
+        let (stage, runtime, agent, mut connected) = ready(&[]);
+        let mut old = Stream::open(&stage, "other", ("db", DB));
+        assert!(old.passes(PATIENCE));
+        limit_files(&agent, 0);
+        connected.start(&sandbox("db", DB)).unwrap();
+        agent.until("cannot delete connections that are older than the pods that start");
+        let mut new = Stream::allowed(&stage);
+        assert!(!old.passes(SOON) && new.passes(PATIENCE) && !stage.answers("other", "db:5432"));
+        let node = stage.in_pod("node/n1").kernel();
+        let mut undeleted = Self { stage, runtime, agent, connected, node, old, new };
+        assert!(denied(&mut undeleted.node) == 1 && is_new(&mut undeleted.node));
+        undeleted
+    }
+
+    fn until_deleted(&mut self) {
+        until_deleted(&mut self.node);
+        let begin = Instant::now();
+        while is_new(&mut self.node) {
+            assert!(begin.elapsed() < PATIENCE, "the pod still counts as new");
+        }
+        assert!(!self.old.passes(SOON) && self.new.passes(PATIENCE));
+    }
+}
+
+fn limit_files(agent: &Running, files: u32) {
+    let words = ["--pid", &agent.child.id().to_string(), &format!("--nofile={files}:")];
+    crate::stage::run(std::process::Command::new("prlimit").args(words), 0);
 }
 
 #[test]
-fn a_runtime_that_starts_refused_containers_waits_with_the_sandbox_for_the_deletion_of_older_connections() {
-    let (stage, _runtime, agent, mut connected) = ready_with("cri-o", &[]);
-    let _old = older_connections(&stage);
-    let mut kernel = stage.in_pod("node/n1").kernel();
-    assert_eq!(denied(&mut kernel), 1);
-    connected.start(&sandbox("db", DB)).unwrap();
-    assert_eq!(denied(&mut kernel), 0, "the runtime goes on");
-    connected.start_container(&sandbox("db", DB)).unwrap();
-    agent.stop();
+fn older_connections_that_can_not_be_deleted_are_dropped_until_they_are() {
+    let mut pod = Undeleted::new();
+    limit_files(&pod.agent, 1024);
+    pod.until_deleted();
+    pod.agent.stop();
+}
+
+#[test]
+fn an_agent_deletes_the_older_connections_that_the_one_before_has_left() {
+    let mut pod = Undeleted::new();
+    pod.agent.signal(nix::sys::signal::Signal::SIGKILL);
+    pod.agent.child.wait().unwrap();
+    assert!(!pod.old.passes(SOON) && pod.new.passes(PATIENCE), "while there is no agent");
+    drop(pod.connected);
+    pod.agent = agent(&pod.stage, &pod.runtime, &[]);
+    pod.connected = accept(&pod.runtime, &[sandbox("db", DB)]);
+    pod.until_deleted();
+    pod.agent.stop();
+}
+
+/// The end of its sandbox was not announced: the agent was not connected.
+#[test]
+fn a_pod_that_the_runtime_no_longer_lists_has_no_older_connections() {
+    let mut pod = Undeleted::new();
+    limit_files(&pod.agent, 1024);
+    drop(pod.connected);
+    let _connected = accept(&pod.runtime, &[]);
+    let begin = Instant::now();
+    while is_new(&mut pod.node) {
+        assert!(begin.elapsed() < PATIENCE, "the pod still counts as new");
+    }
+    pod.agent.stop();
 }
 
 #[test]
@@ -162,23 +224,6 @@ fn packets_that_wait_for_a_pods_hardware_address_are_dropped_before_it_starts() 
     }
     assert!(stage.answers("web", "db:5432"));
     assert_eq!(received("shop/db"), 0);
-    agent.stop();
-}
-
-#[test]
-fn a_pod_whose_older_connections_take_too_long_to_delete_starts_closed_until_they_are_reviewed() {
-    // As long as the agent reserves for its answer: no time is left for anything else.
-    let (stage, _runtime, agent, mut connected) = ready_with("cri-o", &["--pod-start-timeout=150"]);
-    let _old = connection(&stage, "other", &format!("{DB}/5432"));
-    let begin = Instant::now();
-    // On a busy machine even the answer takes longer. The kubelet tries again.
-    while let Err(error) = connected.start(&sandbox("db", DB)) {
-        assert!(begin.elapsed() < PATIENCE, "{error}");
-    }
-    let line = agent.until("pod starts closed").lines().last().unwrap_or_default().to_owned();
-    assert!(line.contains("shop/db") && line.contains("older than the pod could not be deleted"), "{line}");
-    stage.until_answers("web", "db:5432", true);
-    assert!(!stage.answers("other", "db:5432"));
     agent.stop();
 }
 

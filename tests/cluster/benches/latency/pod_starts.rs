@@ -22,9 +22,6 @@ use super::{inside, print};
 /// Between two starts: the agent reviews connections after each, which takes as long as the node has many.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Between the two requests of NRI by which a pod waits: a runtime makes the container meanwhile.
-const CONTAINER_TIME: Duration = Duration::from_millis(20);
-
 /// How long the agent has to hear of a pod from the API server, as it has while a runtime makes the sandbox.
 const SANDBOX_TIME: Duration = Duration::from_millis(50);
 
@@ -38,26 +35,20 @@ fn addresses(network: usize, round: usize) -> [String; 2] {
     [format!("10.{network}.{high}.{low}"), format!("fd00:{network}::{:x}", round + 1)]
 }
 
-/// Measures both ways by which a runtime announces a pod: NRI, from its two requests to their answers, after the commit and before the first
-/// container, and the chained plugin, from its start to its end.
+/// Measures both ways by which a runtime announces a pod: NRI, from its request to the answer, and the chained plugin, from its start to its end.
 pub(super) fn measure(
     world: &mut World,
     runtime: &mut Connected,
     at: (&Namespace, &Path),
     rounds: usize,
 ) -> Result<()> {
-    let (mut sandboxes, mut containers, mut both) = by_nri(runtime, rounds)?;
-    print("by NRI: its sandbox", &mut sandboxes);
-    let container = format!("by NRI: its container, {} ms later", CONTAINER_TIME.as_millis());
-    print(&container, &mut containers);
-    print("by NRI: both", &mut both);
+    print("by NRI", &mut by_nri(runtime, rounds)?);
     print("by CNI: the plugin's whole call", &mut by_cni(world, at, rounds)?);
     Ok(())
 }
 
-/// Returns for how long each pod's sandbox waited, its first container, and both.
-fn by_nri(runtime: &mut Connected, rounds: usize) -> Result<(Vec<Duration>, Vec<Duration>, Vec<Duration>)> {
-    let (mut sandboxes, mut containers, mut both) = (Vec::new(), Vec::new(), Vec::new());
+fn by_nri(runtime: &mut Connected, rounds: usize) -> Result<Vec<Duration>> {
+    let mut waited = Vec::new();
     for round in 0..rounds {
         let (name, uid, [v4, v6]) =
             (format!("starting-{round}"), format!("{round:032x}"), addresses(33, round));
@@ -69,16 +60,11 @@ fn by_nri(runtime: &mut Connected, rounds: usize) -> Result<(Vec<Duration>, Vec<
             addresses: &[&v4, &v6],
         };
         let sandbox = sandbox.encode();
-        let first = runtime.start(&sandbox)?;
-        thread::sleep(CONTAINER_TIME);
-        let second = runtime.start_container(&sandbox)?;
-        sandboxes.push(first);
-        containers.push(second);
-        both.push(first + second);
+        waited.push(runtime.start(&sandbox)?);
         thread::sleep(PAUSE);
         runtime.call("StopPodSandbox", &field(1, sandbox))?.map_err(|e| anyhow::anyhow!(e))?;
     }
-    Ok((sandboxes, containers, both))
+    Ok(waited)
 }
 
 /// The plugin is not told of labels, so the API server has each pod before.

@@ -1,8 +1,9 @@
-//! Pods that start have no connections of their own: what connection tracking holds for their addresses is deleted before they do.
+//! Pods that start have no connections of their own: what connection tracking holds for their addresses is older than they are.
 //!
 //! These are the connections of an earlier owner of an address, echoes that the kernel has answered before the pod was programmed, and
-//! packets from before that time. The rules would let them pass as established. Packets that the node still keeps for the pod's addresses are
-//! dropped: they have passed the rules already. A runtime that asks again before it starts a container goes on with the sandbox meanwhile.
+//! packets from before that time. The rules would let them pass as established. So the kernel drops the packets of all connections but those that
+//! begin from now on ([`palisade_nft::new_pods`]), the pod starts, and the older ones are deleted meanwhile. Packets that the node still keeps
+//! for the pod's addresses are dropped before it starts: they have passed the rules already.
 //!
 //! A sandbox that is announced again, or listed by a runtime to which the agent connects, keeps its connections.
 
@@ -12,14 +13,46 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Worker, closed::Closed, runtime_state::Waiting};
+use palisade_nft::new_pods::TIMEOUT;
+
+use super::{Worker, closed::Closed};
 use crate::{
     daemon::{runtime_event::Start, start_outcome::StartOutcome},
+    error_chain,
     runtime_pods::RuntimePod,
 };
 
-/// After how long the deletion is tried again if the kernel refuses it and to close the pod, so that its containers are refused.
+/// After how long the deletion is tried again if the kernel refuses it.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// A pod that has started, and whose older connections are not deleted yet.
+#[derive(Debug)]
+pub(super) struct NewPod {
+    /// The number of its start.
+    number: u64,
+    /// `None` if an earlier run has started it.
+    pod: Option<RuntimePod>,
+    addresses: Vec<IpAddr>,
+    started: Instant,
+    /// When the deletion is tried again. `None` while it goes on.
+    retry: Option<Instant>,
+}
+
+impl NewPod {
+    /// When something is to be done for it.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.retry
+    }
+
+    /// Its sandbox, if this run has started it.
+    pub(super) fn sandbox(&self) -> Option<&str> {
+        self.pod.as_ref().map(|pod| &*pod.id)
+    }
+
+    pub(super) fn is_of(&self, sandbox: &str) -> bool {
+        self.sandbox() == Some(sandbox)
+    }
+}
 
 impl Worker {
     /// Whether policies apply to a pod: otherwise no connection passes that they deny.
@@ -33,53 +66,121 @@ impl Worker {
         pod.addresses.iter().any(has)
     }
 
-    /// Begins to delete the connections of a pod whose policies are programmed.
-    pub(super) fn clean(&mut self, mut start: Start) {
-        self.agent.data_plane().drop_waiting_packets(&start.pod.addresses);
-        match self.runtime.cleanup.begin(&start) {
-            Ok(()) => {
-                start.answer_for_sandbox();
-                self.runtime.cleaning.push(start);
-            }
-            Err(err) => self.start_uncleaned(start, &err),
-        }
-    }
-
-    /// Lets pods start whose connections are deleted. Those that have waited too long have started closed.
-    pub(super) fn cleaned(&mut self, starts: &BTreeSet<u64>, result: &Result<usize, String>) {
-        let cleaned = self.runtime.take_uncleaned(|start| starts.contains(&start.number));
-        if let Ok(connections @ 1..) = result {
-            tracing::debug!(connections, "deleted connections that are older than the pods that start");
-        }
-        for start in cleaned {
-            if let Err(err) = result {
-                self.start_uncleaned(start, err);
-                continue;
-            }
-            // If an earlier announcement of it has started it closed, it is open.
-            self.runtime.closed.remove(&start.pod.id);
-            if start.holds_containers_only() {
-                // They may run already. What became of its policies meanwhile is handled as that of a pod that runs.
-                start.answer(StartOutcome::Programmed);
-                self.runtime.is_cleaned = true;
-            } else {
-                // What became of its policies meanwhile is looked at again.
-                self.runtime.waiting.push(Waiting { start, is_new: false });
-            }
-        }
-    }
-
-    /// Starts a pod closed that may have older connections, until these are reviewed, or as it is if that is wanted.
-    pub(super) fn start_uncleaned(&mut self, start: Start, err: &str) {
-        let reason = format!("connections that are older than the pod could not be deleted: {err}");
-        let closed = Closed { programmed: Some(Instant::now()), ..Closed::new(&start.pod) };
-        let outcome = self.start_closed(closed, &reason);
-        if start.holds_containers_only() && matches!(outcome, StartOutcome::Refused(_)) {
-            // The kubelet tries to start the containers again, and makes no other sandbox for that.
-            start.refuse_containers(outcome);
-            self.runtime.refused.push((Instant::now() + RETRY, start));
+    /// Starts a pod whose policies are programmed, and begins to delete its older connections.
+    pub(super) fn start_new(&mut self, start: Start) {
+        let plane = self.agent.data_plane();
+        plane.drop_waiting_packets(&start.pod.addresses);
+        if let Err(error) = plane.add_new_pods(&start.pod.addresses) {
+            self.start_closed_to_older(start, &error_chain::with_causes(&error));
             return;
         }
+        // If an earlier announcement of it has started it closed, it is open.
+        self.runtime.closed.remove(&start.pod.id);
+        self.runtime.new_pods.retain(|new| !new.is_of(&start.pod.id));
+        let (number, pod) = (start.number, start.pod.clone());
+        start.answer(StartOutcome::Programmed);
+        self.delete_older(number, Some(pod.clone()), pod.addresses);
+    }
+
+    /// Deletes the older connections of pods that an earlier run has started.
+    pub(super) fn take_over_new_pods(&mut self) {
+        let left: Vec<IpAddr> = self.agent.data_plane().take_left_new_pods().into_iter().collect();
+        if !left.is_empty() {
+            // No start has this number.
+            self.delete_older(u64::MAX, None, left);
+        }
+    }
+
+    fn delete_older(&mut self, number: u64, pod: Option<RuntimePod>, addresses: Vec<IpAddr>) {
+        let now = Instant::now();
+        let retry = self.runtime.cleanup.begin(number, &addresses).err().map(|_| now + RETRY);
+        self.runtime.new_pods.push(NewPod { number, pod, addresses, started: now, retry });
+    }
+
+    /// Releases the pods whose older connections are deleted.
+    pub(super) fn cleaned(&mut self, starts: &BTreeSet<u64>, result: &Result<usize, String>) {
+        match result {
+            Ok(connections) => {
+                if *connections > 0 {
+                    tracing::debug!(
+                        connections,
+                        "deleted connections that are older than the pods that start"
+                    );
+                }
+                let cleaned = self.runtime.new_pods.extract_if(.., |new| starts.contains(&new.number));
+                let addresses = cleaned.flat_map(|new| new.addresses).collect();
+                self.release(addresses);
+                self.runtime.is_cleaned = true;
+            }
+            Err(err) => {
+                tracing::warn!(
+                    err,
+                    "cannot delete connections that are older than the pods that start, retrying; their packets are dropped"
+                );
+                self.errors.record("runtime", format!("deleting connections older than new pods: {err}"));
+                let retry = Some(Instant::now() + RETRY);
+                let failed = self.runtime.new_pods.iter_mut().filter(|new| starts.contains(&new.number));
+                failed.for_each(|new| new.retry = retry);
+            }
+        }
+    }
+
+    /// Tries again to delete older connections. What takes longer than the kernel distinguishes them is reported.
+    pub(super) fn retry_cleanup(&mut self) {
+        let now = Instant::now();
+        let is_over = |new: &mut NewPod| now.saturating_duration_since(new.started) >= TIMEOUT;
+        let over: Vec<NewPod> = self.runtime.new_pods.extract_if(.., is_over).collect();
+        for new in over {
+            if let Some(pod) = &new.pod {
+                self.left_with_older(pod);
+            }
+            self.release(new.addresses.into_iter().collect());
+            self.runtime.is_cleaned = true;
+        }
+        let cleanup = &mut self.runtime.cleanup;
+        for new in self.runtime.new_pods.iter_mut().filter(|new| new.retry.is_some_and(|at| now >= at)) {
+            new.retry = cleanup.begin(new.number, &new.addresses).err().map(|_| now + RETRY);
+        }
+    }
+
+    /// Forgets the older connections of a pod that is gone.
+    pub(super) fn forget_new_pod(&mut self, sandbox: &str) {
+        let gone = self.runtime.new_pods.extract_if(.., |new| new.is_of(sandbox));
+        let addresses = gone.flat_map(|new| new.addresses).collect();
+        self.release(addresses);
+    }
+
+    /// Lets all connections pass of those addresses of which no other pod has just started.
+    fn release(&mut self, mut addresses: BTreeSet<IpAddr>) {
+        let new_pods = &self.runtime.new_pods;
+        addresses.retain(|address| !new_pods.iter().any(|new| new.addresses.contains(address)));
+        if addresses.is_empty() {
+            return;
+        }
+        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
+        if let Err(error) = self.agent.data_plane().release_new_pods(&addresses) {
+            let err = error_chain::with_causes(&error);
+            tracing::warn!(
+                err,
+                "cannot end that older connections of pods are dropped, it ends within a minute"
+            );
+            self.errors.record("runtime", err);
+        }
+    }
+
+    /// Removes the table for pods that start if it is not needed any longer.
+    pub(super) fn tidy_new_pods(&mut self) {
+        if let Err(error) = self.agent.data_plane().tidy_new_pods() {
+            let err = error_chain::with_causes(&error);
+            tracing::debug!(err, "cannot remove table inet palisade_new_pods");
+        }
+    }
+
+    /// Starts a pod closed whose older connections the kernel doesn't distinguish, until these are reviewed, or as it is if that is wanted.
+    fn start_closed_to_older(&mut self, start: Start, err: &str) {
+        let reason = format!("connections that are older than the pod could not be blocked: {err}");
+        let closed = Closed { programmed: Some(Instant::now()), ..Closed::new(&start.pod) };
+        let outcome = self.start_closed(closed, &reason);
         start.answer(outcome);
         self.review_due = self.agent.hurry_review();
     }

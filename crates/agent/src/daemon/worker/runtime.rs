@@ -7,6 +7,7 @@ use palisade_policy::{Change, Cluster, Direction, Name, ObjectKey, Policy, Tier}
 
 use super::{
     Worker,
+    cleanup::NewPod,
     closed::{Closed, Opening},
     runtime_state::Waiting,
 };
@@ -29,16 +30,10 @@ impl Worker {
     /// Applies what the runtime has reported, and answers for the pods that wait.
     pub(super) fn process_runtime(&mut self, events: Vec<RuntimeEvent>) {
         let (mut changes, mut received) = (Changes::default(), None);
-        // Read only if there are pods to compare with: each start is followed by events without any.
-        let has_pods =
-            |event: &RuntimeEvent| matches!(event, RuntimeEvent::Synchronized(_) | RuntimeEvent::Started(_));
-        let own = match events.iter().any(has_pods) {
-            true => self.agent.data_plane().host_addresses().unwrap_or_default(),
-            false => BTreeSet::new(),
-        };
         for event in events {
             match event {
                 RuntimeEvent::Synchronized(mut list) => {
+                    let own = self.agent.data_plane().host_addresses().unwrap_or_default();
                     list.retain(|pod| !pod.addresses.iter().any(|address| own.contains(address)));
                     self.flush(&mut changes, received.take());
                     list.iter().for_each(|pod| self.name_namespace(pod));
@@ -50,10 +45,10 @@ impl Worker {
                     if let Err(error) = result {
                         self.too_many(&error.to_string());
                     }
-                    self.withdraw_unlisted();
+                    self.forget_unlisted_new_pods();
                     self.forget_namespaces();
                 }
-                RuntimeEvent::Started(start) if start.pod.addresses.iter().any(|a| own.contains(a)) => {
+                RuntimeEvent::Started(start) if self.is_of_node(&start.pod) => {
                     start.answer(StartOutcome::Programmed);
                 }
                 RuntimeEvent::Started(start) => {
@@ -64,7 +59,7 @@ impl Worker {
                     let runtime = &self.runtime;
                     let is_new = !runtime.pods.has_started(&start.pod)
                         || runtime.closed.contains_key(&start.pod.id)
-                        || runtime.is_uncleaned(&start.pod.id);
+                        || runtime.has_older_connections(&start.pod.id);
                     match self.runtime.pods.start(start.pod.clone(), self.agent.reconciler().cluster()) {
                         Ok(found) => {
                             self.name_namespace(&start.pod);
@@ -91,6 +86,11 @@ impl Worker {
         self.flush(&mut changes, received);
     }
 
+    /// Whether the node itself has an address of the pod: it is on the host network.
+    fn is_of_node(&mut self, pod: &RuntimePod) -> bool {
+        self.agent.data_plane().node_has_any(&pod.addresses).unwrap_or_default()
+    }
+
     /// Tells the data plane which network namespace is the pod's: its interface is the one that leads there.
     fn name_namespace(&mut self, pod: &RuntimePod) {
         let Some(path) = pod.network_namespace.clone() else { return };
@@ -111,25 +111,21 @@ impl Worker {
 
     /// Answers for a pod whose sandbox is stopped while it waits.
     fn withdraw(&mut self, id: &str) {
-        let mut stopped = self.runtime.take_uncleaned(|start| start.pod.id == id);
-        let waiting = self.runtime.waiting.extract_if(.., |waiting| waiting.start.pod.id == id);
-        stopped.extend(waiting.map(|waiting| waiting.start));
-        // If only containers wait, nothing is to be answered.
-        for start in stopped.into_iter().filter(|start| !start.holds_containers_only()) {
+        let stopped = self.runtime.waiting.extract_if(.., |waiting| waiting.start.pod.id == id);
+        for Waiting { start, .. } in stopped {
             let reason = "its sandbox was stopped meanwhile".to_owned();
             start.answer(StartOutcome::Refused(reason));
         }
+        self.forget_new_pod(id);
         self.runtime.listed_without_labels.retain(|pod| pod.id != id);
     }
 
-    /// Forgets pods with which the runtime went on and that it no longer lists: their ends were not announced. Those that wait in the CNI
-    /// plugin may not be listed yet.
-    fn withdraw_unlisted(&mut self) {
-        let runtime = &self.runtime;
-        let went_on = runtime.uncleaned().filter(|start| start.holds_containers_only());
-        let gone = went_on.map(|start| &start.pod.id).filter(|id| !runtime.pods.has(id));
-        let gone: Vec<String> = gone.cloned().collect();
-        gone.iter().for_each(|id| self.withdraw(id));
+    /// Forgets pods that the runtime no longer lists: their ends were not announced.
+    fn forget_unlisted_new_pods(&mut self) {
+        let sandboxes = self.runtime.new_pods.iter().filter_map(NewPod::sandbox);
+        let gone = sandboxes.filter(|id| !self.runtime.pods.has(id));
+        let gone: Vec<String> = gone.map(str::to_owned).collect();
+        gone.iter().for_each(|id| self.forget_new_pod(id));
     }
 
     fn too_many(&mut self, err: &str) {
@@ -152,7 +148,7 @@ impl Worker {
         let changed = self.forget_flows_of(&changes);
         let for_names = self.names.is_some().then(|| changes.clone());
         if self.runtime.waiting.iter().any(|waiting| waiting.is_new && self.is_known(&waiting.start.pod)) {
-            // It would walk the kernel's table beside the deletion of older connections, for which pods wait.
+            // It would walk the kernel's table beside the deletion of older connections: two walks at a time take twice as long each.
             self.agent.hold_review();
         }
         let report = self.agent.apply(changes);
@@ -171,7 +167,7 @@ impl Worker {
         for Waiting { start, is_new } in waiting {
             match self.wait_of(&start, now) {
                 Wait::Over(StartOutcome::Programmed) if is_new && self.is_selected(&start.pod) => {
-                    self.clean(start);
+                    self.start_new(start);
                 }
                 Wait::Over(outcome) => {
                     start.answer(outcome);
@@ -184,19 +180,11 @@ impl Worker {
                 }
             }
         }
-        if is_answered && self.runtime.cleaning.is_empty() {
+        if is_answered && self.runtime.new_pods.is_empty() {
             // A packet that was under way when the rules were committed is in no earlier listing.
             self.review_due = self.agent.hurry_review();
         }
-        let is_late = |start: &mut Start| start.deadline().is_some_and(|deadline| now >= deadline);
-        let late: Vec<Start> = self.runtime.cleaning.extract_if(.., is_late).collect();
-        for start in late {
-            let reason = "listing the node's connections takes longer than the pod may wait";
-            self.start_uncleaned(start, reason);
-        }
-        let again: Vec<Start> =
-            self.runtime.refused.extract_if(.., |(at, _)| now >= *at).map(|(_, start)| start).collect();
-        again.into_iter().for_each(|start| self.clean(start));
+        self.retry_cleanup();
         self.close_listed();
         self.open_closed();
     }
@@ -222,8 +210,7 @@ impl Worker {
             true => now >= self.runtime.snapshot_until,
             false => self.runtime.unknown_namespaces.contains(&start.pod.key.namespace),
         };
-        let is_late = start.deadline().is_none_or(|deadline| now >= deadline);
-        if in_vain || is_late { Wait::TooLong } else { Wait::Goes }
+        if in_vain || now >= start.deadline() { Wait::TooLong } else { Wait::Goes }
     }
 
     /// Whether all that decides which policies select a pod is known.
@@ -386,6 +373,14 @@ impl Worker {
         let what = "the pod started closed, and is opened: its policies are in force for new connections, but connections \
             that are older could not be re-evaluated";
         self.report_to(pod, format!("on node {}, {what}: {err}", self.node));
+    }
+
+    /// Says that connections that are older than a pod may go on, because they could not be deleted.
+    pub(super) fn left_with_older(&self, pod: &RuntimePod) {
+        tracing::warn!(pod = %pod.key, "connections that are older than the pod could not be deleted, they may continue");
+        self.metrics.pods_opened_unreviewed.inc();
+        let what = "the pod's policies are in force for new connections, but connections that are older than the pod could not be deleted";
+        self.report_to(pod, format!("on node {}, {what}", self.node));
     }
 
     /// Reports to the cluster that a pod started without its policies.

@@ -8,15 +8,12 @@ use std::{
 
 use palisade_policy::Name;
 
-use super::closed::Closed;
+use super::{cleanup::NewPod, closed::Closed};
 use crate::{
     config::{Config, PodStart},
     daemon::{conntrack_cleanup::ConntrackCleanup, inbox::Inbox, runtime_event::Start},
     runtime_pods::{RuntimePod, RuntimePods},
 };
-
-/// How often it is looked whether a container has begun to wait for the deletion of older connections.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What the worker knows from the container runtime.
 #[derive(Debug)]
@@ -27,10 +24,8 @@ pub(super) struct RuntimeState {
     pub(super) snapshot_until: Instant,
     /// Pods that wait, in the order of their arrival.
     pub(super) waiting: Vec<Waiting>,
-    /// Pods that wait for the deletion of connections that are older than they are.
-    pub(super) cleaning: Vec<Start>,
-    /// Pods whose containers are refused, and when the deletion is tried again.
-    pub(super) refused: Vec<(Instant, Start)>,
+    /// Pods that have started, and whose older connections are not deleted yet.
+    pub(super) new_pods: Vec<NewPod>,
     /// Whether older connections of a pod were deleted since the last answers.
     pub(super) is_cleaned: bool,
     pub(super) cleanup: ConntrackCleanup,
@@ -49,8 +44,7 @@ impl RuntimeState {
             pod_start: config.pod_start,
             snapshot_until: Instant::now() + Duration::from_millis(config.pod_start_timeout),
             waiting: Vec::new(),
-            cleaning: Vec::new(),
-            refused: Vec::new(),
+            new_pods: Vec::new(),
             is_cleaned: false,
             cleanup: ConntrackCleanup::new(inbox),
             closed: BTreeMap::new(),
@@ -61,26 +55,14 @@ impl RuntimeState {
 
     /// When the next pod has waited long enough.
     pub(super) fn due(&self) -> Option<Instant> {
-        let waiting = self.waiting.iter().map(|waiting| &waiting.start).chain(&self.cleaning);
-        let deadlines =
-            waiting.map(|start| start.deadline().unwrap_or_else(|| Instant::now() + LOOK_INTERVAL));
-        deadlines.chain(self.refused.iter().map(|(at, _)| *at)).min()
+        let deadlines = self.waiting.iter().map(|waiting| waiting.start.deadline());
+        deadlines.chain(self.new_pods.iter().filter_map(NewPod::due)).min()
     }
 
     /// Whether connections that are older than the pod of a sandbox are still to be deleted.
-    pub(super) fn is_uncleaned(&self, id: &str) -> bool {
-        let waiting = self.waiting.iter().filter(|waiting| waiting.is_new).map(|waiting| &waiting.start);
-        waiting.chain(self.uncleaned()).any(|start| start.pod.id == id)
-    }
-
-    pub(super) fn uncleaned(&self) -> impl Iterator<Item = &Start> {
-        self.cleaning.iter().chain(self.refused.iter().map(|(_, start)| start))
-    }
-
-    /// Takes the starts of pods out that wait for the deletion of older connections.
-    pub(super) fn take_uncleaned(&mut self, which: impl Fn(&Start) -> bool) -> Vec<Start> {
-        let refused = self.refused.extract_if(.., |(_, start)| which(start)).map(|(_, start)| start);
-        self.cleaning.extract_if(.., |start| which(start)).chain(refused).collect()
+    pub(super) fn has_older_connections(&self, id: &str) -> bool {
+        self.waiting.iter().any(|waiting| waiting.is_new && waiting.start.pod.id == id)
+            || self.new_pods.iter().any(|new| new.is_of(id))
     }
 }
 
