@@ -74,7 +74,9 @@ impl Bridge {
             entry.push(enters);
         }
         chains.push(Arc::new(Chain::base(Hook::BridgePrerouting, entry)));
-        chains.push(Arc::new(Chain::base(Hook::BridgeForward, vec![leaves(TO_PORTS_CHAIN)])));
+        let genuine = self.source_check.is_on().then(|| receivers::between_genuine(self));
+        let forward = genuine.into_iter().chain([leaves(TO_PORTS_CHAIN)]).collect();
+        chains.push(Arc::new(Chain::base(Hook::BridgeForward, forward)));
         if self.source_check.is_on() {
             let rules = vec![receivers::genuine(self), leaves(NODE_TO_PORTS_CHAIN)];
             chains.push(Arc::new(Chain::base(Hook::BridgeOutput, rules)));

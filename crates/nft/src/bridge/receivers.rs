@@ -51,6 +51,18 @@ pub(super) fn rules(bridge: &Bridge) -> Vec<Rule> {
     rules
 }
 
+/// Returns the first rule for frames between ports: it accepts IPv4 from a pod whose senders are checked to the own address of another port's pod,
+/// after two lookups. The chain accepts it too: what it drops before its own look at the destination, a packet from the address of the
+/// receiving pod, has not passed the check of senders.
+pub(super) fn between_genuine(bridge: &Bridge) -> Rule {
+    vec![
+        ether_type(Family::V4),
+        address_in(bridge, Family::V4, NodeSet::PortSources(Family::V4)),
+        Expression::InterfaceIn { set: bridge.name_of(NodeSet::CheckedPorts), inverted: false },
+        Expression::Verdict(Outcome::Accept),
+    ]
+}
+
 /// Returns the first rule for frames that the node sends: it accepts IPv4 to the pod's own addresses, as the chain does, after one lookup.
 pub(super) fn genuine(bridge: &Bridge) -> Rule {
     vec![
