@@ -141,7 +141,7 @@ metrics! {
     pod_starts: Family<ResultLabel, Counter>, "palisade_pod_starts",
         "Pods that were announced before their start, by NRI or by the CNI plugin, by how they started";
     pod_start_latency: Histogram, "palisade_pod_start_latency_seconds",
-        "Time that pods waited before their start, for their policies to be programmed and for connections with their addresses to be deleted";
+        "Time that pods waited before their start for their policies to be programmed";
     pods_opened_unreviewed: Counter, "palisade_pods_opened_unreviewed",
         "Pods that started although older connections with their addresses may continue, because these could be neither re-evaluated nor deleted in time";
     dns_messages: Family<ResultLabel, Counter>, "palisade_dns_messages",

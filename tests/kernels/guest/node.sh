@@ -69,8 +69,10 @@ v4_of() {
         web) echo 10.244.1.10 ;;
         frontend) echo 10.244.1.11 ;;
         other) echo 10.244.1.12 ;;
+        late) echo 10.244.1.13 ;;
         db) echo 10.244.2.10 ;;
         client) echo 10.244.2.11 ;;
+        later) echo 10.244.2.12 ;;
     esac
 }
 

@@ -43,11 +43,9 @@ pub(super) async fn attached(gate: &PodGate, attachment: Attachment) -> Response
         StartOutcome::Programmed => Response::PodStarted(PodStarted { starts: true, note: None }),
         StartOutcome::Closed(why) => started(
             true,
-            &format!("{key} starts closed, its traffic is dropped until its policies are in force: {why}"),
+            &format!("{key} starts closed, all its traffic is dropped until it is opened: {why}"),
         ),
-        StartOutcome::Open(why) => {
-            started(true, &format!("{key} starts before its policies are programmed: {why}"))
-        }
+        StartOutcome::Open(why) => started(true, &format!("{key} starts before it is isolated: {why}")),
         StartOutcome::Refused(why) => started(false, &format!("{key} could not be isolated: {why}")),
     }
 }

@@ -161,7 +161,14 @@ async fn serve_connection(stream: UnixStream, doors: &Doors) -> io::Result<()> {
                 let response = tokio::select! {
                     biased;
                     () = hung_up(&mut read) => {
-                        tracing::warn!(pod, "the CNI plugin gave up while its pod waited, the pod does not start");
+                        if doors.gate.starts_whatever_happens() {
+                            tracing::warn!(pod, "the CNI plugin gave up, its pod starts before it is isolated");
+                        } else {
+                            tracing::warn!(
+                                pod,
+                                "the CNI plugin gave up while its pod waited, the pod does not start"
+                            );
+                        }
                         return Ok(());
                     }
                     response = cni::attached(&doors.gate, attachment) => response,

@@ -47,7 +47,8 @@ pub(super) struct Announced {
     outcome: oneshot::Receiver<StartOutcome>,
 }
 
-/// A pod that may not start. If it doesn't, no one announces its end, so dropping this takes it back.
+/// A pod that may not start. If it doesn't, no one announces its end, so dropping this takes it back. With `pod-start: open` it starts whatever
+/// happens, and the addresses of a pod that runs must not be taken for free.
 #[derive(Debug)]
 struct Unstarted {
     inbox: Arc<Inbox>,
@@ -76,7 +77,8 @@ impl PodGate {
     /// Tells the worker of a pod, in the order of these calls. It may wait for `patience` from its arrival on.
     pub(super) fn announce(&self, pod: RuntimePod, arrived: Instant, patience: Duration) -> Announced {
         let (respond, outcome) = oneshot::channel();
-        let unstarted = Unstarted { inbox: Arc::clone(&self.inbox), id: Some(pod.id.clone()) };
+        let id = (!self.starts_whatever_happens()).then(|| pod.id.clone());
+        let unstarted = Unstarted { inbox: Arc::clone(&self.inbox), id };
         let key = pod.key.to_string();
         let start = Start {
             number: self.last.fetch_add(1, Ordering::Relaxed),
@@ -87,6 +89,11 @@ impl PodGate {
         };
         self.inbox.add_runtime(RuntimeEvent::Started(start));
         Announced { gate: self.clone(), key, unstarted, arrived, patience, outcome }
+    }
+
+    /// Whether pods start also if the agent doesn't answer.
+    pub(super) fn starts_whatever_happens(&self) -> bool {
+        self.pod_start == PodStart::Open
     }
 
     pub(super) fn count(&self, result: &'static str) {
@@ -118,14 +125,10 @@ impl Announced {
                 );
             }
             StartOutcome::Closed(err) => {
-                tracing::warn!(
-                    pod,
-                    err,
-                    "pod starts closed, its traffic is dropped until its policies are in force"
-                );
+                tracing::warn!(pod, err, "pod starts closed, all its traffic is dropped until it is opened");
             }
             StartOutcome::Open(err) => {
-                tracing::error!(pod, err, "pod starts before its policies are programmed");
+                tracing::error!(pod, err, "pod starts before it is isolated");
             }
             StartOutcome::Refused(err) => {
                 tracing::error!(
@@ -159,8 +162,12 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     fn gate() -> PodGate {
+        gate_that_starts(PodStart::Closed)
+    }
+
+    fn gate_that_starts(pod_start: PodStart) -> PodGate {
         let metrics = Arc::new(Metrics::new("", &Name::from("n1")));
-        PodGate::new(&Config::default(), &Arc::default(), &metrics)
+        PodGate::new(&Config { pod_start, ..Config::default() }, &Arc::default(), &metrics)
     }
 
     fn announce(gate: &PodGate, patience: Duration) -> (Announced, Start) {
@@ -192,6 +199,16 @@ mod tests {
         assert_eq!(announced.outcome().await, StartOutcome::Programmed);
         assert_eq!(counted(&gate, "programmed"), 1);
         assert!(gate.inbox.take(Duration::ZERO).runtime.is_empty(), "the runtime announces its end");
+    }
+
+    #[tokio::test]
+    async fn a_pod_for_which_no_one_waits_any_longer_is_taken_back_unless_it_starts_all_the_same() {
+        for (pod_start, taken_back) in [(PodStart::Closed, 1), (PodStart::Open, 0)] {
+            let gate = gate_that_starts(pod_start);
+            let (announced, _start) = announce(&gate, LONG);
+            drop(announced);
+            assert_eq!(gate.inbox.take(Duration::ZERO).runtime.len(), taken_back, "{pod_start:?}");
+        }
     }
 
     #[tokio::test]

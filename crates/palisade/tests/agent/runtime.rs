@@ -306,7 +306,7 @@ fn without_policies_a_pod_starts_closed_or_as_it_is_and_the_runtime_waits_for_a_
         agent.until("connected to the container runtime");
         let waited = connected.start(&sandbox("db", DB)).unwrap();
         assert!(waited < Duration::from_secs(30), "{waited:?}");
-        let phrase = if how == "open" { "pod starts before its policies" } else { "pod starts closed" };
+        let phrase = if how == "open" { "pod starts before it is isolated" } else { "pod starts closed" };
         assert!(agent.until(phrase).contains("shop/db"));
         assert_eq!(stage.answers("web", "db:5432"), how == "open");
         assert!(stage.answers("web", "other:80"), "another pod");

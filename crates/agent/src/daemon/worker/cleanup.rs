@@ -115,7 +115,7 @@ impl Worker {
             Err(err) => {
                 tracing::warn!(
                     err,
-                    "cannot delete connections that are older than the pods that start, retrying; their packets are dropped"
+                    "cannot delete connections that are older than the pods that start, retrying; packets of these connections are dropped"
                 );
                 self.errors.record("runtime", format!("deleting connections older than new pods: {err}"));
                 let retry = Some(Instant::now() + RETRY);
@@ -162,7 +162,7 @@ impl Worker {
             let err = error_chain::with_causes(&error);
             tracing::warn!(
                 err,
-                "cannot end that older connections of pods are dropped, it ends within a minute"
+                "cannot unblock older connections of pods, they stay blocked for up to a minute"
             );
             self.errors.record("runtime", err);
         }

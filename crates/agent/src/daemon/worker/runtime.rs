@@ -272,7 +272,7 @@ impl Worker {
 
     /// Starts a pod closed, or as it is if that is wanted.
     pub(super) fn start_closed(&mut self, closed: Closed, reason: &str) -> StartOutcome {
-        let pod = closed.pod.clone();
+        let (pod, is_programmed) = (closed.pod.clone(), closed.programmed.is_some());
         self.errors.record("runtime", format!("{}: {reason}", pod.key));
         let outcome = match self.runtime.pod_start {
             PodStart::Open => StartOutcome::Open(reason.to_owned()),
@@ -290,7 +290,7 @@ impl Worker {
                 }
             }
         };
-        self.report_start(&pod, &outcome, reason);
+        self.report_start(&pod, &outcome, reason, is_programmed);
         outcome
     }
 
@@ -383,15 +383,19 @@ impl Worker {
         self.report_to(pod, format!("on node {}, {what}", self.node));
     }
 
-    /// Reports to the cluster that a pod started without its policies.
-    fn report_start(&self, pod: &RuntimePod, outcome: &StartOutcome, reason: &str) {
+    /// Reports to the cluster that a pod started without its policies, or with older connections.
+    fn report_start(&self, pod: &RuntimePod, outcome: &StartOutcome, reason: &str, is_programmed: bool) {
         let node = &self.node;
-        let how = match outcome {
-            StartOutcome::Closed(_) => {
+        let how = match (outcome, is_programmed) {
+            (StartOutcome::Closed(_), false) => {
                 "starts closed: its traffic is dropped until its policies are in force"
             }
-            StartOutcome::Refused(_) => "is not started",
-            StartOutcome::Open(_) | StartOutcome::Programmed => "starts before its policies are programmed",
+            (StartOutcome::Closed(_), true) => {
+                "starts closed: its traffic is dropped until these connections are re-evaluated"
+            }
+            (StartOutcome::Refused(_), _) => "is not started",
+            (_, false) => "starts before its policies are programmed",
+            (_, true) => "starts, and these connections may continue until they are re-evaluated",
         };
         self.report_to(pod, format!("on node {node}, {reason}; the pod {how}"));
     }
