@@ -214,19 +214,23 @@ impl NftDataPlane {
         self.links()?.has_any(addresses).map_err(failed("looking for the node's addresses"))
     }
 
-    /// Drops the packets of connections that are older than pods which start, until [`NftDataPlane::release_new_pods`]: see
-    /// [`palisade_nft::new_pods`].
+    /// Drops the packets of connections that are older than a pod which starts, until [`NftDataPlane::retain_new_pods`]: see
+    /// [`palisade_nft::new_pods`]. Returns `false` if they can't be told from those of another pod that had an address a moment ago.
     #[cfg(feature = "daemon")]
-    pub(crate) fn add_new_pods(&mut self, addresses: &[IpAddr]) -> Result<(), DataPlaneError> {
-        let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
-        self.new_pods.add(enforcer.kernel(), addresses).map_err(failed(NEW_PODS))
+    pub(crate) fn add_new_pod(
+        &mut self,
+        sandbox: &str,
+        addresses: &[IpAddr],
+    ) -> Result<bool, DataPlaneError> {
+        let State::Programmed(enforcer) = &mut self.state else { return Ok(true) };
+        self.new_pods.add(enforcer.kernel(), sandbox, addresses).map_err(failed(NEW_PODS))
     }
 
-    /// Lets the packets of all connections of these addresses pass that the rules accept.
+    /// Lets the packets of all connections of other addresses pass that the rules accept.
     #[cfg(feature = "daemon")]
-    pub(crate) fn release_new_pods(&mut self, addresses: &[IpAddr]) -> Result<(), DataPlaneError> {
+    pub(crate) fn retain_new_pods(&mut self, is_new: impl Fn(&IpAddr) -> bool) -> Result<(), DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
-        self.new_pods.release(enforcer.kernel(), addresses).map_err(failed(NEW_PODS))
+        self.new_pods.retain(enforcer.kernel(), is_new).map_err(failed(NEW_PODS))
     }
 
     /// Removes the table for pods that start if none has started lately.
@@ -411,6 +415,20 @@ impl NftDataPlane {
     }
 }
 
+/// Returns the pods whose older connections the run before has not deleted. What can't be read is replaced when the next pod starts.
+fn left_new_pods(enforcer: &mut Enforcer) -> (NewPods, BTreeSet<IpAddr>) {
+    NewPods::adopt(enforcer.kernel()).unwrap_or_else(|error| {
+        #[cfg(feature = "daemon")]
+        tracing::warn!(
+            err = crate::error_chain::with_causes(&error),
+            "cannot read table inet palisade_new_pods, older connections of pods may continue"
+        );
+        #[cfg(not(feature = "daemon"))]
+        drop(error);
+        Default::default()
+    })
+}
+
 /// Logs that a table was replaced while no copy of it decided.
 fn log_without_stand_in(enforcer: &mut Enforcer) {
     let Some(refusal) = enforcer.take_no_stand_in() else { return };
@@ -469,8 +487,7 @@ impl DataPlane for NftDataPlane {
         let (mut enforcer, commit) = Enforcer::start_in(kernel, self.options.clone(), node_links, plan)
             .map_err(failed("programming the node's plan"))?;
         log_without_stand_in(&mut enforcer);
-        // What can't be read is replaced when the next pod starts.
-        (self.new_pods, self.left_new_pods) = NewPods::adopt(enforcer.kernel()).unwrap_or_default();
+        (self.new_pods, self.left_new_pods) = left_new_pods(&mut enforcer);
         self.state = State::Programmed(Box::new(enforcer));
         self.open_node()?;
         Ok(programmed(&commit))

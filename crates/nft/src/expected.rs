@@ -78,7 +78,9 @@ fn self_pairs(plan: &NodePlan, family: Family) -> Vec<Element> {
 /// Returns whether a set in the kernel has the expected kind of keys and data.
 pub(crate) fn has_type(set: &Set, found: &FoundSet) -> bool {
     let key_length = match set.key {
-        Key::Address(Family::V4) | Key::Number | Key::Interface | Key::Connection => 4,
+        Key::Address(Family::V4) | Key::Number | Key::Interface => 4,
+        Key::Connection(Family::V4) => 8,
+        Key::Connection(Family::V6) => 20,
         Key::InterfacePair => 8,
         Key::Address(Family::V6) => 16,
         Key::Pair(Family::V4) => 8,

@@ -9,19 +9,21 @@
 //! ```text
 //!  packet from or to a new pod ──► table palisade: what policies deny is dropped
 //!                                       │ accepted
-//!                                       ▼ chain check
-//!    it opens a connection  ──► ct id into the set `connections` ──► passes
-//!    of a known connection  ──► ct id in that set? ──► passes, else is dropped
+//!                                       ▼ chain check_…
+//!    may open a connection  ──► the pod's address and ct id into the set `connections` ──► passes
+//!    of a known connection  ──► both in that set? ──► passes, else is dropped
 //! ```
 //!
-//! The chains come after those of the agent's table, so only what the policies allow is in the set. The kernel's id of a connection is the same
-//! from its first packet to its end, and no other connection at that time has it.
+//! The chains come after those of the agent's table, so only what the policies allow is in the set. A connection that no one has answered yet may
+//! be older: its packets are not established, so the policies decide about each of them. The kernel's id of a connection is the same from its first
+//! packet to its end, and no other connection at that time has it. An error about a packet that has not passed, which another rule or the route
+//! refuses, belongs to no connection that is tracked yet (`ct status confirmed`), and passes.
 //!
-//! Every packet that the node forwards passes these chains, so the table exists only while pods start. If the agent ends before it has deleted the older
+//! Every packet of the node passes these chains, so the table exists only while pods start. If the agent ends before it has deleted the older
 //! connections, its successor does that ([`NewPods::adopt`]); if there is none, the elements expire.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -32,18 +34,22 @@ use palisade_policy::{Direction, Family};
 
 use crate::{
     Error, Kernel,
-    conntrack::{ICMP, ICMPV6},
-    encode::{Encoded, encode_in},
+    encode::{AttributeWriter, Encoded, encode_in},
+    octets::{address, octets},
     phases::chunks,
     reader::{Attributes, Ruleset},
     reconcile::name_owner,
     ruleset::{
-        Chain, Content, Element, Expression, Hook, Key, Message, NEW_POD_TIMEOUT, Outcome, Rule, Set,
-        family_digit,
+        Chain, Content, Element, Expression, Hook, Key, Message, NEW_CONNECTION_TIMEOUT, NEW_POD_TIMEOUT,
+        Outcome, Rule, Set, family_digit,
     },
-    uapi::nf_tables::{
-        NFT_MSG_GETSETELEM, NFTA_DATA_VALUE, NFTA_SET_ELEM_KEY, NFTA_SET_ELEM_LIST_ELEMENTS,
-        NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
+    uapi::{
+        netfilter::NFPROTO_INET,
+        nf_tables::{
+            NFT_MSG_GETSETELEM, NFTA_DATA_VALUE, NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY,
+            NFTA_SET_ELEM_LIST_ELEMENTS, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
+        },
+        nfnetlink::{NFNL_SUBSYS_NFTABLES, message_type},
     },
 };
 
@@ -56,17 +62,24 @@ pub const TIMEOUT: Duration = NEW_POD_TIMEOUT;
 /// How long the table is kept without any pod: pods often start one soon after the other.
 const KEPT_FOR: Duration = Duration::from_secs(5);
 
-const CHECK_CHAIN: &str = "check";
-const CONNECTIONS: &str = "connections";
-
 /// What the table in the kernel holds.
 #[derive(Debug, Default)]
 pub struct NewPods {
     pods: BTreeSet<IpAddr>,
+    /// The addresses of which connections may be known.
+    known: BTreeMap<IpAddr, Owner>,
     /// Whether the table exists, as far as is known.
     exists: bool,
     /// Since when it has no pods.
     empty_since: Option<Instant>,
+}
+
+/// Whose connections are known.
+#[derive(Debug)]
+struct Owner {
+    pod: String,
+    /// Since when it isn't new any longer. The kernel forgets its connections a while later.
+    released: Option<Instant>,
 }
 
 impl NewPods {
@@ -83,18 +96,29 @@ impl NewPods {
         }
         let mut pods = BTreeSet::new();
         for family in Family::BOTH {
-            let keys = elements(kernel, &pod_set(family).name)?;
-            pods.extend(keys.iter().filter_map(|key| crate::octets::address(key)));
+            pods.extend(addresses(kernel, family)?);
         }
+        let owner = || Owner { pod: String::new(), released: None };
+        let known = pods.iter().map(|address| (*address, owner())).collect();
         let empty_since = pods.is_empty().then(Instant::now);
-        Ok((Self { pods: pods.clone(), exists: true, empty_since }, pods))
+        Ok((Self { pods: pods.clone(), known, exists: true, empty_since }, pods))
     }
 
-    /// Drops the packets of all connections with these addresses but those that begin from now on, in one transaction. `O(addresses)`.
+    /// Drops the packets of all connections with these addresses but those that begin from now on, in one transaction. `O(addresses + addresses
+    /// of the last two minutes)`.
+    ///
+    /// `pod` distinguishes the pod from others: the same one may be added again, and keeps its connections. Returns `false`, and changes nothing,
+    /// if an address was that of another pod a moment ago, whose connections are still known.
     ///
     /// # Errors
     /// What the kernel refuses. It then keeps what it had.
-    pub fn add(&mut self, kernel: &mut Kernel, addresses: &[IpAddr]) -> Result<(), Error> {
+    pub fn add(&mut self, kernel: &mut Kernel, pod: &str, addresses: &[IpAddr]) -> Result<bool, Error> {
+        let is_known =
+            |owner: &Owner| owner.released.is_none_or(|since| since.elapsed() < NEW_CONNECTION_TIMEOUT);
+        self.known.retain(|_, owner| is_known(owner));
+        if addresses.iter().any(|a| self.known.get(a).is_some_and(|owner| owner.pod != pod)) {
+            return Ok(false);
+        }
         let all: BTreeSet<IpAddr> = self.pods.iter().chain(addresses).copied().collect();
         let added = if self.exists {
             send(kernel, changes(addresses, Message::AddElements))
@@ -109,27 +133,34 @@ impl NewPods {
             other => other?,
         }
         (self.pods, self.exists, self.empty_since) = (all, true, None);
-        Ok(())
+        let owner = || Owner { pod: pod.to_owned(), released: None };
+        self.known.extend(addresses.iter().map(|address| (*address, owner())));
+        Ok(true)
     }
 
-    /// Lets all connections with these addresses pass again, because older ones are deleted.
+    /// Lets all connections pass again of the addresses that are no new pod's any longer: older ones are deleted. Nothing is sent if all are.
     ///
     /// # Errors
-    /// What the kernel refuses.
-    pub fn release(&mut self, kernel: &mut Kernel, addresses: &[IpAddr]) -> Result<(), Error> {
-        let held: Vec<IpAddr> = addresses.iter().copied().filter(|a| self.pods.contains(a)).collect();
-        if held.is_empty() {
+    /// What the kernel refuses. The next call tries again.
+    pub fn retain(&mut self, kernel: &mut Kernel, is_new: impl Fn(&IpAddr) -> bool) -> Result<(), Error> {
+        let (left, gone): (BTreeSet<IpAddr>, Vec<IpAddr>) = {
+            let (left, gone): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) =
+                self.pods.iter().partition(|a| is_new(a));
+            (left, gone.into_iter().collect())
+        };
+        if gone.is_empty() {
             return Ok(());
         }
-        let remove = |of: &[IpAddr]| changes(of, Message::RemoveElements);
-        let left: BTreeSet<IpAddr> = self.pods.iter().copied().filter(|a| !held.contains(a)).collect();
-        // One that has opened many connections leaves no room for those of the next pods.
-        let forget = left.is_empty().then(|| Message::FlushSet(CONNECTIONS.into()));
-        match send(kernel, remove(&held).into_iter().chain(forget).collect()) {
+        // One pod that has opened many connections must leave room for those of the next ones.
+        let forget = || Family::BOTH.map(|family| Message::FlushSet(connections(family).name.clone()));
+        let forget_all = || left.is_empty().then(forget).into_iter().flatten();
+        let removal = changes(&gone, Message::RemoveElements);
+        match send(kernel, removal.into_iter().chain(forget_all()).collect()) {
             // Some have expired, or another program has removed them.
             Err(error) if error.os_error() == Some(ENOENT) => {
-                for address in &held {
-                    match send(kernel, remove(&[*address])) {
+                let each = gone.iter().map(|address| changes(&[*address], Message::RemoveElements));
+                for messages in each.chain([forget_all().collect()]) {
+                    match send(kernel, messages) {
                         Err(error) if error.os_error() != Some(ENOENT) => return Err(error),
                         _ => {}
                     }
@@ -137,9 +168,16 @@ impl NewPods {
             }
             other => other?,
         }
+        let now = Instant::now();
+        for address in &gone {
+            if let Some(owner) = self.known.get_mut(address) {
+                owner.released = Some(now);
+            }
+        }
         self.pods = left;
         if self.pods.is_empty() {
-            self.empty_since = Some(Instant::now());
+            self.known.clear();
+            self.empty_since = Some(now);
         }
         Ok(())
     }
@@ -169,14 +207,37 @@ pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
     }
 }
 
-/// Returns the ids of the connections that have begun since the start of their pods, as connection tracking lists them. `O(connections)`.
-pub(crate) fn connections(kernel: &mut Kernel) -> Result<BTreeSet<Vec<u8>>, Error> {
-    elements(kernel, CONNECTIONS)
+/// Returns whether a connection with the address of a new pod, by its id as connection tracking lists it, has begun since the start of the pod.
+///
+/// Looks at this element alone: a listing of a set that packets fill meanwhile may lack some.
+///
+/// # Errors
+/// If the kernel can't be read.
+pub(crate) fn has_begun_since(kernel: &mut Kernel, address: IpAddr, id: &[u8]) -> Result<bool, Error> {
+    let mut body = AttributeWriter::default();
+    body.text(NFTA_SET_ELEM_LIST_TABLE, NEW_PODS_TABLE);
+    body.text(NFTA_SET_ELEM_LIST_SET, &connections(Family::of(address)).name);
+    body.nest(NFTA_SET_ELEM_LIST_ELEMENTS, |list| {
+        list.nest(NFTA_LIST_ELEM, |element| {
+            element.nest(NFTA_SET_ELEM_KEY, |key| {
+                key.put(NFTA_DATA_VALUE, &[&octets(address), id].concat());
+            });
+        });
+    });
+    let kind = message_type(NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM);
+    let describe = || format!("lookup in table inet {NEW_PODS_TABLE}");
+    match kernel.request(kind, 0, NFPROTO_INET, &body.into_bytes(), &describe) {
+        Ok(()) => Ok(true),
+        // Neither the element nor, maybe, the table.
+        Err(error) if error.os_error() == Some(ENOENT) => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
-/// Returns the keys of a set. Empty without the table.
-fn elements(kernel: &mut Kernel, set: &str) -> Result<BTreeSet<Vec<u8>>, Error> {
-    let filter = [(NFTA_SET_ELEM_LIST_TABLE, NEW_PODS_TABLE), (NFTA_SET_ELEM_LIST_SET, set)];
+/// Returns the addresses of new pods in the kernel. Empty without the table.
+fn addresses(kernel: &mut Kernel, family: Family) -> Result<BTreeSet<IpAddr>, Error> {
+    let set = pod_set(family);
+    let filter = [(NFTA_SET_ELEM_LIST_TABLE, NEW_PODS_TABLE), (NFTA_SET_ELEM_LIST_SET, &*set.name)];
     let replies = match kernel.dump_of_table(NFT_MSG_GETSETELEM, &filter) {
         Err(e) if e.os_error() == Some(ENOENT) => Vec::new(),
         other => other?,
@@ -184,11 +245,10 @@ fn elements(kernel: &mut Kernel, set: &str) -> Result<BTreeSet<Vec<u8>>, Error> 
     let mut out = BTreeSet::new();
     for reply in &replies {
         let Some(list) = Attributes(reply).nested(NFTA_SET_ELEM_LIST_ELEMENTS) else { continue };
-        let keys = list.into_iter().filter_map(|(_, element)| {
+        out.extend(list.into_iter().filter_map(|(_, element)| {
             let key = Attributes(element).nested(NFTA_SET_ELEM_KEY)?;
-            key.get(NFTA_DATA_VALUE).map(<[u8]>::to_vec)
-        });
-        out.extend(keys);
+            key.get(NFTA_DATA_VALUE).and_then(address)
+        }));
     }
     Ok(out)
 }
@@ -215,8 +275,7 @@ fn changes(addresses: &[IpAddr], message: fn(Arc<Set>, Vec<Element>) -> Message)
 /// Returns the messages that replace the table, whether it exists or not.
 fn replacement(pods: &BTreeSet<IpAddr>) -> Vec<Message> {
     let mut out = vec![Message::CreateTable, Message::DeleteTable, Message::CreateTable];
-    let connections = Set::plain(CONNECTIONS, Key::Connection, Content::NewConnections);
-    let sets = Family::BOTH.into_iter().map(pod_set).chain([Arc::new(connections)]);
+    let sets = Family::BOTH.into_iter().flat_map(|family| [pod_set(family), connections(family)]);
     out.extend(sets.map(Message::CreateSet));
     out.extend(changes(&pods.iter().copied().collect::<Vec<_>>(), Message::AddElements));
     for chain in chains() {
@@ -230,42 +289,71 @@ fn pod_set(family: Family) -> Arc<Set> {
     Arc::new(Set::plain(name, Key::Address(family), Content::NewPods(family)))
 }
 
-/// Returns the chains, each after the one that its rules use.
-fn chains() -> Vec<Chain> {
-    let base = [Hook::Forwarded, Hook::Received, Hook::Sent].map(|hook| {
-        // The peer of an ingress rule is the source, the peer of an egress rule the destination.
-        let ends = match hook {
-            Hook::Received => &[Direction::Ingress][..],
-            Hook::Sent => &[Direction::Egress],
-            _ => &[Direction::Ingress, Direction::Egress],
-        };
-        let rule = |family: Family, end: Direction| -> Rule {
-            let is_family =
-                if family == Family::V4 { Expression::IsIpv4 } else { Expression::Family(family) };
-            let set = pod_set(family).name.clone();
-            let check = Expression::Verdict(Outcome::Goto(CHECK_CHAIN.into()));
-            vec![is_family, Expression::PeerIn(end, family, set), check]
-        };
-        let rules =
-            Family::BOTH.into_iter().flat_map(|family| ends.iter().map(move |end| rule(family, *end)));
-        Chain::base(hook, rules.collect())
-    });
-    [check_chain()].into_iter().chain(base).collect()
+/// The set of the connections that have begun since the start of their pods.
+fn connections(family: Family) -> Arc<Set> {
+    let name = format!("connections{}", family_digit(family));
+    Arc::new(Set::plain(name, Key::Connection(family), Content::NewConnections(family)))
 }
 
-fn check_chain() -> Chain {
-    let known = || [Expression::AddConnection(CONNECTIONS.into()), Expression::Verdict(Outcome::Return)];
-    let mut opens = vec![Expression::New];
-    opens.extend(known());
-    // Not an error about a connection, so it opens one that a helper expects. The policies have allowed that.
-    let mut is_expected = vec![Expression::Related, Expression::ProtocolNotIn(vec![ICMP, ICMPV6])];
-    is_expected.extend(known());
+/// The end of a packet that is a new pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Source,
+    Destination,
+}
+
+impl End {
+    const BOTH: [Self; 2] = [Self::Source, Self::Destination];
+
+    /// Of which direction it is the peer.
+    fn peer_of(self) -> Direction {
+        if self == Self::Source { Direction::Ingress } else { Direction::Egress }
+    }
+
+    fn check_chain(self, family: Family) -> String {
+        let end = if self == Self::Source { "from" } else { "to" };
+        format!("check_{end}{}", family_digit(family))
+    }
+}
+
+/// Returns the chains, each after those that its rules use.
+fn chains() -> Vec<Chain> {
+    let each = || Family::BOTH.into_iter().flat_map(|family| End::BOTH.map(|end| (family, end)));
+    let base = [Hook::Forwarded, Hook::Received, Hook::Sent].map(|hook| {
+        let is_seen = |end: End| match hook {
+            Hook::Received => end == End::Source,
+            Hook::Sent => end == End::Destination,
+            _ => true,
+        };
+        let rule = |(family, end): (Family, End)| -> Rule {
+            let is_family =
+                if family == Family::V4 { Expression::IsIpv4 } else { Expression::Family(family) };
+            let is_new = Expression::PeerIn(end.peer_of(), family, pod_set(family).name.clone());
+            // Both ends may be new.
+            let check = Expression::Verdict(Outcome::Jump(end.check_chain(family).into()));
+            vec![is_family, is_new, check]
+        };
+        Chain::base(hook, each().filter(|(_, end)| is_seen(*end)).map(rule).collect())
+    });
+    each().map(|(family, end)| check_chain(family, end)).chain(base).collect()
+}
+
+fn check_chain(family: Family, end: End) -> Chain {
+    let (source, set) = (end == End::Source, connections(family).name.clone());
+    let opens = vec![
+        Expression::Family(family),
+        Expression::New,
+        Expression::AddConnection { family, source, set: set.clone() },
+        Expression::Verdict(Outcome::Return),
+    ];
     let older = vec![
+        Expression::Family(family),
         Expression::EstablishedOrRelated,
-        Expression::ConnectionNotIn(CONNECTIONS.into()),
+        Expression::Confirmed,
+        Expression::ConnectionNotIn { family, source, set },
         Expression::Counter,
         Expression::Verdict(Outcome::Drop),
     ];
-    let comment = "of pods that have just started: only connections since then pass";
-    Chain::regular(CHECK_CHAIN, comment, vec![opens, is_expected, older])
+    let comment = "a pod that has just started: only connections since then pass";
+    Chain::regular(end.check_chain(family), comment, vec![opens, older])
 }

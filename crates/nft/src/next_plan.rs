@@ -176,7 +176,7 @@ impl<'a> NextPlan<'a> {
             | Content::Shares(..)
             | Content::DnsShares(_)
             | Content::NewPods(_)
-            | Content::NewConnections
+            | Content::NewConnections(_)
             | Content::LinkDispatch
             | Content::Generation
             | Content::Node(_) => Vec::new(),

@@ -121,9 +121,8 @@ const SHARES: u32 = 4096;
 /// How long the kernel distinguishes the connections of a pod that has just started if no agent ends that before.
 pub(crate) const NEW_POD_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long it remembers each of these connections: longer than that.
-const NEW_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
-/// The most addresses of a family and the most connections that are distinguished at a time. Packets of connections beyond that are dropped
-/// until the older ones of their pod are deleted.
+pub(crate) const NEW_CONNECTION_TIMEOUT: Duration = Duration::from_secs(120);
+/// The most addresses of a family and the most connections that are distinguished at a time. Connections beyond that are treated as older ones.
 const NEW_PODS: u32 = 8192;
 const NEW_CONNECTIONS: u32 = 65_536;
 
@@ -245,8 +244,8 @@ pub(crate) enum Key {
     Protocol,
     /// A hardware address.
     Hardware,
-    /// What connection tracking calls a connection: `ct id`.
-    Connection,
+    /// The address of a pod, and what connection tracking calls a connection: `ct id`.
+    Connection(Family),
     /// An IPv6 address in a message of neighbor discovery, which the `nft` program has as a number.
     Target,
     /// An interface index and an address.
@@ -305,8 +304,8 @@ pub(crate) enum Content {
     DnsShares(Family),
     /// Addresses of pods that have just started: see [`crate::new_pods`].
     NewPods(Family),
-    /// Their connections since then. Packets fill it.
-    NewConnections,
+    /// Their connections since then, each with the pod's address. Packets fill it.
+    NewConnections(Family),
     /// What identifies the packets of local pods without an address of theirs, with the chain that decides for the pod's egress.
     LinkDispatch,
     /// The number of the agent's last transaction.
@@ -353,7 +352,7 @@ impl Content {
             Self::Revoked(..) => Some((REVOKED_TIMEOUT, REVOKED_SET_SIZE)),
             Self::Shares(..) | Self::DnsShares(_) => Some((SHARE_TIMEOUT, SHARES)),
             Self::NewPods(_) => Some((NEW_POD_TIMEOUT, NEW_PODS)),
-            Self::NewConnections => Some((NEW_CONNECTION_TIMEOUT, NEW_CONNECTIONS)),
+            Self::NewConnections(_) => Some((NEW_CONNECTION_TIMEOUT, NEW_CONNECTIONS)),
             _ => None,
         }
     }
@@ -578,10 +577,26 @@ pub(crate) enum Expression {
     EstablishedOrRelated,
     /// `ct state new`: no packet of the connection has been answered.
     New,
-    /// `ct id` not in a set of [`Content::NewConnections`].
-    ConnectionNotIn(Name),
-    /// `add @set { ct id }`. A set that is full matches no packet.
-    AddConnection(Name),
+    /// `ct status confirmed`: a packet of the connection has left the hooks before.
+    Confirmed,
+    /// `ip[6] saddr . ct id` (or `daddr`) not in a set of [`Content::NewConnections`].
+    ConnectionNotIn {
+        /// The family of the address.
+        family: Family,
+        /// The source address instead of the destination.
+        source: bool,
+        /// The set.
+        set: Name,
+    },
+    /// `add @set { ip[6] saddr . ct id }` (or `daddr`). A set that is full matches no packet.
+    AddConnection {
+        /// The family of the address.
+        family: Family,
+        /// The source address instead of the destination.
+        source: bool,
+        /// The set of [`Content::NewConnections`].
+        set: Name,
+    },
     /// `ct state invalid,new`: tracked, but not part of an established connection.
     InvalidOrNew,
     /// `ct label` [`crate::conntrack::REVOKED`].

@@ -125,13 +125,13 @@ fn write_set(out: &mut String, name: &str, set: &Set, elements: &[Element]) {
         Key::Protocol => "inet_proto".to_owned(),
         Key::Hardware => "ether_addr".to_owned(),
         Key::Target => TARGET.to_owned(),
-        Key::Connection => "ct id".to_owned(),
+        Key::Connection(family) => format!("{} . ct id", end(family, true)),
         Key::InterfaceAddress(family) => format!("iface_index . {}", address_type(family)),
         Key::InterfaceSender(family) => format!("iface_index . {} . ether_addr", address_type(family)),
         Key::InterfaceHardware => "iface_index . ether_addr".to_owned(),
         Key::InterfaceTarget => format!("iif . {TARGET}"),
     };
-    let by = if matches!(set.key, Key::Target | Key::Connection | Key::InterfaceTarget) {
+    let by = if matches!(set.key, Key::Target | Key::Connection(_) | Key::InterfaceTarget) {
         "typeof"
     } else {
         "type"
@@ -320,8 +320,13 @@ fn expression(expression: &Expression) -> String {
         Expression::EstablishedOrRelated => "ct state established,related".to_owned(),
         Expression::New => "ct state new".to_owned(),
         Expression::InvalidOrNew => "ct state invalid,new".to_owned(),
-        Expression::ConnectionNotIn(set) => format!("ct id != @{set}"),
-        Expression::AddConnection(set) => format!("add @{set} {{ ct id }}"),
+        Expression::Confirmed => "ct status confirmed".to_owned(),
+        Expression::ConnectionNotIn { family, source, set } => {
+            format!("{} . ct id != @{set}", end(*family, *source))
+        }
+        Expression::AddConnection { family, source, set } => {
+            format!("add @{set} {{ {} . ct id }}", end(*family, *source))
+        }
         Expression::Revoked => format!("ct label {REVOKED}"),
         Expression::SetRevoked => format!("ct label set {REVOKED}"),
         Expression::Limit { rate, burst } => format!("limit rate {rate}/second burst {burst} packets"),

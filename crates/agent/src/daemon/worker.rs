@@ -325,7 +325,6 @@ impl Worker {
                 duration_ms = begin.elapsed().as_millis() as u64,
                 "processed the first snapshot"
             );
-            self.take_over_new_pods();
             self.read_denied_packets();
             self.read_connections();
         }

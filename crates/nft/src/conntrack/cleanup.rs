@@ -43,21 +43,32 @@ impl ConnectionCleaner {
 /// Entries with the address at a translated end alone (the address of a service, or that of a masquerading node) are kept: their packets
 /// reach another pod.
 ///
-/// `O(buckets + entries + new connections)`, as [`list`], and a request to the kernel for each connection that is deleted.
+/// `O(buckets + entries)`, as [`list`], and up to three requests to the kernel for each connection with one of the addresses.
 ///
 /// # Errors
-/// If the kernel can't list connections, or refuses to delete one.
+/// If the kernel can't list connections, or refuses to delete one. The others are deleted.
 pub fn delete_older(kernel: &mut Kernel, ends: &BTreeSet<IpAddr>) -> Result<usize, Error> {
-    let mut deleted = 0;
-    let listed = list(kernel, ends)?;
-    if listed.is_empty() {
-        return Ok(0);
+    let (mut deleted, mut failure) = (0, None);
+    for entry in list(kernel, ends)? {
+        match is_older(kernel, &entry, ends).and_then(|is_older| match is_older {
+            true => delete(kernel, &entry),
+            false => Ok(Revocation::Gone),
+        }) {
+            Ok(outcome) => deleted += usize::from(outcome == Revocation::Deleted),
+            // The others are not kept for that.
+            Err(error) => failure = failure.or(Some(error)),
+        }
     }
-    // After the listing: what has begun in between is not in it, and what is in it and has begun since the start is here.
-    let since_start = new_pods::connections(kernel)?;
-    let is_older = |entry: &ConntrackEntry| entry.id.as_ref().is_none_or(|id| !since_start.contains(id));
-    for entry in listed.into_iter().filter(is_older) {
-        deleted += usize::from(delete(kernel, &entry)? == Revocation::Deleted);
+    failure.map_or(Ok(deleted), Err)
+}
+
+/// Whether an entry is older than any of its ends that has just started.
+fn is_older(kernel: &mut Kernel, entry: &ConntrackEntry, ends: &BTreeSet<IpAddr>) -> Result<bool, Error> {
+    let Some(id) = &entry.id else { return Ok(true) };
+    for end in [entry.source, entry.destination] {
+        if ends.contains(&end) && !new_pods::has_begun_since(kernel, end, id)? {
+            return Ok(true);
+        }
     }
-    Ok(deleted)
+    Ok(false)
 }

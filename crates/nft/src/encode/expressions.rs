@@ -15,7 +15,7 @@ use crate::{
         if_packet::{PACKET_BROADCAST, PACKET_MULTICAST},
         netfilter::{NF_ACCEPT, NF_DROP, NFPROTO_IPV4, NFPROTO_IPV6},
         nf_conntrack::{
-            NF_CT_STATE_ESTABLISHED_BIT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_NEW_BIT,
+            IPS_CONFIRMED, NF_CT_STATE_ESTABLISHED_BIT, NF_CT_STATE_INVALID_BIT, NF_CT_STATE_NEW_BIT,
             NF_CT_STATE_RELATED_BIT,
         },
         nf_tables::*,
@@ -288,12 +288,18 @@ fn write(out: &mut AttributeWriter, expression: &Expression) {
         }
         Expression::New => state(out, NF_CT_STATE_NEW_BIT),
         Expression::InvalidOrNew => state(out, NF_CT_STATE_INVALID_BIT | NF_CT_STATE_NEW_BIT),
-        Expression::ConnectionNotIn(set) => {
-            ct(out, NFT_CT_ID);
+        Expression::Confirmed => {
+            ct(out, NFT_CT_STATUS);
+            // In host byte order.
+            mask(out, &IPS_CONFIRMED.to_ne_bytes(), &[0; 4]);
+            cmp(out, NFT_CMP_NEQ, &[0; 4]);
+        }
+        Expression::ConnectionNotIn { family, source, set } => {
+            connection(out, *family, *source);
             lookup(out, set, Lookup::NotIn);
         }
-        Expression::AddConnection(set) => {
-            ct(out, NFT_CT_ID);
+        Expression::AddConnection { family, source, set } => {
+            connection(out, *family, *source);
             kernel_expression(out, "dynset", |d| {
                 d.text(NFTA_DYNSET_SET_NAME, set).number(NFTA_DYNSET_OP, NFT_DYNSET_OP_ADD);
                 d.number(NFTA_DYNSET_SREG_KEY, KEY);
@@ -389,9 +395,19 @@ fn state(out: &mut AttributeWriter, bits: u32) {
 }
 
 fn ct(out: &mut AttributeWriter, key: u32) {
+    ct_into(out, key, KEY);
+}
+
+fn ct_into(out: &mut AttributeWriter, key: u32, register: u32) {
     kernel_expression(out, "ct", |d| {
-        d.number(NFTA_CT_KEY, key).number(NFTA_CT_DREG, KEY);
+        d.number(NFTA_CT_KEY, key).number(NFTA_CT_DREG, register);
     });
+}
+
+/// Loads an address of the packet, and what connection tracking calls its connection.
+fn connection(out: &mut AttributeWriter, family: Family, source: bool) {
+    address(out, KEY, family, source);
+    ct_into(out, NFT_CT_ID, if family == Family::V4 { SECOND_V4 } else { SECOND_V6 });
 }
 
 fn payload(out: &mut AttributeWriter, register: u32, base: u32, offset: u32, length: u32) {

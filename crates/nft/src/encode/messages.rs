@@ -18,7 +18,8 @@ use crate::{
             BYTEORDER_BIG_ENDIAN, BYTEORDER_HOST_ENDIAN, BYTEORDER_INVALID, NFTNL_UDATA_CHAIN_COMMENT,
             NFTNL_UDATA_SET_ELEM_COMMENT, NFTNL_UDATA_SET_KEYBYTEORDER, NFTNL_UDATA_TABLE_COMMENT,
             TYPE_ETHERADDR, TYPE_IFINDEX, TYPE_INET_PROTOCOL, TYPE_INET_SERVICE, TYPE_INTEGER, TYPE_IP6ADDR,
-            TYPE_IPADDR, TYPE_MARK, TYPEOF_CONNECTION, TYPEOF_INTERFACE_TARGET, TYPEOF_TARGET, concatenation,
+            TYPE_IPADDR, TYPE_MARK, TYPEOF_CONNECTION4, TYPEOF_CONNECTION6, TYPEOF_INTERFACE_TARGET,
+            TYPEOF_TARGET, concatenation,
         },
     },
 };
@@ -234,7 +235,8 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         Key::Protocol => (PROTOCOL, 1),
         Key::Hardware => (TYPE_ETHERADDR, 6),
         Key::Target => (TYPE_INTEGER, 16),
-        Key::Connection => (TYPE_INTEGER, 4),
+        Key::Connection(Family::V4) => (concatenation(&[IPV4, TYPE_INTEGER]), 8),
+        Key::Connection(Family::V6) => (concatenation(&[IPV6, TYPE_INTEGER]), 20),
         Key::InterfaceAddress(Family::V4) => (concatenation(&[TYPE_IFINDEX, IPV4]), 8),
         Key::InterfaceAddress(Family::V6) => (concatenation(&[TYPE_IFINDEX, IPV6]), 20),
         // Each part fills whole words of four bytes.
@@ -248,6 +250,7 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
         Key::InterfaceAddress(_)
         | Key::InterfaceHardware
         | Key::InterfaceSender(_)
+        | Key::Connection(_)
         | Key::InterfaceTarget => BYTEORDER_INVALID,
         _ => BYTEORDER_BIG_ENDIAN,
     };
@@ -290,7 +293,8 @@ fn create_set(out: &mut AttributeWriter, set: &Set) {
     data.extend_from_slice(&byte_order.to_ne_bytes());
     match set.key {
         Key::Target => data.extend_from_slice(&TYPEOF_TARGET),
-        Key::Connection => data.extend_from_slice(&TYPEOF_CONNECTION),
+        Key::Connection(Family::V4) => data.extend_from_slice(&TYPEOF_CONNECTION4),
+        Key::Connection(Family::V6) => data.extend_from_slice(&TYPEOF_CONNECTION6),
         Key::InterfaceTarget => data.extend_from_slice(&TYPEOF_INTERFACE_TARGET),
         _ => {}
     }

@@ -145,7 +145,7 @@ impl Content {
             Self::Shares(Shared::Refusals, family) => format!("{family} shares of the refusals"),
             Self::DnsShares(family) => format!("{family} shares of the queue of DNS messages"),
             Self::NewPods(family) => format!("{family} addresses of pods that have just started"),
-            Self::NewConnections => "connections since the start of these pods".to_owned(),
+            Self::NewConnections(family) => format!("{family} connections since the start of these pods"),
             Self::LinkDispatch => "pods isolated for egress, by interface and hardware address".to_owned(),
             Self::Generation => "transaction number".to_owned(),
             Self::Node(NodeSet::Local(family)) => format!("{family} addresses of local pods"),

@@ -29,9 +29,17 @@ pub const TYPEOF_INTERFACE_TARGET: [u8; 66] = [
     0, 1, 30, 0, 4, 0, 0, 0, 0, 1, 4, 0, 0, 0, 0, 2, 4, 3, 0, 0, 0, 3, 4, 64, 0, 0, 0, 4, 4, 128, 0, 0, 0,
 ];
 
-/// What `typeof ct id` becomes: a connection-tracking expression with its key.
-pub const TYPEOF_CONNECTION: [u8; 22] =
-    [3, 20, 0, 4, 12, 0, 0, 0, 1, 12, 0, 4, 23, 0, 0, 0, 1, 4, 0xff, 0xff, 0xff, 0xff];
+/// What `typeof ip saddr . ct id` becomes: a concatenation of a payload expression and a connection-tracking expression.
+pub const TYPEOF_CONNECTION4: [u8; 54] = [
+    3, 52, 0, 4, 13, 0, 0, 0, 1, 44, 0, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 12, 0, 0, 0, 1, 4, 11, 0, 0, 0, 1,
+    20, 0, 4, 12, 0, 0, 0, 1, 12, 0, 4, 23, 0, 0, 0, 1, 4, 255, 255, 255, 255,
+];
+
+/// What `typeof ip6 saddr . ct id` becomes.
+pub const TYPEOF_CONNECTION6: [u8; 54] = [
+    3, 52, 0, 4, 13, 0, 0, 0, 1, 44, 0, 20, 0, 4, 7, 0, 0, 0, 1, 12, 0, 4, 13, 0, 0, 0, 1, 4, 8, 0, 0, 0, 1,
+    20, 0, 4, 12, 0, 0, 0, 1, 12, 0, 4, 23, 0, 0, 0, 1, 4, 255, 255, 255, 255,
+];
 
 /// `libnftnl/udata.h`: what user data beside an object holds.
 pub const NFTNL_UDATA_TABLE_COMMENT: u8 = 0;

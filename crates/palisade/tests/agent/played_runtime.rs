@@ -113,10 +113,16 @@ impl Stream {
         Self { client, server: listener.accept().unwrap().0 }
     }
 
-    /// Whether something that the client sends reaches the server in this time.
+    /// Whether something that an end sends reaches the other one in this time. Both ends must agree.
     pub(crate) fn passes(&mut self, within: Duration) -> bool {
-        self.client.write_all(b"x").unwrap();
-        self.server.set_read_timeout(Some(within)).unwrap();
-        self.server.read_exact(&mut [0]).is_ok()
+        let Self { client, server } = self;
+        let passes = |from: &mut TcpStream, to: &mut TcpStream| {
+            from.write_all(b"x").unwrap();
+            to.set_read_timeout(Some(within)).unwrap();
+            to.read_exact(&mut [0]).is_ok()
+        };
+        let [there, back] = [passes(client, server), passes(server, client)];
+        assert_eq!(there, back, "it passes in one direction only");
+        there
     }
 }

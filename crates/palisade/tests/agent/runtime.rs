@@ -121,6 +121,7 @@ struct Undeleted {
     node: Kernel,
     old: Stream,
     new: Stream,
+    started: Instant,
 }
 
 impl Undeleted {
@@ -129,12 +130,13 @@ impl Undeleted {
         let mut old = Stream::open(&stage, "other", ("db", DB));
         assert!(old.passes(PATIENCE));
         limit_files(&agent, 0);
+        let started = Instant::now();
         connected.start(&sandbox("db", DB)).unwrap();
         agent.until("cannot delete connections that are older than the pods that start");
         let mut new = Stream::allowed(&stage);
         assert!(!old.passes(SOON) && new.passes(PATIENCE) && !stage.answers("other", "db:5432"));
         let node = stage.in_pod("node/n1").kernel();
-        let mut undeleted = Self { stage, runtime, agent, connected, node, old, new };
+        let mut undeleted = Self { stage, runtime, agent, connected, node, old, new, started };
         assert!(denied(&mut undeleted.node) == 1 && is_new(&mut undeleted.node));
         undeleted
     }
@@ -175,18 +177,41 @@ fn an_agent_deletes_the_older_connections_that_the_one_before_has_left() {
     pod.agent.stop();
 }
 
-/// The end of its sandbox was not announced: the agent was not connected.
 #[test]
-fn a_pod_that_the_runtime_no_longer_lists_has_no_older_connections() {
+fn a_pod_that_has_ended_has_no_older_connections() {
     let mut pod = Undeleted::new();
-    limit_files(&pod.agent, 1024);
-    drop(pod.connected);
-    let _connected = accept(&pod.runtime, &[]);
+    pod.connected.call("StopPodSandbox", &field(1, sandbox("db", DB))).unwrap().unwrap();
     let begin = Instant::now();
     while is_new(&mut pod.node) {
         assert!(begin.elapsed() < PATIENCE, "the pod still counts as new");
     }
+    assert_eq!(denied(&mut pod.node), 1, "not because they are deleted");
     pod.agent.stop();
+}
+
+/// The end of its sandbox was not announced: the agent was not connected.
+#[test]
+fn a_pod_that_the_runtime_no_longer_lists_has_no_older_connections() {
+    // Then the agent tries again to delete them. On a busy machine that may come first.
+    const NEXT_TRY: Duration = Duration::from_secs(10);
+    let begin = Instant::now();
+    loop {
+        let mut pod = Undeleted::new();
+        limit_files(&pod.agent, 1024);
+        drop(pod.connected);
+        let _connected = accept(&pod.runtime, &[]);
+        while is_new(&mut pod.node) {
+            assert!(begin.elapsed() < 3 * PATIENCE, "the pod still counts as new");
+        }
+        let left = denied(&mut pod.node);
+        let is_in_time = pod.started.elapsed() < NEXT_TRY;
+        pod.agent.stop();
+        if is_in_time {
+            assert_eq!(left, 1, "not because another try has deleted them");
+            break;
+        }
+        assert!(begin.elapsed() < 3 * PATIENCE, "the agent always tries again first");
+    }
 }
 
 #[test]

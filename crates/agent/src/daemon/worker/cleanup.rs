@@ -69,11 +69,19 @@ impl Worker {
     /// Starts a pod whose policies are programmed, and begins to delete its older connections.
     pub(super) fn start_new(&mut self, start: Start) {
         let plane = self.agent.data_plane();
-        plane.drop_waiting_packets(&start.pod.addresses);
-        if let Err(error) = plane.add_new_pods(&start.pod.addresses) {
-            self.start_closed_to_older(start, &error_chain::with_causes(&error));
-            return;
+        match plane.add_new_pod(&start.pod.id, &start.pod.addresses) {
+            Ok(true) => {}
+            Ok(false) => {
+                self.start_closed_to_older(start, "another pod had one of its addresses a moment ago");
+                return;
+            }
+            Err(error) => {
+                self.start_closed_to_older(start, &error_chain::with_causes(&error));
+                return;
+            }
         }
+        // After that: a packet of an older connection that arrives meanwhile would wait, too.
+        plane.drop_waiting_packets(&start.pod.addresses);
         // If an earlier announcement of it has started it closed, it is open.
         self.runtime.closed.remove(&start.pod.id);
         self.runtime.new_pods.retain(|new| !new.is_of(&start.pod.id));
@@ -82,7 +90,7 @@ impl Worker {
         self.delete_older(number, Some(pod.clone()), pod.addresses);
     }
 
-    /// Deletes the older connections of pods that an earlier run has started.
+    /// Deletes the older connections of pods that an earlier run has started. Costs nothing if there are none.
     pub(super) fn take_over_new_pods(&mut self) {
         let left: Vec<IpAddr> = self.agent.data_plane().take_left_new_pods().into_iter().collect();
         if !left.is_empty() {
@@ -107,9 +115,8 @@ impl Worker {
                         "deleted connections that are older than the pods that start"
                     );
                 }
-                let cleaned = self.runtime.new_pods.extract_if(.., |new| starts.contains(&new.number));
-                let addresses = cleaned.flat_map(|new| new.addresses).collect();
-                self.release(addresses);
+                self.runtime.new_pods.retain(|new| !starts.contains(&new.number));
+                self.release_new_pods();
                 self.runtime.is_cleaned = true;
             }
             Err(err) => {
@@ -134,9 +141,9 @@ impl Worker {
             if let Some(pod) = &new.pod {
                 self.left_with_older(pod);
             }
-            self.release(new.addresses.into_iter().collect());
             self.runtime.is_cleaned = true;
         }
+        self.release_new_pods();
         let cleanup = &mut self.runtime.cleanup;
         for new in self.runtime.new_pods.iter_mut().filter(|new| new.retry.is_some_and(|at| now >= at)) {
             new.retry = cleanup.begin(new.number, &new.addresses).err().map(|_| now + RETRY);
@@ -145,27 +152,24 @@ impl Worker {
 
     /// Forgets the older connections of a pod that is gone.
     pub(super) fn forget_new_pod(&mut self, sandbox: &str) {
-        let gone = self.runtime.new_pods.extract_if(.., |new| new.is_of(sandbox));
-        let addresses = gone.flat_map(|new| new.addresses).collect();
-        self.release(addresses);
+        self.runtime.new_pods.retain(|new| !new.is_of(sandbox));
+        self.release_new_pods();
     }
 
-    /// Lets all connections pass of those addresses of which no other pod has just started.
-    fn release(&mut self, mut addresses: BTreeSet<IpAddr>) {
+    /// Lets all connections pass of addresses of which no pod has just started. Called again and again, so that what the kernel refuses is retried.
+    fn release_new_pods(&mut self) {
         let new_pods = &self.runtime.new_pods;
-        addresses.retain(|address| !new_pods.iter().any(|new| new.addresses.contains(address)));
-        if addresses.is_empty() {
-            return;
-        }
-        let addresses: Vec<IpAddr> = addresses.into_iter().collect();
-        if let Err(error) = self.agent.data_plane().release_new_pods(&addresses) {
-            let err = error_chain::with_causes(&error);
+        let is_new = |address: &IpAddr| new_pods.iter().any(|new| new.addresses.contains(address));
+        let refused = self.agent.data_plane().retain_new_pods(is_new).err();
+        let refused = refused.map(|error| error_chain::with_causes(&error));
+        if let Some(err) = refused.as_ref().filter(|_| self.runtime.release_refused != refused) {
             tracing::warn!(
                 err,
                 "cannot unblock older connections of pods, they stay blocked for up to a minute"
             );
-            self.errors.record("runtime", err);
+            self.errors.record("runtime", err.clone());
         }
+        self.runtime.release_refused = refused;
     }
 
     /// Removes the table for pods that start if it is not needed any longer.

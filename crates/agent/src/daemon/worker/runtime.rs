@@ -184,6 +184,7 @@ impl Worker {
             // A packet that was under way when the rules were committed is in no earlier listing.
             self.review_due = self.agent.hurry_review();
         }
+        self.take_over_new_pods();
         self.retry_cleanup();
         self.close_listed();
         self.open_closed();

@@ -26,6 +26,8 @@ pub(super) struct RuntimeState {
     pub(super) waiting: Vec<Waiting>,
     /// Pods that have started, and whose older connections are not deleted yet.
     pub(super) new_pods: Vec<NewPod>,
+    /// Why the kernel refused the last time to let connections of pods pass that are not new any longer.
+    pub(super) release_refused: Option<String>,
     /// Whether older connections of a pod were deleted since the last answers.
     pub(super) is_cleaned: bool,
     pub(super) cleanup: ConntrackCleanup,
@@ -45,6 +47,7 @@ impl RuntimeState {
             snapshot_until: Instant::now() + Duration::from_millis(config.pod_start_timeout),
             waiting: Vec::new(),
             new_pods: Vec::new(),
+            release_refused: None,
             is_cleaned: false,
             cleanup: ConntrackCleanup::new(inbox),
             closed: BTreeMap::new(),
