@@ -226,10 +226,13 @@ impl NftDataPlane {
         self.new_pods.add(enforcer.kernel(), sandbox, addresses).map_err(failed(NEW_PODS))
     }
 
-    /// Lets the packets of all connections of other addresses pass that the rules accept.
+    /// Lets the packets of all connections of other addresses pass that the rules accept. Those of [`NftDataPlane::take_left_new_pods`] are kept
+    /// until they are taken.
     #[cfg(feature = "daemon")]
     pub(crate) fn retain_new_pods(&mut self, is_new: impl Fn(&IpAddr) -> bool) -> Result<(), DataPlaneError> {
         let State::Programmed(enforcer) = &mut self.state else { return Ok(()) };
+        let left = &self.left_new_pods;
+        let is_new = |address: &IpAddr| left.contains(address) || is_new(address);
         self.new_pods.retain(enforcer.kernel(), is_new).map_err(failed(NEW_PODS))
     }
 
