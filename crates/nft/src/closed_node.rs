@@ -9,19 +9,18 @@
 
 use std::sync::Arc;
 
-use nix::libc::ENOENT;
 use palisade_policy::{Direction, Family, IpRange};
 
 use crate::{
     EnforcerOptions, Error, Kernel,
     base::error_about_a_connection,
     discovery,
-    encode::encode_in,
     phases::chunks,
     ruleset::{
         Chain, Content, Element, Expression, Hook, Key, Message, NodeSet, Outcome, PacketType, Rule, Set,
         SourceRoute, family_digit,
     },
+    send::remove_table,
     stand_in,
     survey::{OwnTable, Survey},
 };
@@ -62,11 +61,7 @@ pub fn close_node(kernel: &mut Kernel, options: &EnforcerOptions, pods: &ClosedP
 /// # Errors
 /// What the kernel refuses.
 pub fn open_node(kernel: &mut Kernel) -> Result<bool, Error> {
-    match kernel.transaction(&[&encode_in(CLOSED_NODE_TABLE, Message::DeleteTable)]) {
-        Ok(_) => Ok(true),
-        Err(e) if e.os_error() == Some(ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
+    remove_table(kernel, CLOSED_NODE_TABLE)
 }
 
 /// Returns the messages that create the table.

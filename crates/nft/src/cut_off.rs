@@ -20,13 +20,13 @@ use crate::{
     EnforcerOptions, Error, Kernel,
     base_sets::BaseSets,
     discovery,
-    encode::{Encoded, encode_in},
     phases::chunks,
     reconcile::name_owner,
     ruleset::{
         Chain, Content, Element, Expression, Hook, JumpTarget, Key, Message, Outcome, PacketType, Rule, Set,
         family_digit,
     },
+    send::{remove_table, send_at_once},
     stand_in,
 };
 
@@ -80,10 +80,9 @@ pub fn add(
             messages.extend(added(addresses, &set(direction, family), direction, family));
         }
     }
-    let messages: Vec<Encoded> = messages.into_iter().map(|m| encode_in(CUT_OFF_TABLE, m)).collect();
-    match kernel.transaction(&messages.iter().collect::<Vec<_>>()) {
+    match send_at_once(kernel, CUT_OFF_TABLE, messages) {
         Err(e) if e.os_error() == Some(nix::libc::ENOENT) => cut_off(kernel, options, addresses),
-        done => done.map(drop).map_err(|error| name_owner(kernel, CUT_OFF_TABLE, error)),
+        done => done.map_err(|error| name_owner(kernel, CUT_OFF_TABLE, error)),
     }
 }
 
@@ -104,11 +103,7 @@ fn added(
 /// # Errors
 /// What the kernel refuses.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
-    match kernel.transaction(&[&encode_in(CUT_OFF_TABLE, Message::DeleteTable)]) {
-        Ok(_) => Ok(true),
-        Err(e) if e.os_error() == Some(nix::libc::ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
+    remove_table(kernel, CUT_OFF_TABLE)
 }
 
 /// Returns the messages that create the table.

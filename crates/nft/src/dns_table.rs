@@ -25,13 +25,13 @@ use palisade_policy::{Direction, Family, Protocol};
 
 use crate::{
     Error, Kernel,
-    encode::{Encoded, encode_in},
     packet_queue::QUEUE,
     phases::chunks,
     reader::{Operation, Ruleset},
     ruleset::{
         Chain, Content, Element, Expression, Hook, Key, Message, NodeSet, Outcome, Rule, Set, family_digit,
     },
+    send::{remove_table, send_at_once},
 };
 
 /// The name of the table, of the family `inet`.
@@ -161,19 +161,11 @@ impl DnsTable {
 /// # Errors
 /// What the kernel refuses.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
-    match kernel.transaction(&[&encode_in(DNS_TABLE, Message::DeleteTable)]) {
-        Ok(_) => Ok(true),
-        Err(e) if e.os_error() == Some(ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
+    remove_table(kernel, DNS_TABLE)
 }
 
 fn send(kernel: &mut Kernel, messages: Vec<Message>) -> Result<(), Error> {
-    let messages: Vec<Encoded> = messages.into_iter().map(|m| encode_in(DNS_TABLE, m)).collect();
-    if !messages.is_empty() {
-        kernel.transaction(&messages.iter().collect::<Vec<_>>())?;
-    }
-    Ok(())
+    send_at_once(kernel, DNS_TABLE, messages)
 }
 
 /// Whether the kernel doesn't know an expression.

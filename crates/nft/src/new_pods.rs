@@ -34,7 +34,7 @@ use palisade_policy::{Direction, Family};
 
 use crate::{
     Error, Kernel,
-    encode::{AttributeWriter, Encoded, encode_in},
+    encode::AttributeWriter,
     octets::{address, octets},
     phases::chunks,
     reader::{Attributes, Ruleset},
@@ -43,6 +43,7 @@ use crate::{
         Chain, Content, Element, Expression, Hook, Key, Message, NEW_CONNECTION_TIMEOUT, NEW_POD_TIMEOUT,
         Outcome, Rule, Set, family_digit,
     },
+    send::{remove_table, send_at_once},
     uapi::{
         netfilter::NFPROTO_INET,
         nf_tables::{
@@ -138,19 +139,16 @@ impl NewPods {
         Ok(true)
     }
 
-    /// Lets all connections pass again of the addresses that are no new pod's any longer: older ones are deleted. Nothing is sent if all are.
+    /// Lets all connections pass again of the addresses that are no new pod's any longer: older ones are deleted. Nothing is sent if all are new.
     ///
     /// # Errors
     /// What the kernel refuses. The next call tries again.
     pub fn retain(&mut self, kernel: &mut Kernel, is_new: impl Fn(&IpAddr) -> bool) -> Result<(), Error> {
-        let (left, gone): (BTreeSet<IpAddr>, Vec<IpAddr>) = {
-            let (left, gone): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) =
-                self.pods.iter().partition(|a| is_new(a));
-            (left, gone.into_iter().collect())
-        };
+        let gone: Vec<IpAddr> = self.pods.iter().copied().filter(|address| !is_new(address)).collect();
         if gone.is_empty() {
             return Ok(());
         }
+        let left: BTreeSet<IpAddr> = self.pods.iter().copied().filter(&is_new).collect();
         // One pod that has opened many connections must leave room for those of the next ones.
         let forget = || Family::BOTH.map(|family| Message::FlushSet(connections(family).name.clone()));
         let forget_all = || left.is_empty().then(forget).into_iter().flatten();
@@ -200,11 +198,7 @@ impl NewPods {
 /// # Errors
 /// What the kernel refuses.
 pub fn remove(kernel: &mut Kernel) -> Result<bool, Error> {
-    match kernel.transaction(&[&encode_in(NEW_PODS_TABLE, Message::DeleteTable)]) {
-        Ok(_) => Ok(true),
-        Err(e) if e.os_error() == Some(ENOENT) => Ok(false),
-        Err(e) => Err(e),
-    }
+    remove_table(kernel, NEW_PODS_TABLE)
 }
 
 /// Returns whether a connection with the address of a new pod, by its id as connection tracking lists it, has begun since the start of the pod.
@@ -254,13 +248,7 @@ fn addresses(kernel: &mut Kernel, family: Family) -> Result<BTreeSet<IpAddr>, Er
 }
 
 fn send(kernel: &mut Kernel, messages: Vec<Message>) -> Result<(), Error> {
-    let messages: Vec<Encoded> = messages.into_iter().map(|m| encode_in(NEW_PODS_TABLE, m)).collect();
-    if !messages.is_empty() {
-        kernel
-            .transaction(&messages.iter().collect::<Vec<_>>())
-            .map_err(|error| name_owner(kernel, NEW_PODS_TABLE, error))?;
-    }
-    Ok(())
+    send_at_once(kernel, NEW_PODS_TABLE, messages).map_err(|error| name_owner(kernel, NEW_PODS_TABLE, error))
 }
 
 /// Returns the messages that add the addresses to their sets, or remove them.

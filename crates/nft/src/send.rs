@@ -2,6 +2,8 @@
 
 use std::{mem, sync::Arc};
 
+use nix::libc::ENOENT;
+
 use crate::{
     Error, Kernel,
     encode::{Encoded, encode, encode_in},
@@ -108,6 +110,24 @@ pub(crate) fn send_in(kernel: &mut Kernel, table: &str, messages: Vec<Message>) 
         rest = later;
     }
     Ok(())
+}
+
+/// As [`send_in`], in one transaction. Nothing is sent without messages.
+pub(crate) fn send_at_once(kernel: &mut Kernel, table: &str, messages: Vec<Message>) -> Result<(), Error> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let encoded: Vec<Encoded> = messages.into_iter().map(|message| encode_in(table, message)).collect();
+    kernel.transaction(&encoded.iter().collect::<Vec<_>>()).map(drop)
+}
+
+/// Removes a table of the family `inet`. Returns whether it existed.
+pub(crate) fn remove_table(kernel: &mut Kernel, table: &str) -> Result<bool, Error> {
+    match send_at_once(kernel, table, vec![Message::DeleteTable]) {
+        Ok(()) => Ok(true),
+        Err(e) if e.os_error() == Some(ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
 }
 
 /// Divides a change into parts. Each is one transaction unless it exceeds the size limit.

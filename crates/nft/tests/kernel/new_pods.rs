@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     process::Command,
     thread,
+    time::Instant,
 };
 
 use libtest_mimic::Trial;
@@ -208,9 +209,15 @@ fn taken_over() {
     assert!(left.is_empty());
     next.tidy(&mut kernel).unwrap();
     assert!(crate::listing::list().contains(NEW_PODS_TABLE), "another pod may start soon");
+    let begin = Instant::now();
+    while crate::listing::list().contains(NEW_PODS_TABLE) {
+        assert!(begin.elapsed() < PATIENCE, "no pod has started for a while");
+        thread::sleep(SILENCE);
+        next.tidy(&mut kernel).unwrap();
+    }
+    assert!(next.add(&mut kernel, "pods", &addresses).unwrap());
     // One of another version, whose rules mean something else.
     nft(&["add rule inet palisade_new_pods check_to4 counter"]);
-    next.add(&mut kernel, "pods", &addresses).unwrap();
     let (_, left) = NewPods::adopt(&mut kernel).unwrap();
     assert!(left.is_empty() && crate::listing::list().is_empty());
 }

@@ -1,6 +1,9 @@
 //! Pods that a container runtime announces by NRI, with real packets. The runtime is played.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::UdpSocket,
+    time::{Duration, Instant},
+};
 
 use palisade_nft::{Kernel, new_pods::NewPods};
 use palisade_testkit::runtime::{Connected, Offered, Sandbox, field};
@@ -10,7 +13,7 @@ use crate::{
         DB, OTHER, Stream, UID, accept, agent, denied_entries, described, offer, ready, sandbox,
         sandbox_without_addresses, without_database,
     },
-    stage::{PATIENCE, Running, Stage, policy},
+    stage::{PATIENCE, Running, Stage, policy, run},
 };
 
 #[test]
@@ -22,7 +25,7 @@ fn an_announced_pod_is_isolated_when_the_runtime_gets_its_answer() {
     // As network plugins do, the lab has set the pod's hardware address on the node for good. That stays, or the pod could not be reached.
     let no_answers = "echo 8 >/proc/sys/net/ipv4/conf/all/arp_ignore";
     let mut command = crate::stage::palisade(stage.dir.path());
-    crate::stage::run(command.args(["lab", "exec", "shop/db", "--", "bash", "-c", no_answers]), 0);
+    run(command.args(["lab", "exec", "shop/db", "--", "bash", "-c", no_answers]), 0);
 
     connected.start(&sandbox("db", DB)).unwrap();
     assert!(!stage.answers("other", "db:5432"));
@@ -153,7 +156,7 @@ impl Undeleted {
 
 fn limit_files(agent: &Running, files: u32) {
     let words = ["--pid", &agent.child.id().to_string(), &format!("--nofile={files}:")];
-    crate::stage::run(std::process::Command::new("prlimit").args(words), 0);
+    run(std::process::Command::new("prlimit").args(words), 0);
 }
 
 #[test]
@@ -219,7 +222,7 @@ fn packets_that_wait_for_a_pods_hardware_address_are_dropped_before_it_starts() 
     let (stage, _runtime, agent, mut connected) = ready(&[]);
     let shell = |at: &str, script: &str| {
         let mut command = crate::stage::palisade(stage.dir.path());
-        crate::stage::run(command.args(["lab", "exec", at, "--", "bash", "-c", script]), 0)
+        run(command.args(["lab", "exec", at, "--", "bash", "-c", script]), 0)
     };
     // Datagrams that a pod has received at a port that nothing listens to: the third number of the second line of "Udp:".
     let received = |pod: &str| -> u32 {
@@ -270,6 +273,21 @@ fn addresses_that_the_runtime_does_not_report_are_read_from_the_pods_network_nam
 
     connected.call("StopPodSandbox", &field(1, database)).unwrap().unwrap();
     stage.until_answers("other", "db:5432", true);
+    agent.stop();
+}
+
+#[test]
+fn a_pod_with_an_address_of_the_node_is_on_the_host_network() {
+    let (stage, _runtime, agent, mut connected) = ready(&[]);
+    let address = stage.in_pod("node/n1").run(|| {
+        let to_pod = UdpSocket::bind("0.0.0.0:0").unwrap();
+        to_pod.connect((DB, 9)).unwrap();
+        to_pod.local_addr().unwrap().ip().to_string()
+    });
+    connected.start(&described("db", "/run/netns/x", &[&address])).unwrap();
+    assert!(run(&mut stage.node(&["status"]), 0).contains("2 pods"), "the other two");
+    connected.start(&sandbox("db", DB)).unwrap();
+    assert!(run(&mut stage.node(&["status"]), 0).contains("3 pods"));
     agent.stop();
 }
 
